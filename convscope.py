@@ -1,0 +1,57 @@
+"""The console command `convscope`: a table of verbs, each imported when it is used."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError
+
+VERBS = {  # verb: (where it is, what it does)
+    "train": ("training.command:train", "train a network and write a checkpoint"),
+    "evaluate": ("export.command:evaluate", "measure a checkpoint or an artifact on a test set"),
+    "export": ("export.command:export", "turn a checkpoint into a verified artifact"),
+    "verify": ("export.command:verify", "check an artifact's hashes, golden images and, with --data, its accuracy"),
+    "summary": ("export.command:summary", "list a network's layers, shapes, parameters and receptive fields"),
+    "serve": ("service.serve_command:serve", "serve artifacts over HTTP"),
+    "classify": ("service.image_commands:classify", "classify image files"),
+    "inspect": ("service.image_commands:inspect", "draw a sheet of feature maps for one image"),
+    "demo": ("service.demo_command:demo", "train on the built-in digits, export, verify, serve"),
+}
+
+
+class UsageError(ValueError):
+    """Arguments that parse but make no sense together; ends the command with exit status 2."""
+
+
+def build_app() -> App:
+    """The command line with every verb registered by its import path, so that none is imported yet."""
+    app = App(
+        name="convscope",
+        help="Train, export, serve and look inside convolutional image classifiers.",
+        version="0.1.0",
+        result_action="return_value",
+    )
+    for verb, (path, about) in VERBS.items():
+        app.command(path, name=verb, help=about)
+    return app
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs one command and exits: 0 done, 1 the work failed, 2 bad arguments, 130 interrupted.
+
+    Errors are one line on standard error; `--debug` (or CONVSCOPE_DEBUG=1) shows the traceback instead.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words or os.environ.get("CONVSCOPE_DEBUG") == "1"
+    try:
+        status = build_app()([word for word in words if word != "--debug"], exit_on_error=False, print_error=True)
+    except CycloptsError:
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except (ValueError, OSError, RuntimeError) as error:
+        if debug:
+            raise
+        print(f"convscope: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, UsageError) else 1)
+    sys.exit(status if isinstance(status, int) else 0)

@@ -1,0 +1,244 @@
+"""From image bytes to the uint8 array a network takes; the same function in training, evaluation, export and serving.
+
+Nothing here needs torch. Scaling to [0, 1] and mean/std are part of the exported graph (`models.normalize`), so the
+arrays that leave this file are plain uint8 pixels, height x width x channels.
+"""
+
+import io
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import (  # the plug-ins register their formats when imported, and Image.open knows only those
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageOps,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+)
+
+Pixels = npt.NDArray[np.uint8]
+
+FORMATS = tuple(
+    plugin.format
+    for plugin in (
+        PngImagePlugin.PngImageFile,
+        JpegImagePlugin.JpegImageFile,
+        GifImagePlugin.GifImageFile,
+        BmpImagePlugin.BmpImageFile,
+        WebPImagePlugin.WebPImageFile,
+        TiffImagePlugin.TiffImageFile,
+    )
+)
+DEFAULT_LIMIT_PIXELS = 50_000_000
+ORIENTATION = 0x0112  # the EXIF tag
+
+_INTERPOLATIONS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+class ImageError(ValueError):
+    """An image that cannot be used. `code` is stable and machine-readable; the message is for people."""
+
+    code = "image_error"
+
+
+class EmptyImage(ImageError):
+    """No bytes at all."""
+
+    code = "image_empty"
+
+
+class NotAnImage(ImageError):
+    """The bytes are of none of the formats in `FORMATS`."""
+
+    code = "image_unsupported"
+
+
+class ImageTooLarge(ImageError):
+    """The header announces more pixels than allowed; nothing was decoded."""
+
+    code = "image_too_large"
+
+
+class ImageUndecodable(ImageError):
+    """An image by its first bytes, but truncated or damaged."""
+
+    code = "image_undecodable"
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputSpec:
+    """What a network sees of an image: the pixels it is given and how they are normalised.
+
+    `resize` is either (height, width), which stretches, or one number, to which the shorter side is scaled with the
+    aspect kept; `crop` then cuts (height, width) out of the centre. Together they must give `height` x `width`.
+    `mean` and `std` apply to values scaled to [0, 1], one number per channel. `background` (0-255, one per channel)
+    is what shows through transparent pixels.
+
+    Raises:
+        ValueError: the fields do not fit each other; the message quotes them.
+    """
+
+    mode: Literal["L", "RGB"]
+    height: int
+    width: int
+    resize: tuple[int, int] | int
+    crop: tuple[int, int] | None = None
+    interpolation: str = "bilinear"
+    antialias: bool = True
+    background: tuple[int, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("L", "RGB"):
+            raise ValueError(f"input mode is {self.mode!r}; known are 'L' (grey) and 'RGB'")
+        if self.height < 1 or self.width < 1:
+            raise ValueError(f"input is {self.height}x{self.width} (height x width); both must be at least 1")
+        if self.interpolation not in _INTERPOLATIONS:
+            raise ValueError(f"interpolation is {self.interpolation!r}; known are {', '.join(_INTERPOLATIONS)}")
+        if not self.antialias:
+            raise ValueError("antialias is false; Pillow, which resizes here, always smooths when it shrinks")
+        for name in ("background", "mean", "std"):
+            if (count := len(getattr(self, name))) != self.channels:
+                raise ValueError(f"{name} has {count} values; mode {self.mode} needs {self.channels}")
+        if min(self.std) <= 0:
+            raise ValueError(f"std is {self.std}; every value must be above 0")
+        size = (self.height, self.width)
+        if (self.crop or self.resize) != size:
+            raise ValueError(f"resize {self.resize} and crop {self.crop} do not end at {size[0]}x{size[1]}")
+        if isinstance(self.resize, int) and self.resize < max(size):
+            raise ValueError(f"resize {self.resize} is smaller than the crop {size[0]}x{size[1]}")
+
+    @property
+    def channels(self) -> int:
+        """1 for grey, 3 for colour."""
+        return 1 if self.mode == "L" else 3
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of what `fit_image` returns."""
+        return self.height, self.width, self.channels
+
+    def to_json(self) -> dict[str, Any]:
+        """The keys `input` and `preprocess` as they stand in config.json and manifest.json."""
+        fields = asdict(self)
+        return {"input": {key: fields.pop(key) for key in ("mode", "height", "width")}, "preprocess": fields}
+
+    @classmethod
+    def from_json(cls, config: dict[str, Any]) -> "InputSpec":
+        """Reads what `to_json` wrote; unknown keys fail.
+
+        Raises:
+            ValueError: a key is missing, unknown or does not fit.
+        """
+        fields: dict[str, Any] = {**config["input"], **config["preprocess"]}
+        fields = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
+        try:
+            return cls(**fields)
+        except TypeError as error:
+            raise ValueError(f"input specification: {error}") from None
+
+
+def decode_image(data: bytes, spec: InputSpec, *, limit_pixels: int = DEFAULT_LIMIT_PIXELS) -> Pixels:
+    """Decodes one encoded image and brings it to the size and mode of `spec`.
+
+    Of several frames the first counts; the EXIF orientation is applied; colour profiles are not.
+
+    Args:
+        data: a whole file in one of `FORMATS`.
+        spec: what the network takes.
+        limit_pixels: more than this many (width x height, read from the header) is refused before decoding.
+
+    Returns:
+        uint8 array, (height, width, channels) of `spec`.
+
+    Raises:
+        EmptyImage, NotAnImage, ImageTooLarge, ImageUndecodable: see there; all are `ImageError`.
+    """
+    if not data:
+        raise EmptyImage("the image has no bytes")
+    # Pillow's own bound is one number for the whole process and half of it a warning; `limit_pixels` takes its place.
+    Image.MAX_IMAGE_PIXELS = None
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError:
+        raise NotAnImage(f"{_describe(data)} is not an image; known formats are {', '.join(FORMATS)}") from None
+    except Exception as error:  # what a decoder raises for damaged headers is not documented and varies by format
+        raise ImageUndecodable(f"the image header is damaged: {_reason(error)}") from None
+    with image:
+        width, height = image.size
+        if width * height > limit_pixels:
+            raise ImageTooLarge(
+                f"image is {width}x{height} ({width * height / 1e6:.3g} MP); the limit is {limit_pixels / 1e6:.3g} MP"
+            )
+        try:
+            return fit_image(image, spec)
+        except Exception as error:  # as above: OSError, ValueError, SyntaxError, EOFError, struct.error, ...
+            raise ImageUndecodable(f"the {image.format} image is truncated or damaged: {_reason(error)}") from None
+
+
+def fit_image(image: Image.Image, spec: InputSpec) -> Pixels:
+    """Brings a Pillow image of any mode and size to the mode and size of `spec`.
+
+    Returns:
+        uint8 array, (height, width, channels) of `spec`.
+    """
+    if image.getexif().get(ORIENTATION, 1) != 1:
+        image = ImageOps.exif_transpose(image)
+    if image.mode != spec.mode:
+        image = _to_mode(image, spec)
+    if image.size != (spec.width, spec.height):
+        image = _to_size(image, spec)
+    return np.asarray(image).reshape(spec.shape)
+
+
+def to_image(pixels: Pixels) -> Image.Image:
+    """A Pillow image of a uint8 array (H, W), (H, W, 1) or (H, W, 3)."""
+    return Image.fromarray(pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels)
+
+
+def _to_mode(image: Image.Image, spec: InputSpec) -> Image.Image:
+    if image.mode.startswith("I"):  # 16-bit grey; `convert` would clip at 255 what should be scaled
+        grey = np.asarray(image).astype(np.int64).clip(0, 65535) // 257
+        return Image.fromarray(grey.astype(np.uint8)).convert(spec.mode)
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no agreed range")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        red, green, blue = spec.background * (3 // spec.channels)
+        backdrop = Image.new("RGBA", image.size, (red, green, blue, 255))
+        image = Image.alpha_composite(backdrop, image)
+    return image.convert(spec.mode)
+
+
+def _to_size(image: Image.Image, spec: InputSpec) -> Image.Image:
+    width, height = image.size
+    if isinstance(spec.resize, int):
+        scale = spec.resize / min(width, height)
+        target = (max(spec.resize, round(width * scale)), max(spec.resize, round(height * scale)))
+    else:
+        target = (spec.resize[1], spec.resize[0])
+    image = image.resize(target, _INTERPOLATIONS[spec.interpolation])
+    if spec.crop is not None:
+        left, top = (target[0] - spec.crop[1]) // 2, (target[1] - spec.crop[0]) // 2
+        image = image.crop((left, top, left + spec.crop[1], top + spec.crop[0]))
+    return image
+
+
+def _describe(data: bytes) -> str:
+    return f"the body ({len(data)} bytes, beginning {data[:12]!r})"
+
+
+def _reason(error: Exception) -> str:
+    return str(error) or type(error).__name__
