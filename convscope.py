@@ -19,10 +19,6 @@ VERBS = {  # verb: (where it is, what it does)
 }
 
 
-class UsageError(ValueError):
-    """Arguments that parse but make no sense together; ends the command with exit status 2."""
-
-
 def build_app() -> App:
     """The command line with every verb registered by its import path, so that none is imported yet."""
     app = App(
@@ -44,14 +40,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words or os.environ.get("CONVSCOPE_DEBUG") == "1"
     try:
-        status = build_app()([word for word in words if word != "--debug"], exit_on_error=False, print_error=True)
-    except CycloptsError:
-        sys.exit(2)
+        status = build_app()([word for word in words if word != "--debug"], exit_on_error=False, print_error=False)
     except KeyboardInterrupt:
         sys.exit(130)
-    except (ValueError, OSError, RuntimeError) as error:
+    except (CycloptsError, ValueError, OSError, RuntimeError) as error:
         if debug:
             raise
         print(f"convscope: {error}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, UsageError) else 1)
+        sys.exit(2 if isinstance(error, CycloptsError) else 1)
     sys.exit(status if isinstance(status, int) else 0)
