@@ -1,0 +1,49 @@
+"""samples.npz: real test images that travel with a checkpoint, so that export can compare without the data set."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from models.files import whole_file
+from models.inputs import Pixels
+
+SAMPLES_FILE = "samples.npz"
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Images of the test set.
+
+    Attributes:
+        images: uint8 (N, H, W, C), as the network takes them.
+        labels: int64 (N,), class indices.
+        raw: some of the same images (the first ones) as they were before resizing, uint8 (H, W) or (H, W, 3) each.
+    """
+
+    images: Pixels
+    labels: npt.NDArray[np.int64]
+    raw: tuple[Pixels, ...]
+
+
+def save_samples(path: Path, samples: Samples) -> None:
+    """Writes the file whole or not at all."""
+    arrays: dict[str, Any] = {f"raw_{index:03}": image for index, image in enumerate(samples.raw)}
+    with whole_file(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, images=samples.images, labels=samples.labels, **arrays)
+
+
+def load_samples(path: Path) -> Samples:
+    """Reads the file; nothing in it is unpickled.
+
+    Raises:
+        ValueError: not such a file.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            raw = tuple(file[name] for name in sorted(file.files) if name.startswith("raw_"))
+            return Samples(file["images"], file["labels"], raw)
+    except (OSError, KeyError, ValueError) as error:
+        raise ValueError(f"{path} holds no sample images: {error}") from None
