@@ -1,0 +1,20 @@
+"""Whether this machine has a GPU that CUDA can use, asked of the driver itself, so that no framework need be loaded."""
+
+import ctypes
+from typing import Literal
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+def why_no_cuda() -> str | None:
+    """None if the driver reports at least one GPU; otherwise what is missing, for people to read."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return "no NVIDIA driver (libcuda.so.1) on this machine"
+    if (code := driver.cuInit(0)) != 0:
+        return f"the NVIDIA driver does not start (cuInit gives error {code})"
+    count = ctypes.c_int()
+    if (code := driver.cuDeviceGetCount(ctypes.byref(count))) != 0 or count.value == 0:
+        return f"the NVIDIA driver reports no GPU (error {code})"
+    return None

@@ -1,0 +1,96 @@
+"""ONNX Runtime: the session that serves, and the one that shows inner values."""
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnxruntime
+
+from export.cuda import Device, why_no_cuda
+from export.engine import EngineError, Floats
+from models.inputs import Pixels
+
+_FATAL_ONLY = 4  # a failing CUDA provider prints its reason otherwise; it is in the exception or asked for below
+
+
+def open_session(content: bytes, *, device: Device, threads: int) -> onnxruntime.InferenceSession:
+    """A session over the bytes of an ONNX file, so that nothing outside them can be referred to.
+
+    Raises:
+        EngineError: not an ONNX model that can run, or CUDA was asked for and its provider does not load.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _FATAL_ONLY
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the event loop needs the core
+    try:
+        if device != "cpu" and why_no_cuda() is None:
+            onnxruntime.preload_dlls()
+            cuda = ("CUDAExecutionProvider", {"use_tf32": "0"})  # TF32 rounds to 10 bits; parity is checked in fp32
+            session = onnxruntime.InferenceSession(content, options, providers=[cuda, "CPUExecutionProvider"])
+            if device == "cuda" and "CUDAExecutionProvider" not in session.get_providers():
+                raise EngineError("device is cuda, but ONNX Runtime's CUDA provider does not load; see its libraries")
+            return session
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except EngineError:
+        raise
+    except Exception as error:  # onnxruntime's exceptions share no base class
+        raise EngineError(f"ONNX Runtime cannot open the model: {error}") from None
+
+
+class OnnxEngine:
+    """Serves `model.onnx`."""
+
+    name = "onnxruntime"
+
+    def __init__(self, path: Path, *, device: Device = "auto", threads: int = 0) -> None:
+        self.file = path.name
+        self._session = open_session(path.read_bytes(), device=device, threads=threads)
+        on_cuda = "CUDAExecutionProvider" in self._session.get_providers()
+        self.device: Literal["cpu", "cuda"] = "cuda" if on_cuda else "cpu"
+
+    def run(self, images: Pixels) -> tuple[Floats, Floats]:
+        """See `Engine.run`."""
+        probabilities, logits = self._session.run(["probabilities", "logits"], {"image": images})
+        return probabilities, logits
+
+
+class OnnxTaps:
+    """Shows values inside `model.onnx`: the same graph with them added as outputs, opened when first asked for.
+
+    Extra outputs cost fusions, so this session is apart from the one that serves.
+    """
+
+    def __init__(self, path: Path, values: Sequence[str], *, threads: int = 0) -> None:
+        self._path, self._values, self._threads = path, list(values), threads
+        self._session: onnxruntime.InferenceSession | None = None
+        self._opening = threading.Lock()
+
+    def run(self, images: Pixels, values: Sequence[str]) -> tuple[Floats, list[Floats]]:
+        """Probabilities (N, K) and the values called `values`, (N, ...) each.
+
+        Raises:
+            EngineError: the graph has no such value.
+        """
+        with self._opening:
+            self._session = self._session or self._open()
+        probabilities, *found = self._session.run(["probabilities", *values], {"image": images})
+        return probabilities, found
+
+    def _open(self) -> onnxruntime.InferenceSession:
+        import onnx  # only inspection needs it
+
+        model = onnx.load_model_from_string(self._path.read_bytes())
+        known: dict[str, Any] = {name: None for node in model.graph.node for name in node.output}
+        if missing := [value for value in self._values if value not in known]:
+            raise EngineError(f"{self._path.name} has no inner value {missing[0]!r}")
+        model.graph.output.extend(onnx.ValueInfoProto(name=value) for value in self._values)
+        return open_session(model.SerializeToString(), device="cpu", threads=self._threads)
+
+
+def as_float(value: Any) -> Floats:
+    """A value of the graph as float32."""
+    return np.asarray(value, dtype=np.float32)

@@ -1,0 +1,88 @@
+"""Parity: an exported file against the trained network, on real images, at several batch sizes."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from export.engine import Floats
+from models.inputs import Pixels
+
+BATCHES = (1, 2, 7, 64)
+LIMIT_FP32 = 1e-5
+Run = Callable[[Pixels], tuple[Floats, Floats]]
+
+
+class ParityError(ValueError):
+    """An exported file that does not do what the trained network does; the message says which image and by how much."""
+
+
+@dataclass(frozen=True)
+class Parity:
+    """What a comparison found; differences are of probabilities, agreement is of the first class, in [0, 1]."""
+
+    images: int
+    batches: tuple[int, ...]
+    limit: float
+    maximum_difference: float
+    mean_difference: float
+    top1_agreement: float
+
+
+def compare(
+    run: Run, reference: Run, images: Pixels, *, batches: Sequence[int] = BATCHES, limit: float = LIMIT_FP32
+) -> Parity:
+    """Compares two implementations of the same deployable graph.
+
+    Args:
+        run: the exported file.
+        reference: the trained network.
+        images: uint8 (N, H, W, C); every batch size sees all of them (the last batch may be short).
+        batches: sizes to try.
+        limit: largest difference of a probability that is allowed.
+
+    Raises:
+        ParityError: a shape, a probability beyond the limit or another first class.
+    """
+    expected = np.concatenate([reference(images[start : start + 64])[0] for start in range(0, len(images), 64)])
+    differences: list[npt.NDArray[np.float32]] = []
+    for batch in batches:
+        found = np.concatenate([_checked(run, images[i : i + batch], batch) for i in range(0, len(images), batch)])
+        if found.shape != expected.shape:
+            raise ParityError(
+                f"at batch {batch} the output is {found.shape}; the trained network gives {expected.shape}"
+            )
+        difference = np.abs(found - expected).max(axis=1)
+        difference = np.where(np.isfinite(difference), difference, np.inf)
+        worst = int(difference.argmax())
+        if difference[worst] > limit:
+            cause = _cause(found, expected, worst)
+            raise ParityError(
+                f"at batch {batch} image {worst} differs by {difference[worst]:.3g} in probability "
+                f"(limit {limit:g}){cause}"
+            )
+        if wrong := np.flatnonzero(found.argmax(axis=1) != expected.argmax(axis=1)).tolist():
+            raise ParityError(f"at batch {batch} image {wrong[0]} is of another class than in the trained network")
+        differences.append(difference)
+    joined = np.concatenate(differences)
+    return Parity(len(images), tuple(batches), limit, float(joined.max()), float(joined.mean()), 1.0)
+
+
+def _checked(run: Run, images: Pixels, batch: int) -> Floats:
+    try:
+        probabilities, _ = run(images)
+    except Exception as error:  # engines share no exception; a frozen batch shows as one of theirs
+        raise ParityError(f"at batch {batch} the file does not run: {str(error).splitlines()[0]}") from None
+    if len(probabilities) != len(images):
+        raise ParityError(f"at batch {batch} {len(images)} images gave {len(probabilities)} rows: the batch is frozen")
+    return probabilities
+
+
+def _cause(found: Floats, expected: Floats, worst: int) -> str:
+    swapped = np.allclose(np.sort(found, axis=1), np.sort(expected, axis=1), atol=1e-4)
+    if swapped:
+        return "; the same numbers stand in another order, so the classes are swapped"
+    count = int((np.abs(found - expected).max(axis=1) > LIMIT_FP32).sum())
+    row = f"{found[worst].argmax()} with {found[worst].max():.3f}, wanted {expected[worst].argmax()} with "
+    return f"; it says class {row}{expected[worst].max():.3f}; {count} of {len(found)} images differ"

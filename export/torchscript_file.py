@@ -1,0 +1,51 @@
+"""model.ts: the deployable graph, traced and frozen, without the source lines TorchScript archives carry."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from export.deployable import Deployable
+from export.engine_torchscript import quiet_torchscript
+from models.checkpoint import Checkpoint
+from models.inputs import Pixels
+
+_DEBUG = ".debug_pkl"  # maps each operation to the lines of this machine's files
+
+
+def write_torchscript(checkpoint: Checkpoint, example: Pixels, path: Path) -> None:
+    """Traces on real images (N, H, W, C), N at least 2, and writes the archive.
+
+    Raises:
+        ValueError: torch refuses the network.
+    """
+    images = torch.from_numpy(np.array(example))
+    about = {
+        "model": checkpoint.config.model,
+        "classes": checkpoint.config.classes,
+        **checkpoint.config.input.to_json(),
+    }
+    buffer = io.BytesIO()
+    with quiet_torchscript(), torch.no_grad():
+        try:
+            traced = torch.jit.trace(Deployable(checkpoint), (images,))  # type: ignore[no-untyped-call]
+            torch.jit.save(torch.jit.freeze(traced), buffer, _extra_files={"convscope.json": json.dumps(about)})
+        except RuntimeError as error:
+            raise ValueError(f"torch.jit cannot trace the network: {str(error).splitlines()[0]}") from None
+    path.write_bytes(_without_debug(buffer))
+
+
+def _without_debug(archive: io.BytesIO) -> bytes:
+    archive.seek(0)
+    reader = torch._C.PyTorchFileReader(archive)
+    stripped = io.BytesIO()
+    writer = torch._C.PyTorchFileWriter(stripped)
+    own = {"version", "byteorder", ".data/serialization_id"}  # the writer makes these itself
+    for name in reader.get_all_records():
+        if not name.endswith(_DEBUG) and name not in own:
+            content = reader.get_record(name)
+            writer.write_record(name, content, len(content))
+    writer.write_end_of_file()
+    return stripped.getvalue()
