@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import onnxruntime
 
 from export.cuda import Device, why_no_cuda
@@ -64,8 +63,9 @@ class OnnxTaps:
     Extra outputs cost fusions, so this session is apart from the one that serves.
     """
 
-    def __init__(self, path: Path, values: Sequence[str], *, threads: int = 0) -> None:
-        self._path, self._values, self._threads = path, list(values), threads
+    def __init__(self, path: Path, values: Sequence[str], *, device: Device = "cpu", threads: int = 0) -> None:
+        self.file = path.name
+        self._path, self._values, self._device, self._threads = path, list(values), device, threads
         self._session: onnxruntime.InferenceSession | None = None
         self._opening = threading.Lock()
 
@@ -88,9 +88,4 @@ class OnnxTaps:
         if missing := [value for value in self._values if value not in known]:
             raise EngineError(f"{self._path.name} has no inner value {missing[0]!r}")
         model.graph.output.extend(onnx.ValueInfoProto(name=value) for value in self._values)
-        return open_session(model.SerializeToString(), device="cpu", threads=self._threads)
-
-
-def as_float(value: Any) -> Floats:
-    """A value of the graph as float32."""
-    return np.asarray(value, dtype=np.float32)
+        return open_session(model.SerializeToString(), device=self._device, threads=self._threads)

@@ -1,0 +1,156 @@
+"""The micro-batcher: runs together what is waiting, as soon as the engine is free."""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from export.engine import Floats
+from models.inputs import Pixels
+from service.errors import InferenceFailed, QueueFull
+
+Run = Callable[[Pixels], tuple[Floats, Floats]]
+log = logging.getLogger("convscope.batcher")
+
+
+@dataclass(eq=False)
+class _Job:
+    """The images of one request; a large one is run in parts."""
+
+    images: Pixels
+    future: asyncio.Future[tuple[Floats, Floats]]
+    taken: int = 0
+    parts: list[tuple[Floats, Floats]] = field(default_factory=list)
+
+
+class Batcher:
+    """One queue before one engine, bounded in images, on one event loop.
+
+    Greedy: a batch holds what has been queued when the engine becomes free. Without an executor the engine runs on the
+    event loop, once per turn of it, which is right for networks whose whole batch takes less than a thread's hop.
+
+    Args:
+        run: the engine; uint8 (N, H, W, C) to probabilities and logits.
+        max_batch_size: images run together at most.
+        queue_size: images that may wait.
+        executor: where to run, with a single thread; None for the event loop.
+    """
+
+    def __init__(self, run: Run, *, max_batch_size: int, queue_size: int, executor: Executor | None) -> None:
+        self._run = run
+        self._max_batch_size = max_batch_size
+        self._queue_size = queue_size
+        self._executor = executor
+        self._jobs: deque[_Job] = deque()
+        self._busy = False
+        self._images_per_s = 100.0
+        self.queued_images = 0
+
+    def submit(self, images: Pixels) -> asyncio.Future[tuple[Floats, Floats]]:
+        """Queues the images of one request; cancelling the future takes them out of the queue.
+
+        Returns:
+            A future of probabilities and logits, (N, K) each.
+
+        Raises:
+            QueueFull: at once, if they do not fit into the queue.
+            InferenceFailed: in the future, if the engine fails.
+        """
+        count = len(images)
+        if self.queued_images + count > self._queue_size:
+            wait_s = self.queued_images / self._images_per_s
+            raise QueueFull(
+                f"{self.queued_images} images are waiting and the limit is {self._queue_size}; {count} more do not fit",
+                wait_s,
+            )
+        loop = asyncio.get_running_loop()
+        job = _Job(images, loop.create_future())
+        self._jobs.append(job)
+        self.queued_images += count
+        if not self._busy:
+            self._busy = True
+            loop.call_soon(self._next_batch)
+        return job.future
+
+    def _next_batch(self) -> None:
+        batch = self._take()
+        if not batch:
+            self._busy = False
+            return
+        images = batch[0][1] if len(batch) == 1 else np.concatenate([part for _, part in batch])
+        if self._executor is None:
+            started = time.perf_counter()
+            try:
+                outcome = self._run(images)
+            except Exception as error:  # an engine's exceptions share no base class; every request must be answered
+                self._fail(batch, error)
+            else:
+                self._deliver(batch, outcome, time.perf_counter() - started)
+            if self._jobs:
+                asyncio.get_running_loop().call_soon(self._next_batch)
+            else:
+                self._busy = False
+            return
+        started = time.perf_counter()
+        running = asyncio.get_running_loop().run_in_executor(self._executor, self._run, images)
+        running.add_done_callback(lambda done: self._finished(batch, done, started))
+
+    def _finished(
+        self, batch: list[tuple[_Job, Pixels]], done: asyncio.Future[tuple[Floats, Floats]], started: float
+    ) -> None:
+        if done.cancelled():
+            self._fail(batch, RuntimeError("cancelled: the server is shutting down"))
+        elif error := done.exception():
+            self._fail(batch, error)
+        else:
+            self._deliver(batch, done.result(), time.perf_counter() - started)
+        self._next_batch()
+
+    def _take(self) -> list[tuple[_Job, Pixels]]:
+        """Up to `max_batch_size` images from the head of the queue, abandoned requests left out."""
+        batch: list[tuple[_Job, Pixels]] = []
+        room = self._max_batch_size
+        while self._jobs and room:
+            job = self._jobs[0]
+            waiting = len(job.images) - job.taken
+            if job.future.done():
+                self.queued_images -= waiting
+                self._jobs.popleft()
+                continue
+            part = job.images[job.taken : job.taken + room]
+            job.taken += len(part)
+            room -= len(part)
+            self.queued_images -= len(part)
+            batch.append((job, part))
+            if job.taken == len(job.images):
+                self._jobs.popleft()
+        return batch
+
+    def _deliver(self, batch: list[tuple[_Job, Pixels]], outcome: tuple[Floats, Floats], elapsed_s: float) -> None:
+        probabilities, logits = outcome
+        self._images_per_s += 0.1 * (len(probabilities) / max(elapsed_s, 1e-6) - self._images_per_s)
+        start = 0
+        for job, part in batch:
+            end = start + len(part)
+            rows = (probabilities[start:end], logits[start:end])
+            start = end
+            if len(part) == len(job.images):
+                whole = rows
+            else:
+                job.parts.append(rows)
+                if sum(len(p) for p, _ in job.parts) < len(job.images):
+                    continue
+                whole = (np.concatenate([p for p, _ in job.parts]), np.concatenate([x for _, x in job.parts]))
+            if not job.future.done():
+                job.future.set_result(whole)
+
+    def _fail(self, batch: list[tuple[_Job, Pixels]], error: BaseException) -> None:
+        log.error("inference failed on a batch of %d images", sum(len(part) for _, part in batch), exc_info=error)
+        for job, _ in batch:
+            if not job.future.done():
+                job.future.set_exception(InferenceFailed("the engine failed on this batch; the server's log says why"))

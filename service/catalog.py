@@ -1,0 +1,141 @@
+"""The models that are served: found, checked, opened, and looked up by name and version."""
+
+import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from export.artifact import ONNX_FILE, ArtifactError, Manifest, check_files, find_versions, read_manifest
+from export.engine import Engine, EngineError, open_engine
+from export.engine_onnx import OnnxTaps
+from export.golden import check_golden
+from service.batcher import Batcher
+from service.errors import ModelNotReady, UnknownModel, UnknownParameter
+from service.settings import Settings
+
+log = logging.getLogger("convscope.catalog")
+INLINE_LIMIT_S = 1e-3  # a batch that takes less is run on the event loop: a thread's hop costs about as much
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """One artifact, opened and checked."""
+
+    directory: Path
+    manifest: Manifest
+    engine: Engine
+    batcher: Batcher
+    taps: OnnxTaps | None
+    golden_difference: float
+    inline: bool
+
+
+class Catalog:
+    """All models under the artifacts directory. A bad one is left out and named; the others are served."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._models: dict[str, dict[int, ServedModel]] = {}
+        self.failures: dict[str, str] = {}
+        self.opened = False
+
+    def open(self) -> None:
+        """Opens every version; reads hashes and runs golden images. Raises nothing: see `failures`."""
+        for directory in find_versions(self._settings.artifacts):
+            try:
+                model = open_model(directory, self._settings)
+            except (ArtifactError, EngineError, OSError) as error:
+                self.failures[str(directory)] = str(error)
+                log.error("%s is not served: %s", directory, error)
+            else:
+                self._models.setdefault(model.manifest.name, {})[model.manifest.version] = model
+                log.info("%s", describe(model))
+        self.opened = True
+
+    @property
+    def not_ready(self) -> str | None:
+        """Why the server is not ready, or None if it is."""
+        if not self.opened:
+            return "the models are being loaded"
+        if self.failures:
+            return "; ".join(self.failures.values())
+        if not self._models:
+            return f"no artifact in {self._settings.artifacts}; `convscope export` writes one"
+        return None
+
+    def models(self) -> list[ServedModel]:
+        """All models, by name and version."""
+        return [self._models[name][version] for name in sorted(self._models) for version in sorted(self._models[name])]
+
+    def find(self, name: str | None, version: str | None = None) -> ServedModel:
+        """The model called `name` or `name:version`; the newest version if none is given, the only model if no name is.
+
+        Raises:
+            UnknownModel, UnknownParameter, ModelNotReady: the message lists what there is.
+        """
+        if not self._models:
+            raise ModelNotReady(self.not_ready or "no model is served")
+        if name is not None and ":" in name:
+            name, _, inner = name.partition(":")
+            if version is not None and version != inner:
+                raise UnknownParameter(f"the model is asked for as {name}:{inner} and as version {version}")
+            version = inner
+        if name is None:
+            if len(self._models) > 1:
+                raise UnknownParameter(f"several models are served ({', '.join(sorted(self._models))}); say model=NAME")
+            (name,) = self._models
+        versions = self._models.get(name)
+        if versions is None:
+            raise UnknownModel(f"no model is called {name!r}; served are {', '.join(sorted(self._models))}")
+        if version is None:
+            return versions[max(versions)]
+        if not version.isdecimal() or int(version) not in versions:
+            known = ", ".join(map(str, sorted(versions)))
+            raise UnknownModel(f"{name} has no version {version!r}; served are {known}")
+        return versions[int(version)]
+
+
+def open_model(directory: Path, settings: Settings) -> ServedModel:
+    """Checks hashes, opens the engine, runs the golden images and times a full batch.
+
+    Raises:
+        ArtifactError, EngineError: the artifact cannot be served; says why.
+    """
+    manifest = read_manifest(directory)
+    check_files(directory, manifest)
+    threads = settings.threads_per_run
+    engine = open_engine(directory, manifest, engine=settings.engine, device=settings.device, threads=threads)
+    difference = check_golden(engine, directory, manifest)
+    inline = _seconds(engine, manifest, settings.max_batch_size) < INLINE_LIMIT_S
+    batcher = Batcher(
+        engine.run,
+        max_batch_size=settings.max_batch_size,
+        queue_size=settings.queue_size,
+        executor=None if inline else ThreadPoolExecutor(1, thread_name_prefix=f"run-{manifest.name}"),
+    )
+    taps = None
+    if ONNX_FILE in manifest.files:
+        values = [node.value for node in manifest.nodes if node.value]
+        taps = OnnxTaps(directory / ONNX_FILE, values, device=engine.device, threads=threads)
+    return ServedModel(directory, manifest, engine, batcher, taps, difference, inline)
+
+
+def describe(model: ServedModel) -> str:
+    """One line for the log: what runs where."""
+    return (
+        f"{model.manifest.name}:{model.manifest.version}: {model.engine.file} on {model.engine.name} "
+        f"({model.engine.device}), golden images within {model.golden_difference:.1g}"
+    )
+
+
+def _seconds(engine: Engine, manifest: Manifest, batch: int) -> float:
+    images = np.zeros((batch, *manifest.input.shape), np.uint8)
+    times = []
+    for _ in range(4):  # the first run of a size is slower
+        started = time.perf_counter()
+        engine.run(images)
+        times.append(time.perf_counter() - started)
+    return min(times)

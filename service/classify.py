@@ -1,0 +1,72 @@
+"""POST /v1/classify: image bytes in, labels with probabilities out."""
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from typing import Any
+
+import numpy as np
+import orjson
+from starlette.types import Receive, Scope, Send
+
+from export.engine import Floats
+from models.inputs import ImageError, Pixels
+from service.answers import send_json
+from service.bodies import read_images
+from service.catalog import Catalog, ServedModel
+from service.decoding import decode_uploads
+from service.errors import DeadlinePassed, error_body
+from service.predictions import default_top_k, top_predictions
+from service.query import number, parse_query, single
+from service.settings import Settings
+
+PARAMETERS = ("model", "version", "top_k")
+
+
+class Classify:
+    """The route as a bare ASGI application: no request object is built on the hot path."""
+
+    def __init__(self, catalog: Catalog, settings: Settings, decoders: Executor) -> None:
+        self._catalog = catalog
+        self._settings = settings
+        self._decoders = decoders
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request; errors are raised for the caller to map."""
+        values = parse_query(scope["query_string"], PARAMETERS)
+        model = self._catalog.find(single(values, "model"), single(values, "version"))
+        classes = len(model.manifest.classes)
+        top_k = number(values, "top_k", least=1, most=classes) or default_top_k(model.manifest)
+        try:
+            async with asyncio.timeout(self._settings.deadline_s):
+                results = await self._results(model, scope, receive, top_k)
+        except TimeoutError:
+            raise DeadlinePassed(f"no answer within {self._settings.deadline_s:g} s; the work was dropped") from None
+        answer = {"model": model.manifest.name, "version": model.manifest.version, "results": results}
+        await send_json(send, 200, orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY))
+
+    async def _results(self, model: ServedModel, scope: Scope, receive: Receive, top_k: int) -> list[dict[str, Any]]:
+        settings = self._settings
+        uploads = await read_images(
+            scope, receive, limit_bytes=settings.body_limit_bytes, limit_images=settings.images_per_request
+        )
+        decoded = await decode_uploads(
+            uploads, model.manifest.input, limit_pixels=settings.image_limit_pixels, executor=self._decoders
+        )
+        if len(decoded) == 1 and isinstance(decoded[0], ImageError):
+            raise decoded[0]  # a lone bad image gets its status
+        good = [image for image in decoded if not isinstance(image, ImageError)]
+        rows = iter(await self._probabilities(model, good))
+        return [
+            {"error": error_body(image)}
+            if isinstance(image, ImageError)
+            else {"predictions": top_predictions(next(rows), model.manifest.classes, top_k)}
+            for image in decoded
+        ]
+
+    async def _probabilities(self, model: ServedModel, images: Sequence[Pixels]) -> Floats | tuple[Floats, ...]:
+        if not images:
+            return ()
+        batch = images[0][np.newaxis] if len(images) == 1 else np.stack(images)
+        probabilities, _ = await model.batcher.submit(batch)
+        return probabilities

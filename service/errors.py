@@ -1,0 +1,160 @@
+"""What can go wrong with a request, and the one table that says which HTTP status each has."""
+
+import math
+from typing import Any
+
+import orjson
+
+from models.inputs import EmptyImage, ImageError, ImageTooLarge, ImageUndecodable, NotAnImage
+
+
+class RequestError(ValueError):
+    """A request that cannot be answered; `code` is stable and machine-readable, the message is for people."""
+
+    code = "bad_request"
+
+
+class UnknownParameter(RequestError):
+    """A query parameter that the route does not have, or a value it cannot take."""
+
+    code = "parameter_invalid"
+
+
+class MalformedBody(RequestError):
+    """A body that is not what its content type says."""
+
+    code = "body_malformed"
+
+
+class BodyEmpty(RequestError):
+    """No body."""
+
+    code = "body_empty"
+
+
+class BodyTooLarge(RequestError):
+    """More bytes, images or values than allowed."""
+
+    code = "body_too_large"
+
+
+class TooManyImages(RequestError):
+    """More images in one request than allowed."""
+
+    code = "too_many_images"
+
+
+class TooManyValues(RequestError):
+    """More feature-map values in one answer than allowed."""
+
+    code = "too_many_values"
+
+
+class Unauthorized(RequestError):
+    """No token, or another one."""
+
+    code = "unauthorized"
+
+
+class UnknownModel(RequestError):
+    """No such model or version is being served."""
+
+    code = "model_unknown"
+
+
+class ModelNotReady(RequestError):
+    """The model is there but failed its checks, or nothing is served at all."""
+
+    code = "model_not_ready"
+
+
+class UnknownLayer(RequestError):
+    """The network has no such layer."""
+
+    code = "layer_unknown"
+
+
+class NotInspectable(RequestError):
+    """The artifact has no ONNX file to look into."""
+
+    code = "not_inspectable"
+
+
+class UnknownPath(RequestError):
+    """No such route."""
+
+    code = "path_unknown"
+
+
+class MethodNotAllowed(RequestError):
+    """The route exists for other methods."""
+
+    code = "method_not_allowed"
+
+
+class UnsupportedType(RequestError):
+    """A body of a content type that the route does not read."""
+
+    code = "content_type_unsupported"
+
+
+class QueueFull(RequestError):
+    """Too much waits already; `retry_after_s` says when to come back."""
+
+    code = "queue_full"
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class DeadlinePassed(RequestError):
+    """The answer would have come too late."""
+
+    code = "deadline_passed"
+
+
+class InferenceFailed(RequestError):
+    """The engine failed on a batch; the server's log has the reason."""
+
+    code = "inference_failed"
+
+
+STATUS: dict[type[Exception], int] = {
+    UnknownParameter: 400,
+    MalformedBody: 400,
+    BodyEmpty: 400,
+    EmptyImage: 400,
+    ImageUndecodable: 400,
+    Unauthorized: 401,
+    UnknownModel: 404,
+    UnknownLayer: 404,
+    NotInspectable: 404,
+    UnknownPath: 404,
+    MethodNotAllowed: 405,
+    BodyTooLarge: 413,
+    TooManyImages: 413,
+    TooManyValues: 413,
+    ImageTooLarge: 413,
+    NotAnImage: 415,
+    UnsupportedType: 415,
+    QueueFull: 429,
+    InferenceFailed: 503,
+    ModelNotReady: 503,
+    DeadlinePassed: 504,
+}
+
+
+def error_body(error: RequestError | ImageError) -> dict[str, Any]:
+    """The object that stands under the key `error` in an answer."""
+    return {"code": error.code, "message": str(error)}
+
+
+def error_answer(error: RequestError | ImageError) -> tuple[int, bytes, list[tuple[bytes, bytes]]]:
+    """Status, JSON body and extra headers for an error."""
+    headers: list[tuple[bytes, bytes]] = []
+    if isinstance(error, QueueFull):
+        headers.append((b"retry-after", str(max(1, math.ceil(error.retry_after_s))).encode()))
+    if isinstance(error, Unauthorized):
+        headers.append((b"www-authenticate", b"Bearer"))
+    return STATUS[type(error)], orjson.dumps({"error": error_body(error)}), headers

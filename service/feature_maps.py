@@ -1,0 +1,130 @@
+"""POST /v1/models/{m}/feature-maps: what every layer of the served file makes of one image."""
+
+import asyncio
+import base64
+import io
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+from models.inputs import ImageError, Pixels
+from service.bodies import read_images
+from service.catalog import Catalog, ServedModel
+from service.decoding import decode_or_error
+from service.errors import DeadlinePassed, QueueFull
+from service.inspection import FeatureMaps, check_size, inspect_image, select_nodes
+from service.predictions import default_top_k, top_predictions
+from service.query import choice, parse_query
+from service.settings import Settings
+from service.tiles import draw_sheet, encode_png, make_tiles
+
+PARAMETERS = ("layers", "format", "values")
+
+
+class InspectFeatureMaps:
+    """The route; runs in one thread of its own, so that classification does not wait for it."""
+
+    def __init__(self, catalog: Catalog, settings: Settings) -> None:
+        self._catalog = catalog
+        self._settings = settings
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="inspect")
+        self._waiting = 0
+
+    async def __call__(self, request: Request) -> Response:
+        """Answers one request; errors are raised for the caller to map."""
+        values = parse_query(request.scope["query_string"], PARAMETERS)
+        model = self._catalog.find(request.path_params["model"])
+        form = choice(values, "format", ("json", "npz", "png"))
+        kind = choice(values, "values", ("numbers", "tiles"))
+        patterns = [name for part in values.get("layers", ["*"]) for name in part.split(",") if name]
+        nodes = select_nodes(model, patterns or ["*"])
+        check_size(nodes, self._settings.inspection_limit_values, "choose some with ?layers=")
+        if form == "json" and kind == "numbers":
+            advice = "choose some with ?layers=, or take format=npz or values=tiles"
+            check_size(nodes, self._settings.inspection_limit_json_values, advice)
+        (upload,) = await read_images(
+            request.scope, request.receive, limit_bytes=self._settings.body_limit_bytes, limit_images=1
+        )
+        if self._waiting >= self._settings.inspection_queue_size:
+            raise QueueFull(f"{self._waiting} inspections are waiting, which is the limit", retry_after_s=1)
+        self._waiting += 1
+        loop = asyncio.get_running_loop()
+        work = loop.run_in_executor(self._executor, self._answer, model, upload, nodes, form, kind)
+        work.add_done_callback(self._done)
+        try:
+            return await asyncio.wait_for(asyncio.shield(work), self._settings.deadline_s)
+        except TimeoutError:
+            raise DeadlinePassed(f"no answer within {self._settings.deadline_s:g} s") from None
+
+    def _done(self, work: asyncio.Future[Response]) -> None:
+        self._waiting -= 1
+        if not work.cancelled():
+            work.exception()  # marks it as seen where the deadline passed and nobody awaits it
+
+    def _answer(self, model: ServedModel, upload: bytes, nodes: Any, form: str, kind: str) -> Response:
+        image = decode_or_error(upload, model.manifest.input, self._settings.image_limit_pixels)
+        if isinstance(image, ImageError):
+            raise image
+        maps = inspect_image(model, image, nodes)
+        if form == "npz":
+            return _npz(maps)
+        if form == "png":
+            return Response(encode_png(draw_sheet(_title(model, maps), image, maps.layers)), media_type="image/png")
+        return _json(model, maps, image, tiles=kind == "tiles")
+
+
+def _npz(maps: FeatureMaps) -> Response:
+    buffer = io.BytesIO()
+    arrays: dict[str, Any] = {node.name: value for node, value in maps.layers}
+    np.savez(buffer, **{"probabilities": maps.probabilities, **arrays})
+    return Response(buffer.getvalue(), media_type="application/x-npz")
+
+
+def _json(model: ServedModel, maps: FeatureMaps, image: Pixels, *, tiles: bool) -> Response:
+    manifest = model.manifest
+    layers = []
+    for node, value in maps.layers:
+        layer: dict[str, Any] = {
+            "name": node.name,
+            "op": node.op,
+            "shape": node.shape,
+            "minimum": float(value.min()),
+            "maximum": float(value.max()),
+            "mean": float(value.mean()),
+        }
+        if tiles:
+            layer["tiles"] = _tiles(value)
+        if not tiles or value.ndim == 1:
+            layer["values"] = np.ascontiguousarray(value)
+        layers.append(layer)
+    answer = {
+        "model": manifest.name,
+        "version": manifest.version,
+        "file": maps.file,
+        "served": {"file": model.engine.file, "maximum_difference": maps.served_difference},
+        "predictions": top_predictions(maps.probabilities, manifest.classes, default_top_k(manifest)),
+        "layers": layers,
+    }
+    if tiles:
+        answer["image"] = _tiles(image.astype(np.float32).transpose(2, 0, 1))
+    return Response(orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY), media_type="application/json")
+
+
+def _tiles(value: Any) -> dict[str, Any]:
+    tiles = make_tiles(value)
+    return {
+        "png": base64.b64encode(tiles.to_png()).decode(),
+        "columns": tiles.columns,
+        "rows": tiles.rows,
+        "tile_height": tiles.tile_height,
+        "tile_width": tiles.tile_width,
+    }
+
+
+def _title(model: ServedModel, maps: FeatureMaps) -> str:
+    best = top_predictions(maps.probabilities, model.manifest.classes, 1)[0]
+    return f"{model.manifest.name}:{model.manifest.version} says {best['label']} ({best['probability']:.1%})"

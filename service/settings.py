@@ -1,0 +1,87 @@
+"""Every setting of the server, read once from `CONVSCOPE_*` environment variables."""
+
+import os
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from export.cuda import Device
+from export.engine import EngineName
+
+PREFIX = "CONVSCOPE_"
+_READ_ELSEWHERE = {"CONVSCOPE_DATA_DIR", "CONVSCOPE_DEBUG"}
+
+
+class SettingsError(ValueError):
+    """A setting that is unknown or out of range; the message names its environment variable."""
+
+
+class Settings(BaseSettings):
+    """What an operator may set. Sizes are bytes, pixels or images; times are seconds."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+
+    artifacts: Path = Field(Path("artifacts"), description="folder of artifacts, or one artifact")
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(3000, ge=1, le=65535, description="port to listen on")
+    engine: EngineName = Field("auto", description="auto, onnxruntime or torchscript")
+    device: Device = Field("auto", description="auto, cpu or cuda; auto takes CUDA when it works")
+    workers: int = Field(1, ge=1, le=256, description="server processes")
+    threads: int = Field(
+        0, ge=0, le=1024, description="threads of one inference; 0 divides the cores among the workers"
+    )
+    max_batch_size: int = Field(64, ge=1, le=4096, description="images run together at most")
+    queue_size: int = Field(1024, ge=1, description="images that may wait for one model; more are answered 429")
+    deadline_s: float = Field(30.0, gt=0, le=3600, description="a request not answered by then gets 504")
+    body_limit_bytes: int = Field(64 * 2**20, ge=1024, description="largest request body")
+    image_limit_pixels: int = Field(50_000_000, ge=1, description="largest image, by its header")
+    images_per_request: int = Field(256, ge=1, description="most images in one multipart request")
+    inspection_limit_values: int = Field(8_000_000, ge=1, description="most feature-map values in one answer")
+    inspection_limit_json_values: int = Field(500_000, ge=1, description="the same for numbers written as JSON")
+    inspection_queue_size: int = Field(16, ge=1, description="inspections that may wait; more are answered 429")
+    token: SecretStr | None = Field(None, min_length=8, description="bearer token wanted on everything but health")
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Self:
+        if self.images_per_request > self.queue_size:
+            raise ValueError(
+                f"images_per_request is {self.images_per_request}, which a queue_size of {self.queue_size} never admits"
+            )
+        return self
+
+    @property
+    def threads_per_run(self) -> int:
+        """`threads`, or this worker's share of the cores this process may use."""
+        return self.threads or max(1, len(os.sched_getaffinity(0)) // self.workers)
+
+
+def read_settings(**given: Any) -> Settings:
+    """Reads the settings; keyword arguments that are not None win over the environment.
+
+    Raises:
+        SettingsError: one line that names every setting that is wrong.
+    """
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+    present = {name for name in os.environ if name.startswith(PREFIX)}
+    if unknown := sorted(present - known - _READ_ELSEWHERE):
+        raise SettingsError(f"{unknown[0]} is not a setting; known are {', '.join(sorted(known))}")
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        raise SettingsError("; ".join(_line(problem) for problem in error.errors())) from None
+
+
+def to_environment(settings: Settings) -> dict[str, str]:
+    """The environment variables that make another process read the same settings."""
+    values = {name: getattr(settings, name) for name in Settings.model_fields}
+    secret = {name: value.get_secret_value() for name, value in values.items() if isinstance(value, SecretStr)}
+    plain = {name: str(value) for name, value in values.items() if value is not None}
+    return {f"{PREFIX}{name.upper()}": value for name, value in {**plain, **secret}.items()}
+
+
+def _line(problem: Any) -> str:
+    where = f"{PREFIX}{str(problem['loc'][0]).upper()}: " if problem["loc"] else ""
+    value = "" if "TOKEN" in where or not problem["loc"] else f" (got {problem['input']!r})"
+    return f"{where}{problem['msg'].removeprefix('Value error, ')}{value}"
