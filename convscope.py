@@ -12,15 +12,18 @@ VERBS = {  # verb: (where it is, what it does)
     "export": ("export.command:export", "turn a checkpoint into a verified artifact"),
     "verify": ("export.command:verify", "check an artifact's hashes, golden images and, with --data, its accuracy"),
     "summary": ("export.command:summary", "list a network's layers, shapes, parameters and receptive fields"),
-    "serve": ("service.serve_command:serve", "serve artifacts over HTTP"),
-    "classify": ("service.image_commands:classify", "classify image files"),
-    "inspect": ("service.image_commands:inspect", "draw a sheet of feature maps for one image"),
-    "demo": ("service.demo_command:demo", "train on the built-in digits, export, verify, serve"),
+    "serve": ("service.command:serve", "serve artifacts over HTTP"),
+    "classify": ("service.image_command:classify", "classify image files"),
+    "inspect": ("service.image_command:inspect", "draw a sheet of feature maps for one image"),
+    "demo": ("service.demo:demo", "train on the built-in digits, export, verify, serve"),
 }
 
 
-def build_app() -> App:
-    """The command line with every verb registered by its import path, so that none is imported yet."""
+def build_app(verb_used: str = "") -> App:
+    """The command line with every verb registered by its import path, so that none is imported yet.
+
+    The verb that is used takes its help from its docstring, the others from the table.
+    """
     app = App(
         name="convscope",
         help="Train, export, serve and look inside convolutional image classifiers.",
@@ -28,7 +31,7 @@ def build_app() -> App:
         result_action="return_value",
     )
     for verb, (path, about) in VERBS.items():
-        app.command(path, name=verb, help=about)
+        app.command(path, name=verb, **({} if verb == verb_used else {"help": about}))
     return app
 
 
@@ -37,10 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     Errors are one line on standard error; `--debug` (or CONVSCOPE_DEBUG=1) shows the traceback instead.
     """
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in words or os.environ.get("CONVSCOPE_DEBUG") == "1"
+    given = sys.argv[1:] if arguments is None else arguments
+    words = [word for word in given if word != "--debug"]
+    debug = len(words) < len(given) or os.environ.get("CONVSCOPE_DEBUG") == "1"
     try:
-        status = build_app()([word for word in words if word != "--debug"], exit_on_error=False, print_error=False)
+        status = build_app(*words[:1])(words, exit_on_error=False, print_error=False)
     except KeyboardInterrupt:
         sys.exit(130)
     except (CycloptsError, ValueError, OSError, RuntimeError) as error:

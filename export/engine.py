@@ -61,7 +61,10 @@ def open_engine(
         from export.engine_onnx import OnnxEngine
 
         return OnnxEngine(directory / file, device=device, threads=threads)
-    from export.engine_torchscript import TorchScriptEngine  # needs torch, which takes seconds to import
+    try:
+        from export.engine_torchscript import TorchScriptEngine  # needs torch, which takes seconds to import
+    except ModuleNotFoundError as error:
+        raise EngineError(f"the engine torchscript needs the package {error.name}, which is not installed") from None
 
     return TorchScriptEngine(directory / file, device=device, threads=threads)
 

@@ -20,7 +20,7 @@ from export.parity import BATCHES, ParityError, Run, compare
 from export.torchscript_file import write_torchscript
 from models.checkpoint import WEIGHTS_FILE, Checkpoint, load_checkpoint
 from models.geometry import node_table
-from models.inputs import Pixels
+from models.inputs import Pixels, fit_image, to_image
 from models.nodes import Node
 from models.samples import SAMPLES_FILE, Samples, load_samples
 
@@ -72,7 +72,7 @@ def export_checkpoint(
             nodes = _write(form, checkpoint, nodes, samples, path)
             files[path.name] = _verified(form, checkpoint, samples, path, report)
         shutil.copyfile(directory / WEIGHTS_FILE, staging / artifact.WEIGHTS_FILE)
-        save_golden(staging, samples.raw, reference(checkpoint)(samples.images[: len(samples.raw)])[0])
+        _write_golden(checkpoint, samples, staging)
         for extra in (artifact.WEIGHTS_FILE, artifact.GOLDEN_FILE):
             files[extra] = artifact.file_entry(staging / extra)
         return artifact.publish(staging, _manifest(name, checkpoint, nodes, files))
@@ -97,6 +97,11 @@ def _write(
         return write_onnx(checkpoint, nodes, path)
     write_torchscript(checkpoint, samples.images[:2], path)
     return nodes
+
+
+def _write_golden(checkpoint: Checkpoint, samples: Samples, staging: Path) -> None:
+    images = np.stack([fit_image(to_image(image), checkpoint.config.input) for image in samples.raw])
+    save_golden(staging, samples.raw, reference(checkpoint)(images)[0])
 
 
 def _verified(

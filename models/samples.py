@@ -20,19 +20,22 @@ class Samples:
     Attributes:
         images: uint8 (N, H, W, C), as the network takes them.
         labels: int64 (N,), class indices.
-        raw: some of the same images (the first ones) as they were before resizing, uint8 (H, W) or (H, W, 3) each.
+        raw: a few images as they were before resizing, uint8 (H, W) or (H, W, 3) each.
+        raw_labels: int64, of those.
     """
 
     images: Pixels
     labels: npt.NDArray[np.int64]
     raw: tuple[Pixels, ...]
+    raw_labels: npt.NDArray[np.int64]
 
 
 def save_samples(path: Path, samples: Samples) -> None:
     """Writes the file whole or not at all."""
     arrays: dict[str, Any] = {f"raw_{index:03}": image for index, image in enumerate(samples.raw)}
+    arrays |= {"images": samples.images, "labels": samples.labels, "labels_of_raw": samples.raw_labels}
     with whole_file(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, images=samples.images, labels=samples.labels, **arrays)
+        np.savez_compressed(file, **arrays)
 
 
 def load_samples(path: Path) -> Samples:
@@ -44,6 +47,6 @@ def load_samples(path: Path) -> Samples:
     try:
         with np.load(path, allow_pickle=False) as file:
             raw = tuple(file[name] for name in sorted(file.files) if name.startswith("raw_"))
-            return Samples(file["images"], file["labels"], raw)
+            return Samples(file["images"], file["labels"], raw, file["labels_of_raw"])
     except (OSError, KeyError, ValueError) as error:
         raise ValueError(f"{path} holds no sample images: {error}") from None

@@ -15,7 +15,7 @@ from models.inputs import Pixels
 from service.errors import InferenceFailed, QueueFull
 
 Run = Callable[[Pixels], tuple[Floats, Floats]]
-log = logging.getLogger("convscope.batcher")
+log = logging.getLogger("bentoml.convscope")  # a child of the logger that BentoML configures
 
 
 @dataclass(eq=False)

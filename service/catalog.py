@@ -16,7 +16,7 @@ from service.batcher import Batcher
 from service.errors import ModelNotReady, UnknownModel, UnknownParameter
 from service.settings import Settings
 
-log = logging.getLogger("convscope.catalog")
+log = logging.getLogger("bentoml.convscope")  # a child of the logger that BentoML configures
 INLINE_LIMIT_S = 1e-3  # a batch that takes less is run on the event loop: a thread's hop costs about as much
 
 

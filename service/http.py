@@ -22,7 +22,7 @@ from service.model_routes import ModelRoutes
 from service.page import page_routes
 from service.settings import Settings
 
-log = logging.getLogger("convscope.http")
+log = logging.getLogger("bentoml.convscope")  # a child of the logger that BentoML configures
 CLASSIFY = "/v1/classify"
 
 

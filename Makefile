@@ -1,0 +1,40 @@
+# `make demo` and `make test` need nothing but Python 3.11+ and make; both set up .venv when it is missing.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test check bench acceptance clean
+
+demo: .venv/installed  ## train on built-in digits, export, verify, serve on 127.0.0.1:3000
+	$(BIN)/convscope demo
+
+test: .venv/installed-dev  ## everything but the long proofs
+	$(BIN)/pytest
+
+check: .venv/installed-dev  ## format, lint, types, import rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+acceptance: .venv/installed-dev  ## full trainings and thousands of requests; takes about half an hour
+	$(BIN)/pytest -m acceptance --timeout 3600
+
+bench: .venv/installed-dev  ## the tables of benchmarks/
+	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/serving.py
+
+clean:  ## the environment and everything that was made; runs/ and artifacts/ stay
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "convscope needs Python 3.11 or newer; say which with make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/installed: .venv/bin/python pyproject.toml constraints.txt
+	$(BIN)/pip install -q -c constraints.txt -e .
+	@touch $@
+
+.venv/installed-dev: .venv/bin/python pyproject.toml constraints.txt
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
+	@touch $@ .venv/installed
