@@ -53,3 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"convscope: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, CycloptsError) else 1)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

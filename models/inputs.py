@@ -65,7 +65,7 @@ class NotAnImage(ImageError):
 
 
 class ImageTooLarge(ImageError):
-    """The header announces more pixels than allowed; nothing was decoded."""
+    """More pixels than allowed, by the header, before anything is decoded, or once scaled to the shorter side."""
 
     code = "image_too_large"
 
@@ -117,7 +117,8 @@ class InputSpec:
         size = (self.height, self.width)
         if (self.crop or self.resize) != size:
             raise ValueError(f"resize {self.resize} and crop {self.crop} do not end at {size[0]}x{size[1]}")
-        if isinstance(self.resize, int) and self.resize < max(size):
+        resized = (self.resize, self.resize) if isinstance(self.resize, int) else self.resize
+        if resized[0] < size[0] or resized[1] < size[1]:
             raise ValueError(f"resize {self.resize} is smaller than the crop {size[0]}x{size[1]}")
 
     @property
@@ -173,6 +174,8 @@ def decode_image(data: bytes, spec: InputSpec, *, limit_pixels: int = DEFAULT_LI
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
+        if any(Image.OPEN[name][1](data[:16]) for name in FORMATS):  # its first bytes are known, what follows is not
+            raise ImageUndecodable("the image header is damaged") from None
         raise NotAnImage(f"{_describe(data)} is not an image; known formats are {', '.join(FORMATS)}") from None
     except Exception as error:  # what a decoder raises for damaged headers is not documented and varies by format
         raise ImageUndecodable(f"the image header is damaged: {_reason(error)}") from None
@@ -184,6 +187,8 @@ def decode_image(data: bytes, spec: InputSpec, *, limit_pixels: int = DEFAULT_LI
             )
         try:
             return fit_image(image, spec)
+        except ImageTooLarge:
+            raise
         except Exception as error:  # as above: OSError, ValueError, SyntaxError, EOFError, struct.error, ...
             raise ImageUndecodable(f"the {image.format} image is truncated or damaged: {_reason(error)}") from None
 
@@ -193,12 +198,15 @@ def fit_image(image: Image.Image, spec: InputSpec) -> Pixels:
 
     Returns:
         uint8 array, (height, width, channels) of `spec`.
+
+    Raises:
+        ImageTooLarge: so long and narrow that scaling its shorter side passes `DEFAULT_LIMIT_PIXELS`.
     """
     if image.getexif().get(ORIENTATION, 1) != 1:
         image = ImageOps.exif_transpose(image)
-    if image.mode != spec.mode:
+    if image.mode != spec.mode or image.has_transparency_data:
         image = _to_mode(image, spec)
-    if image.size != (spec.width, spec.height):
+    if image.size != (spec.width, spec.height) or spec.crop is not None:
         image = _to_size(image, spec)
     return np.asarray(image).reshape(spec.shape)
 
@@ -224,14 +232,19 @@ def _to_mode(image: Image.Image, spec: InputSpec) -> Image.Image:
 
 def _to_size(image: Image.Image, spec: InputSpec) -> Image.Image:
     width, height = image.size
-    if isinstance(spec.resize, int):
-        scale = spec.resize / min(width, height)
-        target = (max(spec.resize, round(width * scale)), max(spec.resize, round(height * scale)))
+    if isinstance(spec.resize, int):  # lengths and offsets are rounded as torchvision's Resize and CenterCrop do
+        longer = int(spec.resize * max(width, height) / min(width, height))
+        target_height, target_width = (spec.resize, longer) if height <= width else (longer, spec.resize)
     else:
-        target = (spec.resize[1], spec.resize[0])
-    image = image.resize(target, _INTERPOLATIONS[spec.interpolation])
+        target_height, target_width = spec.resize
+    if target_width * target_height > DEFAULT_LIMIT_PIXELS:  # a long narrow image would take gigabytes on the way
+        raise ImageTooLarge(
+            f"image is {width}x{height}, scaled {target_width}x{target_height} "
+            f"({target_width * target_height / 1e6:.3g} MP); the limit is {DEFAULT_LIMIT_PIXELS / 1e6:.3g} MP"
+        )
+    image = image.resize((target_width, target_height), _INTERPOLATIONS[spec.interpolation])
     if spec.crop is not None:
-        left, top = (target[0] - spec.crop[1]) // 2, (target[1] - spec.crop[0]) // 2
+        left, top = round((target_width - spec.crop[1]) / 2), round((target_height - spec.crop[0]) / 2)
         image = image.crop((left, top, left + spec.crop[1], top + spec.crop[0]))
     return image
 

@@ -52,8 +52,10 @@ def environment(settings: Settings) -> dict[str, str]:
     return {**os.environ, **own, "BENTOML_DO_NOT_TRACK": "true"}
 
 
-def wait_until_ready(url: str, process: subprocess.Popen[bytes], *, timeout_s: float) -> None:
-    """Polls `/readyz`.
+def wait_until_ready(
+    url: str, process: subprocess.Popen[bytes], *, timeout_s: float, path: str = "/readyz"
+) -> None:
+    """Polls `path` until it answers 200.
 
     Raises:
         RuntimeError: the process ended, or the time is over; the message has the last answer.
@@ -63,7 +65,7 @@ def wait_until_ready(url: str, process: subprocess.Popen[bytes], *, timeout_s: f
         if process.poll() is not None:
             raise RuntimeError(f"the server ended with status {process.returncode}; its output says why")
         try:
-            response = httpx.get(f"{url}/readyz", timeout=5)
+            response = httpx.get(f"{url}{path}", timeout=5)
         except httpx.TransportError:
             pass
         else:

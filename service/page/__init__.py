@@ -1,4 +1,4 @@
-"""The page at `/`: three static files, served from this package and asking nothing of any other host."""
+"""The page at `/`: static files, served from this package and asking nothing of any other host."""
 
 from functools import partial
 from importlib.resources import files
@@ -7,7 +7,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-_ASSETS = {"page.css": "text/css", "page.js": "text/javascript"}
+_SCRIPTS = "bars card channel network notice pad page predictions reach server source tiles".split()
+_ASSETS = {"page.css": "text/css", **{f"{name}.js": "text/javascript" for name in _SCRIPTS}}
 _HEADERS = {
     "content-security-policy": "default-src 'self'; img-src 'self' data: blob:; frame-ancestors 'none'",
     "cache-control": "no-cache",

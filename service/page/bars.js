@@ -1,0 +1,68 @@
+// A vector as bars around zero, in as many rows as it needs.
+
+import { prepare } from "./tiles.js";
+
+const HEIGHT = 44; // CSS pixels of a row
+const GAP = 8;
+
+export class Bars {
+  /** @param {number} length @param {number} room CSS pixels across */
+  constructor(length, room) {
+    this.length = length;
+    const most = Math.max(1, Math.floor(room / 3));
+    this.perRow = Math.ceil(length / Math.ceil(length / most)); // rows of equal length
+    this.width = Math.min(28, room / this.perRow);
+    this.pageWidth = Math.min(room, this.perRow * this.width);
+    this.pageHeight = Math.ceil(length / this.perRow) * (HEIGHT + GAP) - GAP;
+  }
+
+  /** Left, top, width and height of a bar's place. */
+  boxOf(index) {
+    const [column, row] = [index % this.perRow, Math.floor(index / this.perRow)];
+    return [column * this.width, row * (HEIGHT + GAP), this.width, HEIGHT];
+  }
+
+  /** The index at a point, or null. */
+  indexAt(x, y) {
+    const index = Math.floor(y / (HEIGHT + GAP)) * this.perRow + Math.min(this.perRow - 1, Math.floor(x / this.width));
+    return x >= 0 && index >= 0 && index < this.length ? index : null;
+  }
+
+  /** Draws the values, or the zero line alone where there are none yet. */
+  draw(canvas, values, { positive, negative, frame }) {
+    const context = prepare(canvas, this.pageWidth, this.pageHeight);
+    const [low, high] = values ? [Math.min(0, ...values), Math.max(0, ...values)] : [0, 1];
+    const unit = HEIGHT / (high - low || 1);
+    for (let index = 0; index < this.length; index++) {
+      const [left, top, width] = this.boxOf(index);
+      const zero = top + high * unit;
+      context.fillStyle = frame;
+      context.fillRect(left, Math.min(zero, top + HEIGHT - 1), width, 1);
+      const value = values?.[index] ?? 0;
+      context.fillStyle = value < 0 ? negative : positive;
+      context.fillRect(left, zero - Math.max(0, value) * unit, width - (width > 5 ? 2 : 1), Math.abs(value) * unit);
+    }
+  }
+}
+
+/** Named values around zero as rows of a list, the largest one marked; empty rows where there are no values yet. */
+export function drawRows(list, names, values) {
+  const [least, most] = values ? [Math.min(0, ...values), Math.max(0, ...values)] : [0, 1];
+  const best = values ? values.indexOf(Math.max(...values)) : -1;
+  const rows = names.map((name, index) => {
+    const value = values?.[index] ?? 0;
+    const row = document.createElement("li");
+    const [label, track, bar, number] = ["label", "track", "bar", "value"].map((className) =>
+      Object.assign(document.createElement("span"), { className }),
+    );
+    [label.textContent, number.textContent] = [name, values ? value.toFixed(2).replace("-", "−") : ""];
+    bar.classList.toggle("below", value < 0);
+    bar.style.left = `${(100 * (Math.min(0, value) - least)) / (most - least || 1)}%`;
+    bar.style.width = `${(100 * Math.abs(value)) / (most - least || 1)}%`;
+    row.classList.toggle("best", index === best);
+    track.append(bar);
+    row.append(label, track, number);
+    return row;
+  });
+  list.replaceChildren(...rows);
+}

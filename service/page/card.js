@@ -1,0 +1,272 @@
+// One layer of the network on the page: what it is, and what it made of the image.
+
+import { Bars, drawRows } from "./bars.js";
+import { COMPACT, Picture, arrange, cornerOf, drawTiles, makePalette, outline, prepare, toCss, unitAt } from "./tiles.js";
+
+const MOST_ROWS = 40; // classes listed with their names; more become plain bars
+const ARROWS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
+
+export function element(tag, className, text = "") {
+  const made = document.createElement(tag);
+  made.className = className;
+  made.textContent = text;
+  return made;
+}
+
+/** A number for people: three significant digits. */
+export function short(value) {
+  const size = Math.abs(value);
+  if (size && (size < 1e-3 || size >= 1e5)) return value.toExponential(1).replace("-", "−");
+  return String(Number(value.toPrecision(3))).replace("-", "−");
+}
+
+const by = (pair) => pair.join("×");
+const same = (pair) => (pair[0] === pair[1] ? String(pair[0]) : by(pair));
+
+export class Card {
+  /**
+   * @param {object} node a row of the node table
+   * @param {{labels: string[] | null, before: string, host: object}} context `labels` for the logits; `before` is the
+   *   node above; the host has probe(card, unit, spot), open(card, channel), jump(name), look()
+   */
+  constructor(node, { labels, before, host }) {
+    this.node = node;
+    this.host = host;
+    this.labels = labels;
+    this.layer = this.shown = null; // what the server last said; what is drawn: {layer, picture}
+    this.visible = this.all = this.tooLarge = false; // `tooLarge`: the server does not send it
+    const [depth, height, width] = node.shape;
+    const flat = node.shape.length === 1 || (node.shape.length === 3 && height * width === 1);
+    this.kind = flat || ![2, 3].includes(node.shape.length) ? "bars" : "tiles";
+    if (labels && labels.length <= MOST_ROWS) this.kind = "rows";
+    [this.depth, this.height, this.width] = node.shape.length === 2 ? [1, depth, height] : [depth, height, width];
+    this.length = node.shape.reduce((a, b) => a * b, 1);
+    this.cursor = { channel: 0, row: this.height >> 1 || 0, column: this.width >> 1 || 0 };
+    this.#build(before);
+  }
+
+  #build(before) {
+    const { node } = this;
+    this.element = element("article", `card ${this.kind}`);
+    this.element.dataset.node = node.name;
+    const head = element("header", "");
+    head.append(element("h3", "", node.name), element("span", "op", node.op), element("span", "shape", node.shape.join(" × ")));
+    this.more = element("button", "more");
+    this.more.type = "button";
+    this.more.hidden = this.kind !== "tiles" || this.depth <= COMPACT;
+    this.more.addEventListener("click", () => this.#toggle());
+    head.append(this.more);
+    this.element.append(head, element("p", "about", this.#about()));
+    if (node.parents.join() !== before) this.element.append(this.#parents());
+    this.stack = element(this.kind === "rows" ? "ol" : "div", this.kind === "rows" ? "logits" : "stack");
+    if (this.kind !== "rows") {
+      this.map = element("canvas", "map");
+      this.map.tabIndex = 0;
+      this.map.setAttribute("role", "img");
+      this.overlay = element("canvas", "overlay");
+      this.overlay.setAttribute("aria-hidden", "true");
+      this.stack.append(this.map, this.overlay);
+      this.#listen();
+    }
+    this.scale = element("p", "scale");
+    this.element.append(this.stack, this.scale);
+    this.#title();
+  }
+
+  #about() {
+    const { kernel, stride, padding, dilation, parameters, macs, receptive_field: field } = this.node;
+    const parts = [];
+    if (kernel) parts.push(`kernel ${by(kernel)}`, `stride ${same(stride)}`, `padding ${same(padding)}`);
+    if (dilation && Math.max(...dilation) > 1) parts.push(`dilation ${same(dilation)}`);
+    if (parameters) parts.push(`${parameters.toLocaleString("en")} parameters`);
+    if (macs) parts.push(`${macs.toLocaleString("en")} multiplications`);
+    parts.push(field ? `receptive field ${by(field)}` : "sees the whole image");
+    return parts.join(" · ");
+  }
+
+  #parents() {
+    const line = element("p", "from", "from ");
+    this.node.parents.forEach((name, index) => {
+      if (index) line.append(" and ");
+      const link = element("button", "link", name);
+      link.type = "button";
+      link.addEventListener("click", () => this.host.jump(name));
+      line.append(name === "input" ? "the input" : link);
+    });
+    return line;
+  }
+
+  #title() {
+    this.more.textContent = this.all ? `Show ${COMPACT}` : `Show all ${this.depth}`;
+    const what = this.kind === "bars" ? `${this.length} values` : `${this.depth} channels of ${this.height}×${this.width}`;
+    const keys = this.kind === "bars" ? "Arrow keys read a value." : "Arrow keys read a value, Enter enlarges a channel.";
+    this.map?.setAttribute("aria-label", `${this.node.name}: ${what}. ${keys}`);
+  }
+
+  #toggle() {
+    this.all = !this.all;
+    this.#title();
+    this.layOut(this.room);
+    this.paint();
+  }
+
+  #listen() {
+    this.map.addEventListener("pointermove", (event) => {
+      if (event.pointerType === "touch") return;
+      this.host.probe(this, this.#under(event), { x: event.clientX, y: event.clientY });
+    });
+    this.map.addEventListener("pointerleave", () => this.host.probe(this, null));
+    this.map.addEventListener("click", (event) => {
+      const unit = this.#under(event);
+      if (unit && this.kind === "tiles") this.host.open(this, unit.channel);
+    });
+    this.map.addEventListener("focus", () => this.map.matches(":focus-visible") && this.#announce());
+    this.map.addEventListener("blur", () => this.host.probe(this, null));
+    this.map.addEventListener("keydown", (event) => this.#key(event));
+  }
+
+  #under(event) {
+    const box = this.map.getBoundingClientRect();
+    return this.unitAt(event.clientX - box.left, event.clientY - box.top);
+  }
+
+  #key(event) {
+    if (event.key === "Enter" && this.kind === "tiles") this.host.open(this, this.cursor.channel);
+    const step = ARROWS[event.key];
+    if (!step) return;
+    event.preventDefault();
+    let { channel, row, column } = this.cursor;
+    if (this.kind === "bars") {
+      const index = Math.min(this.length - 1, Math.max(0, this.#indexOf(this.cursor) + step[0] * this.layout.perRow + step[1]));
+      this.cursor = this.#unitOf(index);
+    } else {
+      [row, column] = [row + step[0], column + step[1]];
+      const { columns, count } = this.layout;
+      if (column < 0) [channel, column] = [channel - 1, this.width - 1];
+      if (column >= this.width) [channel, column] = [channel + 1, 0];
+      if (row < 0) [channel, row] = [channel - columns, this.height - 1];
+      if (row >= this.height) [channel, row] = [channel + columns, 0];
+      if (channel >= 0 && channel < count) this.cursor = { channel, row, column };
+    }
+    this.#announce();
+  }
+
+  #announce() {
+    const box = this.map.getBoundingClientRect();
+    const [x, y] = this.boxOf(this.cursor);
+    this.host.probe(this, this.cursor, { x: box.left + x, y: box.top + y });
+  }
+
+  #indexOf(unit) {
+    return this.node.shape.length === 3 ? unit.channel : unit.column;
+  }
+
+  #unitOf(index) {
+    return this.node.shape.length === 3 ? { channel: index, row: 0, column: 0 } : { channel: 0, row: 0, column: index };
+  }
+
+  /** Reserves the room that the maps need, before there are any. */
+  layOut(room) {
+    if (this.kind === "rows" || !room) return;
+    this.room = room;
+    if (this.kind === "tiles") {
+      const count = this.all ? this.depth : Math.min(COMPACT, this.depth);
+      this.layout = arrange(count, this.height, this.width, room, devicePixelRatio);
+    } else {
+      this.layout = new Bars(this.length, room);
+    }
+    this.stack.style.width = `${this.layout.pageWidth}px`;
+    this.stack.style.height = `${this.layout.pageHeight}px`;
+  }
+
+  unitAt(x, y) {
+    if (this.kind === "tiles") return unitAt(this.layout, x, y);
+    const index = this.layout.indexAt(x, y);
+    return index === null ? null : this.#unitOf(index);
+  }
+
+  /** Left, top, width and height of a unit on the page. */
+  boxOf(unit) {
+    if (this.kind === "tiles") {
+      const [left, top] = cornerOf(this.layout, unit.channel);
+      const { zoom } = this.layout;
+      return [left + unit.column * zoom, top + unit.row * zoom, zoom, zoom];
+    }
+    return this.layout.boxOf(this.#indexOf(unit));
+  }
+
+  /** Takes the server's answer for this layer, or null. */
+  take(layer) {
+    this.layer = layer;
+    if (!layer) this.shown = null;
+    if (this.visible || !layer) this.paint();
+  }
+
+  /** What is to be drawn, decoded once. */
+  async decoded() {
+    const { layer } = this;
+    if (!layer || this.shown?.layer === layer) return this.shown;
+    const picture = await Picture.decode(layer.tiles);
+    if (this.layer === layer) this.shown = { layer, picture };
+    return this.shown;
+  }
+
+  async paint() {
+    if (this.kind !== "rows" && !this.layout) return;
+    const shown = await this.decoded();
+    const values = shown && this.kind !== "tiles" ? this.#vector() : null;
+    if (this.kind === "rows") drawRows(this.stack, this.labels, values);
+    else if (this.kind === "bars") this.layout.draw(this.map, values, this.host.look());
+    else drawTiles(this.map, this.layout, shown?.picture, shown && this.colours(), this.host.look().frame);
+    this.element.classList.toggle("filled", Boolean(shown));
+    this.#paintScale(shown?.layer);
+  }
+
+  #vector() {
+    return Array.from({ length: this.length }, (_, index) => this.valueAt(this.#unitOf(index)).value);
+  }
+
+  colours() {
+    const { palette, dark } = this.host.look();
+    return makePalette(palette, this.shown.layer.minimum, this.shown.layer.maximum, dark);
+  }
+
+  #paintScale(layer) {
+    if (!layer) return this.scale.replaceChildren();
+    const parts = [`min ${short(layer.minimum)}`, `mean ${short(layer.mean)}`, `max ${short(layer.maximum)}`];
+    const texts = parts.map((part) => element("span", "", part));
+    if (this.kind !== "tiles") return this.scale.replaceChildren(...texts);
+    const ramp = element("canvas", "ramp");
+    const context = prepare(ramp, 128, 8);
+    this.colours().forEach((colour, grey) => {
+      context.fillStyle = toCss(colour);
+      context.fillRect(grey / 2, 0, 1, 8);
+    });
+    this.scale.replaceChildren(texts[0], ramp, texts[2], texts[1]);
+  }
+
+  /** The value of a unit: exact for vectors, else from its grey level. */
+  valueAt(unit) {
+    if (!this.shown) return null;
+    const { layer, picture } = this.shown;
+    if (layer.values) return { value: layer.values[unit.column], exact: true };
+    const flat = this.node.shape.length === 3 ? unit : { channel: 0, row: unit.row, column: unit.column };
+    const grey = picture.grey(flat.channel, flat.row, flat.column);
+    return { value: layer.minimum + (grey / 255) * (layer.maximum - layer.minimum), exact: false };
+  }
+
+  /** Outlines a part of tiles: {first, last, top, left, bottom, right}; null takes all outlines away. */
+  mark(part) {
+    if (!this.overlay || !this.layout) return;
+    if (!part) {
+      this.overlay.width = 0;
+      return;
+    }
+    const context = prepare(this.overlay, this.layout.pageWidth, this.layout.pageHeight);
+    if (this.kind === "bars") return outline(context, ...this.boxOf(this.#unitOf(part.first + part.left)));
+    for (let channel = part.first; channel <= Math.min(part.last, this.layout.count - 1); channel++) {
+      const [left, top, zoom] = this.boxOf({ channel, row: part.top, column: part.left });
+      outline(context, left, top, (part.right - part.left + 1) * zoom, (part.bottom - part.top + 1) * zoom);
+    }
+  }
+}

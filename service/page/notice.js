@@ -1,0 +1,52 @@
+// The one place where the page says what went wrong, and what can be done about it.
+
+import { keepToken } from "./server.js";
+
+export class Notice {
+  /** @param {(id: string) => HTMLElement} find by id */
+  constructor(find) {
+    [this.box, this.text, this.form, this.retry] = ["notice", "notice-text", "token-form", "notice-retry"].map(find);
+    this.token = find("token");
+    this.refused = false;
+    find("notice-close").addEventListener("click", () => this.hide());
+  }
+
+  /** Shows a text until it is dismissed. */
+  tell(text) {
+    this.refused = false;
+    this.text.textContent = text;
+    this.box.hidden = false;
+    this.form.hidden = this.retry.hidden = true;
+  }
+
+  /**
+   * Shows why the server refused: until it is dismissed, or a later request succeeds.
+   * @param {import("./server.js").Refusal} refusal
+   * @param {() => void} again repeats the request: by itself after 429, on a click where that may help
+   */
+  refuse(refusal, again) {
+    const { status, code, message } = refusal;
+    const waitS = status === 429 ? (refusal.retryAfterS ?? 1) : null;
+    this.tell(`${message}${waitS ? `; trying again in ${waitS} s` : ""}${status ? ` (${status} ${code})` : ""}`);
+    this.refused = true;
+    this.form.hidden = status !== 401;
+    this.retry.hidden = ![0, 500, 503, 504].includes(status);
+    this.retry.onclick = this.form.onsubmit = (event) => {
+      event.preventDefault();
+      if (event.type === "submit") keepToken(this.token.value);
+      this.hide();
+      again();
+    };
+    if (waitS) setTimeout(again, 1000 * waitS);
+  }
+
+  /** A request succeeded: what was refused before is past. */
+  settle() {
+    if (this.refused) this.hide();
+  }
+
+  hide() {
+    this.refused = false;
+    this.box.hidden = true;
+  }
+}

@@ -1,0 +1,80 @@
+// What a unit looks at: its receptive field on the input, and its window in each layer it is computed from.
+
+/** Geometry of one graph, from the server's node table. */
+export class Reach {
+  /** @param {object} graph the answer of GET /v1/models/{m}/graph */
+  constructor(graph) {
+    this.input = graph.input;
+    this.nodes = new Map(graph.nodes.map((node) => [node.name, node]));
+    this.starts = new Map([["input", [0, 0]]]); // first input row and column of position 0; padding makes it negative
+    for (const node of graph.nodes) this.starts.set(node.name, this.#start(node));
+  }
+
+  #jump(name) {
+    return name === "input" ? [1, 1] : this.nodes.get(name)?.jump;
+  }
+
+  #start(node) {
+    const known = node.parents.filter((name) => this.starts.get(name) && this.#jump(name));
+    if (!node.receptive_field || !node.jump || known.length === 0) return null;
+    return [0, 1].map((axis) =>
+      Math.min(...known.map((name) => this.starts.get(name)[axis] - (node.padding?.[axis] ?? 0) * this.#jump(name)[axis])),
+    );
+  }
+
+  /** The part of the input that can influence a unit, clipped: {top, left, bottom, right} inclusive, and `whole`. */
+  field(node, row, column) {
+    const [height, width] = [this.input.height, this.input.width];
+    const start = this.starts.get(node.name);
+    if (!start) return { top: 0, left: 0, bottom: height - 1, right: width - 1, whole: true };
+    const [y, x] = [start[0] + row * node.jump[0], start[1] + column * node.jump[1]];
+    const field = {
+      top: Math.max(0, y),
+      left: Math.max(0, x),
+      bottom: Math.min(height, y + node.receptive_field[0]) - 1,
+      right: Math.min(width, x + node.receptive_field[1]) - 1,
+    };
+    return { ...field, whole: field.bottom - field.top + 1 >= height && field.right - field.left + 1 >= width };
+  }
+
+  /** Where a unit reads in a parent's tiles: {first, last, top, left, bottom, right} inclusive, or null if unknown. */
+  window(node, parentName, { channel, row, column }) {
+    const parent = this.nodes.get(parentName);
+    if (parent?.shape.length !== 3) return null;
+    const [depth, height, width] = parent.shape;
+    if (node.shape.length === 1) return flattened(node, parent, column);
+    let [first, last] = [channel, channel];
+    if (node.kernel && /conv/i.test(node.op)) {
+      const taps = node.kernel[0] * node.kernel[1] * node.shape.reduce((a, b) => a * b);
+      const perGroup = node.macs ? Math.round(node.macs / taps) : depth; // channels one filter reads
+      first = Math.floor((channel * (depth / perGroup)) / node.shape[0]) * perGroup;
+      last = first + perGroup - 1;
+    } else if (depth !== node.shape[0]) return null;
+    const spans = [row, column].map((index, axis) => {
+      const size = [height, width][axis];
+      if (node.kernel) {
+        const start = index * node.stride[axis] - node.padding[axis];
+        return [start, start + (node.kernel[axis] - 1) * (node.dilation?.[axis] ?? 1)];
+      }
+      if (size === node.shape[axis + 1]) return [index, index];
+      if (node.shape[axis + 1] === 1) return [0, size - 1];
+      const step = node.jump && parent.jump ? node.jump[axis] / parent.jump[axis] : NaN;
+      return [index * step, index * step];
+    });
+    if (!spans.flat().every(Number.isInteger)) return null;
+    const [[top, bottom], [left, right]] = spans.map(([from, to], axis) => [
+      Math.max(0, from),
+      Math.min([height, width][axis] - 1, to),
+    ]);
+    return { first, last, top, left, bottom, right };
+  }
+}
+
+function flattened(node, parent, index) {
+  const [depth, height, width] = parent.shape;
+  if (node.op === "Linear" || depth * height * width !== node.shape[0]) return null;
+  const place = index % (height * width);
+  const channel = Math.floor(index / (height * width));
+  const [row, column] = [Math.floor(place / width), place % width];
+  return { first: channel, last: channel, top: row, bottom: row, left: column, right: column };
+}

@@ -1,0 +1,84 @@
+// The server's answers, and its refusals in one shape.
+
+const TOKEN = "convscope-token";
+
+/** What the server refused and why; `status` is 0 when it did not answer at all. */
+export class Refusal extends Error {
+  constructor(status, code, message, retryAfterS = null) {
+    super(message);
+    this.status = status;
+    this.code = code;
+    this.retryAfterS = retryAfterS;
+  }
+}
+
+/** Keeps the bearer token for this tab. */
+export function keepToken(token) {
+  sessionStorage.setItem(TOKEN, token);
+}
+
+/**
+ * Asks for JSON.
+ * @param {string} path relative to the page, so that a prefix in front of the server does no harm
+ * @param {{body?: Blob, signal?: AbortSignal}} options a body is sent with POST
+ * @throws {Refusal} any other status than 200; an aborted request throws its AbortError
+ */
+export async function ask(path, { body, signal } = {}) {
+  const token = sessionStorage.getItem(TOKEN);
+  const headers = token ? { authorization: `Bearer ${token}` } : {};
+  if (body) headers["content-type"] = body.type || "application/octet-stream";
+  let answer;
+  try {
+    answer = await fetch(path, { method: body ? "POST" : "GET", body, headers, signal, cache: "no-store" });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Refusal(0, "unreachable", "The server does not answer. Is it still running?");
+  }
+  const content = await answer.json().catch((error) => {
+    if (error.name === "AbortError") throw error;
+    return null;
+  });
+  if (answer.ok && content) return content;
+  const retryAfterS = Number(answer.headers.get("retry-after")) || null;
+  const { code, message } = content?.error ?? { code: "no_reason", message: `The server answered ${answer.status}.` };
+  throw new Refusal(answer.status, code, message, retryAfterS);
+}
+
+/** Runs an asynchronous action, one at a time; of those asked for meanwhile only the newest is run. */
+export class Newest {
+  #running = null;
+  #next = null;
+
+  /** @param {(job: any, signal: AbortSignal) => Promise<void>} action */
+  constructor(action) {
+    this.action = action;
+  }
+
+  /** Queues a job; with `abort` a running one is given up. */
+  ask(job, { abort = false } = {}) {
+    this.#next = { job };
+    if (abort) this.#running?.abort();
+    if (!this.#running) this.#run();
+  }
+
+  /** Gives everything up. */
+  drop() {
+    this.#next = null;
+    this.#running?.abort();
+  }
+
+  async #run() {
+    while (this.#next) {
+      const { job } = this.#next;
+      this.#next = null;
+      this.#running = new AbortController();
+      try {
+        await this.action(job, this.#running.signal);
+      } catch (error) {
+        if (error.name !== "AbortError") throw error;
+      } finally {
+        this.#running = null;
+      }
+    }
+  }
+}

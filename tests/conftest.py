@@ -1,0 +1,117 @@
+"""What tests share: checkpoints with seeded random weights and real images, and one exported artifact."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+
+from export.pipeline import export_checkpoint
+from models.checkpoint import CheckpointConfig, save_checkpoint
+from models.inputs import InputSpec, Pixels, fit_image, to_image
+from models.samples import SAMPLES_FILE, Samples, save_samples
+
+COUNT, RAW_COUNT = 80, 8  # a whole batch of 64 and a short one
+RGB_SHIFTS = (0, 1, 2)
+
+
+def make_spec(size: int = 28, channels: int = 1, **changes: Any) -> InputSpec:
+    """A specification whose channels differ, so that mixing them up shows."""
+    fields: dict[str, Any] = {
+        "mode": "L" if channels == 1 else "RGB",
+        "height": size,
+        "width": size,
+        "resize": (size, size),
+        "background": (0, 40, 80)[:channels],
+        "mean": (0.3, 0.4, 0.5)[:channels],
+        "std": (0.35, 0.3, 0.25)[:channels],
+    }
+    return InputSpec(**{**fields, **changes})
+
+
+def digit_images(channels: int, count: int = COUNT) -> tuple[Pixels, ...]:
+    """scikit-learn's digits, uint8 (8, 8), or (8, 8, 3) with each channel shifted by another pixel."""
+    grey = np.round(load_digits().images[:count] * (255 / 16)).astype(np.uint8)
+    if channels == 1:
+        return tuple(grey)
+    return tuple(np.stack([np.roll(image, shift, axis=1) for shift in RGB_SHIFTS], axis=-1) for image in grey)
+
+
+def randomise(network: nn.Module, images: torch.Tensor) -> None:
+    """Gives batch norms statistics that matter, and spreads the logits so that classes differ from image to image."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight)
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, 0, 0.2)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, 0, 0.1)
+    last = [module for module in network.modules() if isinstance(module, nn.Linear)][-1]
+    with torch.no_grad():
+        logits = network.eval()(images)
+        scale = (1 / logits.std(0)).clamp(max=20)  # more would magnify rounding
+        last.bias.copy_((last.bias - logits.mean(0)) * scale)
+        last.weight.mul_(scale[:, None])
+
+
+def make_checkpoint(
+    directory: Path,
+    *,
+    model: str = "lenet",
+    size: int = 28,
+    channels: int = 1,
+    classes: int = 10,
+    seed: int = 0,
+    temperature: float = 1.0,
+    options: dict[str, Any] | None = None,
+    count: int = COUNT,
+    **changes: Any,
+) -> Path:
+    """Writes a checkpoint with random weights and real sample images; `changes` go into its input specification."""
+    spec = make_spec(size, channels, **changes)
+    config = CheckpointConfig(
+        model=model,
+        options=options or {},
+        classes=tuple(str(index) for index in range(classes)),
+        input=spec,
+        metrics={"test": {"accuracy": 0.5}},
+        dataset={"name": "digits"},
+        temperature=temperature,
+    )
+    raw = digit_images(channels, count)
+    images = np.stack([fit_image(to_image(image), spec) for image in raw])
+    labels = load_digits().target[:count].astype(np.int64) % classes
+    x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    x = (x - torch.tensor(spec.mean).view(1, -1, 1, 1)) / torch.tensor(spec.std).view(1, -1, 1, 1)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = config.build_network()
+        randomise(network, x)
+    save_checkpoint(directory, config, network.state_dict())
+    save_samples(directory / SAMPLES_FILE, Samples(images, labels, raw[:RAW_COUNT], labels[:RAW_COUNT]))
+    return directory
+
+
+@pytest.fixture(scope="session")
+def lenet_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LeNet for 28x28 grey digits; only to be read."""
+    return make_checkpoint(tmp_path_factory.mktemp("runs") / "lenet")
+
+
+@pytest.fixture(scope="session")
+def lenet_artifact(lenet_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """That LeNet exported: `<root>/lenet/1`; only to be read, copy it to damage it."""
+    return export_checkpoint(lenet_checkpoint, out=tmp_path_factory.mktemp("artifacts"))
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder beside the checkout with MNIST, FashionMNIST and cifar10-jpeg."""
+    path = Path(__file__).parents[2] / "shared/data"
+    if not path.is_dir():
+        pytest.skip(f"{path} is not there")
+    return path

@@ -1,0 +1,146 @@
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from service.batcher import Batcher
+from service.errors import InferenceFailed, QueueFull
+
+
+class Recorder:
+    """An engine that returns each image's first pixel and remembers the batches it was given."""
+
+    def __init__(self, fail_on: int | None = None) -> None:
+        self.batches: list[list[int]] = []
+        self.fail_on = fail_on
+        self.go = threading.Event()
+        self.go.set()
+
+    @property
+    def images(self) -> list[int]:
+        return [value for batch in self.batches for value in batch]
+
+    def __call__(self, images):
+        assert self.go.wait(10)
+        values = images[:, 0, 0, 0]
+        self.batches.append(values.tolist())
+        if self.fail_on in values:
+            raise RuntimeError("boom")
+        return values[:, None].astype(np.float32), -values[:, None].astype(np.float32)
+
+
+def images(*values):
+    return np.array(values, np.uint8).reshape(-1, 1, 1, 1)
+
+
+@pytest.fixture(params=["inline", "thread"])
+def executor(request):
+    if request.param == "inline":
+        yield None
+    else:
+        with ThreadPoolExecutor(1) as pool:
+            yield pool
+
+
+def make(run, executor, *, max_batch_size=4, queue_size=100):
+    return Batcher(run, max_batch_size=max_batch_size, queue_size=queue_size, executor=executor)
+
+
+def test_every_request_gets_its_own_rows(executor):
+    run = Recorder()
+
+    async def scenario():
+        batcher = make(run, executor)
+        return await asyncio.gather(*(batcher.submit(images(*range(n, n + 3))) for n in range(0, 30, 3)))
+
+    for index, (probabilities, logits) in enumerate(asyncio.run(scenario())):
+        assert probabilities[:, 0].tolist() == [3 * index, 3 * index + 1, 3 * index + 2]
+        assert (logits == -probabilities).all()
+    assert sorted(run.images) == list(range(30))
+    assert max(map(len, run.batches)) == 4
+
+
+def test_what_is_queued_in_one_turn_of_the_loop_runs_together():
+    run = Recorder()
+
+    async def scenario():
+        batcher = make(run, None)
+        await asyncio.gather(*(batcher.submit(images(n)) for n in range(4)))
+
+    asyncio.run(scenario())
+    assert run.batches == [[0, 1, 2, 3]]
+
+
+def test_what_arrives_while_the_engine_is_busy_runs_together():
+    run = Recorder()
+    run.go.clear()
+
+    async def scenario(pool):
+        batcher = make(run, pool)
+        first = batcher.submit(images(0))
+        await asyncio.sleep(0)  # the first batch is on its way to the thread
+        rest = [batcher.submit(images(n)) for n in (1, 2, 3)]
+        run.go.set()
+        await asyncio.gather(first, *rest)
+
+    with ThreadPoolExecutor(1) as pool:
+        asyncio.run(scenario(pool))
+    assert run.batches == [[0], [1, 2, 3]]
+
+
+def test_a_request_larger_than_a_batch_is_run_in_parts(executor):
+    run = Recorder()
+
+    async def scenario():
+        return await make(run, executor).submit(images(*range(11)))
+
+    probabilities, logits = asyncio.run(scenario())
+    assert probabilities[:, 0].tolist() == list(range(11)) and len(logits) == 11
+    assert [len(batch) for batch in run.batches] == [4, 4, 3]
+
+
+def test_a_full_queue_refuses_at_once_and_keeps_what_it_has(executor):
+    run = Recorder()
+
+    async def scenario():
+        batcher = make(run, executor, queue_size=5)
+        kept = batcher.submit(images(1, 2, 3, 4))
+        with pytest.raises(QueueFull, match="4 images are waiting and the limit is 5; 2 more do not fit") as full:
+            batcher.submit(images(5, 6))
+        assert full.value.retry_after_s > 0
+        await kept
+        await batcher.submit(images(5, 6))
+        assert batcher.queued_images == 0
+
+    asyncio.run(scenario())
+    assert run.images == [1, 2, 3, 4, 5, 6]
+
+
+def test_an_abandoned_request_is_not_run(executor):
+    run = Recorder()
+
+    async def scenario():
+        batcher = make(run, executor)
+        left, kept = batcher.submit(images(1, 1)), batcher.submit(images(2))
+        left.cancel()
+        await kept
+        assert batcher.queued_images == 0
+
+    asyncio.run(scenario())
+    assert run.batches == [[2]]
+
+
+def test_a_failing_engine_answers_its_batch_and_lives_on(executor):
+    run = Recorder(fail_on=7)
+
+    async def scenario():
+        batcher = make(run, executor)
+        failed = await asyncio.gather(batcher.submit(images(7)), batcher.submit(images(8)), return_exceptions=True)
+        after, _ = await batcher.submit(images(9))
+        return failed, after
+
+    failed, after = asyncio.run(scenario())
+    assert isinstance(failed[0], InferenceFailed)
+    assert after.tolist() == [[9.0]]

@@ -1,0 +1,111 @@
+import json
+import shutil
+
+import pytest
+from in_process import client_for, digit, encoded
+
+from export.artifact import ONNX_FILE, Manifest, file_entry, read_manifest
+from export.pipeline import export_checkpoint
+from service.catalog import Catalog
+from service.settings import read_settings
+
+
+@pytest.fixture
+def root(lenet_artifact, tmp_path):
+    """Two artifacts: `good` with versions 1 and 2, and `bad`, which tests damage."""
+    for where in ("good/1", "good/2", "bad/1"):
+        name, version = where.split("/")
+        copy = shutil.copytree(lenet_artifact, tmp_path / where)
+        rename(copy, name=name, version=int(version))
+    return tmp_path
+
+
+def rename(directory, **changes):
+    content = json.loads((directory / "manifest.json").read_text())
+    manifest = Manifest.from_json(content)
+    fields = {name: getattr(manifest, name) for name in Manifest.__dataclass_fields__}
+    (directory / "manifest.json").write_text(json.dumps(Manifest(**{**fields, **changes}).to_json()))
+
+
+def opened(root, **settings):
+    catalog = Catalog(read_settings(artifacts=root, device="cpu", **settings))
+    catalog.open()
+    return catalog
+
+
+def flip_byte(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+
+
+def test_the_newest_version_answers_unless_one_is_asked_for(root):
+    catalog = opened(root)
+    assert catalog.not_ready is None
+    assert catalog.find("good").manifest.version == 2
+    assert catalog.find("good:1").manifest.version == 1
+    assert catalog.find("good", "1").manifest.version == 1
+
+
+def test_versions_count_as_numbers_not_as_words(root):
+    for version in (9, 10):
+        rename(shutil.copytree(root / "good/1", root / f"good/{version}"), version=version)
+    assert opened(root).find("good").manifest.version == 10
+
+
+def test_a_model_must_be_named_where_there_are_several(root):
+    client = client_for(root)
+    answer = client.post("/v1/classify", content=encoded(digit()))
+    assert answer.status_code == 400
+    assert "several models are served (bad, good); say model=NAME" in answer.json()["error"]["message"]
+    assert client.post("/v1/classify?model=good:1", content=encoded(digit())).json()["version"] == 1
+
+
+@pytest.mark.parametrize("file", ["model.onnx", "model.ts", "weights.safetensors", "golden.npz", "manifest.json"])
+def test_a_flipped_byte_keeps_one_artifact_out_and_the_others_in(root, file):
+    flip_byte(root / "bad/1" / file)
+    catalog = opened(root)
+    assert str(root / "bad/1" / file) in catalog.not_ready
+    assert [model.manifest.name for model in catalog.models()] == ["good", "good"]
+    client = client_for(root)
+    assert client.post("/v1/classify", content=encoded(digit())).status_code == 200
+    assert file in client.get("/v1/models").json()["failed"][0]["reason"]
+    assert client.get("/v1/models/bad").status_code == 404
+
+
+def test_another_network_under_right_hashes_fails_its_golden_images(root, lenet_checkpoint, tmp_path_factory):
+    from conftest import make_checkpoint
+
+    other = export_checkpoint(
+        make_checkpoint(tmp_path_factory.mktemp("other") / "other", seed=1), out=tmp_path_factory.mktemp("out")
+    )
+    shutil.copyfile(other / ONNX_FILE, root / "bad/1" / ONNX_FILE)
+    files = {**read_manifest(root / "bad/1").files, ONNX_FILE: file_entry(root / "bad/1" / ONNX_FILE)}
+    rename(root / "bad/1", files=files)
+    assert "golden image" in opened(root).not_ready
+
+
+def test_nothing_to_serve_is_not_ready_and_answers_503(tmp_path):
+    assert "no artifact in" in opened(tmp_path).not_ready
+    answer = client_for(tmp_path).post("/v1/classify", content=encoded(digit()))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "model_not_ready")
+
+
+def test_a_gpu_asked_for_and_not_there_is_said(root):
+    from export.cuda import why_no_cuda
+
+    if why_no_cuda() is None:
+        pytest.skip("this machine has a GPU")
+    catalog = Catalog(read_settings(artifacts=root, device="cuda"))
+    catalog.open()
+    assert "device is cuda, but there is no NVIDIA driver" in catalog.not_ready
+
+
+def test_auto_takes_the_cpu_where_there_is_no_gpu_and_says_so(root):
+    from export.cuda import why_no_cuda
+
+    if why_no_cuda() is None:
+        pytest.skip("this machine has a GPU")
+    catalog = Catalog(read_settings(artifacts=root, device="auto"))
+    catalog.open()
+    assert {model.engine.device for model in catalog.models()} == {"cpu"}

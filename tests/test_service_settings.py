@@ -1,0 +1,44 @@
+import pytest
+
+from service.settings import SettingsError, read_settings, to_environment
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("CONVSCOPE_WORKERS", "0", r"CONVSCOPE_WORKERS: .*greater than or equal to 1 \(got '0'\)"),
+        ("CONVSCOPE_PORT", "http", r"CONVSCOPE_PORT: .*valid integer.* \(got 'http'\)"),
+        ("CONVSCOPE_ENGINE", "tensorrt", r"CONVSCOPE_ENGINE: .*'onnxruntime'"),
+        ("CONVSCOPE_WORKER", "2", r"CONVSCOPE_WORKER is not a setting; known are .*CONVSCOPE_WORKERS"),
+        ("CONVSCOPE_QUEUE_SIZE", "10", r"images_per_request is 256, which a queue_size of 10 never admits"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_its_value(monkeypatch, name, value, message):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=message):
+        read_settings()
+
+
+def test_a_token_never_stands_in_an_error(monkeypatch):
+    monkeypatch.setenv("CONVSCOPE_TOKEN", "hunter2")
+    with pytest.raises(SettingsError, match="CONVSCOPE_TOKEN") as caught:
+        read_settings()
+    assert "hunter2" not in str(caught.value)
+
+
+def test_another_process_reads_the_same_settings(monkeypatch, tmp_path):
+    settings = read_settings(artifacts=tmp_path, workers=3, device="cpu", token="a long secret", deadline_s=1.5)
+    for name, value in to_environment(settings).items():
+        monkeypatch.setenv(name, value)
+    assert read_settings() == settings
+
+
+def test_what_is_given_wins_over_the_environment(monkeypatch):
+    monkeypatch.setenv("CONVSCOPE_PORT", "4000")
+    assert read_settings(port=None).port == 4000
+    assert read_settings(port=5000).port == 5000
+
+
+def test_cores_are_divided_among_the_workers():
+    assert read_settings(workers=200).threads_per_run == 1
+    assert read_settings(workers=200, threads=4).threads_per_run == 4

@@ -1,0 +1,45 @@
+"""Full trainings on real data; minutes each. Times are printed, not asserted."""
+
+import tarfile
+import time
+from pathlib import Path
+
+import pytest
+
+from models.checkpoint import load_checkpoint
+from training.run import train_checkpoint
+
+SHARED = Path(__file__).parents[2] / "shared/data"
+
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(1800)]
+
+
+def accuracy(model: str, dataset: str, out: Path, **overrides: object) -> float:
+    started = time.perf_counter()
+    train_checkpoint(model, dataset, out=out, data_dir=SHARED, overrides=overrides)
+    reached = load_checkpoint(out).config.metrics["test"]["accuracy"]
+    print(f"{model} on {Path(dataset).name}: {reached:.2%} in {time.perf_counter() - started:.0f} s")
+    return reached
+
+
+@pytest.mark.parametrize(
+    ("model", "dataset", "folder", "wanted"),
+    [
+        ("lenet", "mnist", "MNIST", 0.99),
+        ("lenet1998", "mnist", "MNIST", 0.98),
+        ("simple_cnn", "fashion-mnist", "FashionMNIST", 0.915),
+    ],
+)
+def test_the_default_recipe_reaches(model: str, dataset: str, folder: str, wanted: float, tmp_path: Path) -> None:
+    if not (SHARED / folder / "raw").is_dir():
+        pytest.skip(f"no {SHARED / folder}")
+    assert accuracy(model, dataset, tmp_path) >= wanted
+
+
+def test_resnet20_learns_a_folder_of_photographs_in_one_epoch(tmp_path: Path) -> None:
+    archive = SHARED / "cifar10-jpeg.tar.gz"
+    if not archive.is_file():
+        pytest.skip(f"no {archive}")
+    with tarfile.open(archive) as tar:
+        tar.extractall(tmp_path, filter="data")
+    assert accuracy("resnet20", str(tmp_path / "cifar10-jpeg"), tmp_path / "run", epochs=1) > 0.4

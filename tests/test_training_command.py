@@ -1,0 +1,216 @@
+"""The verb `train` from its words to its files, and the function behind it."""
+
+import io
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+
+from convscope import main
+from models.checkpoint import load_checkpoint
+from training.command import train_checkpoint
+from training.datasets import load_dataset
+from training.evaluation import Evaluation, evaluate
+from training.learner import forward_of
+from training.plots import write_pictures
+from training.progress import TrainingProgress
+from training.report import EpochDone, Event, Finished, Started, StepDone
+from training.run_directory import fresh_directory, unfinished_directory
+from training.tensors import prepare_splits
+
+PICTURES = {"curves.png", "confusion.png", "mistakes.png"}
+FILES = {"config.json", "model.safetensors", "samples.npz", "log.jsonl"} | PICTURES
+DIGITS = ["train", "lenet", "--data", "digits"]
+
+
+@pytest.fixture(autouse=True)
+def own_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CONVSCOPE_DATA_DIR", raising=False)
+
+
+def run(*words: str) -> int:
+    with pytest.raises(SystemExit) as stopped:
+        main(words)
+    assert isinstance(stopped.value.code, int)
+    return stopped.value.code
+
+
+def interrupted(out: Path, *, after: int) -> None:
+    def interrupt(event: Event) -> None:
+        if isinstance(event, EpochDone) and event.epoch == after:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_checkpoint("lenet", "digits", out=out, overrides={"epochs": 3}, report=interrupt)
+
+
+def test_digits_are_learnt_and_the_checkpoint_is_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*DIGITS, "--epochs", "15") == 0
+    out = Path("runs/lenet-digits")
+    assert {path.name for path in out.iterdir()} == FILES
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("epoch ") for line in lines) == 15
+    assert lines[-2:] == [f"checkpoint: {out}", f"next: convscope export {out}"]
+    checkpoint = load_checkpoint(out)
+    assert checkpoint.config.metrics["test"]["accuracy"] >= 0.97
+    assert checkpoint.config.dataset["counts"] == {"train": 1294, "validation": 144, "test": 359}
+    for name in PICTURES:
+        with Image.open(out / name) as image:
+            assert image.width >= 400
+
+
+def test_the_metrics_are_those_of_the_saved_weights() -> None:
+    out = train_checkpoint("lenet", "digits", overrides={"epochs": 2})
+    checkpoint = load_checkpoint(out)
+    _, data = prepare_splits(load_dataset("digits"), size=(28, 28), fraction=0.1, seed=0)
+    classify = forward_of(checkpoint.network, checkpoint.config.input, device=torch.device("cpu"))
+    assert evaluate(classify, data.test).to_json() == pytest.approx(checkpoint.config.metrics["test"], rel=1e-4)
+
+
+@pytest.mark.parametrize("model", ["lenet", "simple_cnn"])
+def test_stripes_are_told_apart_without_a_mistake(model: str) -> None:
+    out = train_checkpoint(model, "stripes", overrides={"epochs": 3})
+    assert load_checkpoint(out).config.metrics["test"]["accuracy"] == 1
+
+
+def test_a_folder_is_trained_on_with_options_and_another_size(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name, level in (("dark", 0), ("light", 128)):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        for i in range(12):
+            pixels = rng.integers(level, level + 128, (20, 30, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "pets" / name / f"{i}.jpg")
+    words = ["--size", "32", "--option", "hidden=20", "--epochs", "2", "--no-flip", "--label-smoothing", "0.1"]
+    assert run("train", "lenet", "--data", "pets", *words) == 0
+    config = load_checkpoint(Path("runs/lenet-pets")).config
+    assert (config.classes, config.input.shape) == (("dark", "light"), (32, 32, 3))
+    assert (config.input.resize, config.input.crop, config.input.background) == (32, (32, 32), (255, 255, 255))
+    assert config.options["hidden"] == [20]
+    assert (config.recipe["flip"], config.recipe["label_smoothing"]) == (False, 0.1)
+
+
+def test_events_come_in_their_order() -> None:
+    events: list[Event] = []
+    out = train_checkpoint("lenet", "digits", overrides={"epochs": 2, "batch_size": 500}, report=events.append)
+    kinds = [Started, StepDone, StepDone, StepDone, EpochDone, StepDone, StepDone, StepDone, EpochDone, Finished]
+    assert [type(event) for event in events] == kinds
+    assert isinstance(events[-1], Finished) and events[-1].directory == out
+
+
+def test_a_terminal_gets_a_bar_with_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.progress.READ_EVERY_S", 0)
+    console = Console(file=io.StringIO(), force_terminal=True, width=100)
+    with TrainingProgress(console) as progress:
+        train_checkpoint("lenet", "digits", overrides={"epochs": 2}, report=progress)
+        task = progress.bar.tasks[0]
+        assert task.completed == task.total == 2 * 1294
+        assert re.match(r"loss \d\.\d+  accuracy \d+\.\d+%  [\d,]+ images/s", task.fields["figures"])
+
+
+def test_an_interrupted_run_is_resumed_to_the_same_weights(tmp_path: Path) -> None:
+    interrupted(tmp_path / "parts", after=2)
+    assert not (tmp_path / "parts/config.json").exists()
+    assert run(*DIGITS, "--out", "parts", "--resume") == 0
+    whole = load_checkpoint(train_checkpoint("lenet", "digits", out=tmp_path / "whole", overrides={"epochs": 3}))
+    parts = load_checkpoint(tmp_path / "parts")
+    assert parts.config.metrics == whole.config.metrics
+    for name, weights in whole.network.state_dict().items():
+        assert torch.equal(parts.network.state_dict()[name], weights)
+
+
+def test_ctrl_c_says_how_to_go_on(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(self: object, event: Event) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("training.progress.TrainingProgress._step", interrupt)
+    assert run(*DIGITS) == 130
+    told = capsys.readouterr().out.splitlines()[-1]
+    assert told == "interrupted; go on with: convscope train lenet --data digits --out runs/lenet-digits --resume"
+
+
+def test_a_run_that_does_not_fit_is_not_resumed(tmp_path: Path) -> None:
+    interrupted(tmp_path / "x", after=1)
+    with pytest.raises(ValueError, match=r"cannot resume .*x: epochs is 3 in that run and 9 now"):
+        train_checkpoint("lenet", "digits", out=tmp_path / "x", overrides={"epochs": 9}, resume=True)
+    with pytest.raises(ValueError, match=r"cannot resume .*x: model is 'lenet' in that run and 'lenet1998' now"):
+        train_checkpoint("lenet1998", "digits", out=tmp_path / "x", resume=True)
+
+
+def test_no_run_is_overwritten_unless_asked(tmp_path: Path) -> None:
+    base = Path("runs/lenet-digits")
+    assert fresh_directory(None, model="lenet", dataset="digits") == base
+    base.mkdir(parents=True)
+    (base / "config.json").touch()
+    assert fresh_directory(None, model="lenet", dataset="digits") == base.with_name("lenet-digits-2")
+    assert fresh_directory(base, model="lenet", dataset="digits", overwrite=True) == base
+    with pytest.raises(ValueError, match="holds a finished checkpoint; --overwrite replaces it"):
+        fresh_directory(base, model="lenet", dataset="digits")
+    with pytest.raises(ValueError, match="nothing to resume: no unfinished run in runs/lenet-digits"):
+        unfinished_directory(None, model="lenet", dataset="digits")
+    second = base.with_name("lenet-digits-2")
+    second.mkdir()
+    (second / "resume.pt").touch()
+    assert unfinished_directory(None, model="lenet", dataset="digits") == second
+    assert fresh_directory(None, model="lenet", dataset="digits") == base.with_name("lenet-digits-3")
+    with pytest.raises(ValueError, match="holds an unfinished run; go on with --resume"):
+        fresh_directory(second, model="lenet", dataset="digits")
+    for out, message in ((base, "holds a finished checkpoint"), (tmp_path / "none", "resume.pt does not exist")):
+        with pytest.raises(ValueError, match=f"nothing to resume: .*{message}"):
+            unfinished_directory(out, model="lenet", dataset="digits")
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (["lenett", "--data", "digits"], 2, "no network is called 'lenett'; did you mean lenet"),
+        (["lenet", "--data", "digit"], 2, "no data set is called 'digit', and no folder either; did you mean digits"),
+        (["lenet", "--data", "digits", "--epochs", "0"], 2, "epochs is 0; it must be at least 1"),
+        (["lenet", "--data", "digits", "--device", "tpu"], 2, "device is 'tpu'"),
+        (["lenet", "--data", "digits", "--size", "0"], 2, "--size is 0"),
+        (["lenet", "--data", "digits", "--option", "x=1"], 2, "lenet has no option 'x'"),
+        (["lenet", "--data", "digits", "--size", "20"], 1, "LeNet takes 28x28 or 32x32 images, got 20x20"),
+        (["simple_cnn", "--data", "digits", "--option", "dropout=x"], 1, "cannot be built with the options"),
+        (["lenet", "--data", "mnist"], 1, "looked for in data/MNIST/raw"),
+        (["lenet", "--data", "digits", "--resume"], 1, "nothing to resume"),
+    ],
+)
+def test_errors_are_one_line_with_their_status(
+    words: list[str], status: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("train", *words) == status
+    told = capsys.readouterr().err
+    assert told.startswith("convscope: ") and message in told and told.count("\n") == 1
+    assert not Path("runs").exists()
+
+
+def test_the_help_lists_every_setting_of_the_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("train", "--help") == 0
+    told = capsys.readouterr().out
+    for flag in ("--epochs", "--learning-rate", "--no-flip", "--channels-last", "--seed", "--option", "--resume"):
+        assert flag in told
+
+
+def test_pictures_are_drawn_without_mistakes_and_with_many_classes(tmp_path: Path) -> None:
+    k = 40
+    probabilities = np.eye(k, dtype=np.float32)
+    line = EpochDone(
+        epoch=1,
+        train_loss=1.0,
+        train_accuracy=0.5,
+        validation_loss=1.0,
+        validation_accuracy=0.5,
+        learning_rate=0.1,
+        images_per_s=1.0,
+        seconds=1.0,
+    )
+    classes = [f"a $class_ with a long name {i}" for i in range(k)]
+    images = np.zeros((k, 8, 8, 3), dtype=np.uint8)
+    write_pictures(tmp_path, [line], Evaluation(0.0, probabilities, np.arange(k)), images, classes=classes)
+    assert len(list(tmp_path.glob("*.png"))) == 3
+    assert json.loads(json.dumps(line.to_json()))["epoch"] == 1

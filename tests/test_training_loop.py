@@ -1,0 +1,186 @@
+"""The loop: it learns, repeats, resumes bit for bit, and stops for a loss that is no number."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from models.inputs import InputSpec
+from models.registry import NETWORKS, build_network
+from training.datasets import load_dataset
+from training.learner import make_learner, train_step
+from training.loop import FitResult, fit
+from training.recipe import Recipe
+from training.report import EpochDone, Event, StepDone, silent
+from training.state import read_state, seeded
+from training.tensors import Images, Splits, prepare_splits
+
+CPU = torch.device("cpu")
+RECIPE = Recipe(epochs=3, batch_size=16, shift=1, flip=True, validation_fraction=0.2, device="cpu")
+
+
+class Tiny(nn.Module):
+    """Convolution, batch norm and dropout: state of every kind that a resumed run must bring back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Dropout(0.3), nn.Linear(144, 10)
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x)  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[InputSpec, Splits]:
+    spec, data = prepare_splits(load_dataset("digits"), size=(8, 8), fraction=0.1, seed=0)
+    return spec, Splits(*(Images(s.images[:100], s.labels[:100]) for s in (data.train, data.validation, data.test)))
+
+
+def tiny() -> nn.Module:
+    with seeded(0, CPU):
+        return Tiny()
+
+
+def train(digits: tuple[InputSpec, Splits], workdir: Path, recipe: Recipe = RECIPE, **more: Any) -> FitResult:
+    spec, data = digits
+    return fit(tiny(), data, recipe, workdir, more.pop("report", silent), spec=spec, **more)
+
+
+def same(first: FitResult, second: FitResult) -> bool:
+    def figures(result: FitResult) -> list[tuple[float, ...]]:
+        return [(line.train_loss, line.train_accuracy, *line.quality) for line in result.history]
+
+    equal = all(torch.equal(first.weights[name], second.weights[name]) for name in first.weights)
+    return equal and figures(first) == figures(second) and first.best_epoch == second.best_epoch
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_overfits_one_batch(name: str) -> None:
+    size = NETWORKS[name].sizes[0]
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (8, size, size, 1), dtype=torch.uint8, generator=generator)
+    labels = torch.arange(8) % 4
+    spec = InputSpec(mode="L", height=size, width=size, resize=(size, size), background=(0,), mean=(0.5,), std=(0.289,))
+    with seeded(0, CPU):
+        network = build_network(name, channels=1, height=size, width=size, classes=4)
+        steps = {"lenet1998": 250, "resnet18": 8, "resnet34": 8}.get(name, 25)
+        recipe = Recipe(learning_rate=1e-2 if name == "lenet1998" else 3e-3, device="cpu")
+        learner = make_learner(network, spec, recipe, steps=steps)
+        losses = [float(train_step(learner, images, labels)[0]) / 8 for _ in range(steps)]
+    assert losses[0] > 1 and losses[-1] < 0.2
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(
+    digits: tuple[InputSpec, Splits], tmp_path: Path
+) -> None:
+    first = train(digits, tmp_path)
+    assert same(first, train(digits, tmp_path))
+    assert not same(first, train(digits, tmp_path, RECIPE.override({"seed": 1})))
+
+
+@pytest.mark.parametrize("stop", [(1, 1), (1, None), (2, 3), (2, None), (3, None)])
+def test_a_run_stopped_anywhere_resumes_to_the_same_bits(
+    stop: tuple[int, int | None], digits: tuple[InputSpec, Splits], tmp_path: Path
+) -> None:
+    def interrupt(event: Event) -> None:
+        match event:
+            case StepDone(epoch=epoch, step=step) if (epoch, step) == stop:
+                raise KeyboardInterrupt
+            case EpochDone(epoch=epoch) if (epoch, None) == stop:
+                raise KeyboardInterrupt
+
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "parts").mkdir()
+    whole = train(digits, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(digits, tmp_path / "parts", report=interrupt)
+    torch.rand(5)  # the global generator moves on in between
+    state = read_state(tmp_path / "parts")
+    assert state.epoch == (stop[0] if stop[1] is None else stop[0] - 1)
+    assert same(whole, train(digits, tmp_path / "parts", state=state))
+    log = [json.loads(line) for line in (tmp_path / "parts/log.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in log] == [1, 2, 3]
+
+
+def test_the_global_generator_is_as_before(digits: tuple[InputSpec, Splits], tmp_path: Path) -> None:
+    before = torch.get_rng_state()
+    train(digits, tmp_path)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_state(
+    digits: tuple[InputSpec, Splits], tmp_path: Path
+) -> None:
+    network = tiny()
+
+    def spoil(event: Event) -> None:
+        if isinstance(event, StepDone) and (event.epoch, event.step) == (2, 3):
+            with torch.no_grad():
+                next(network.parameters()).fill_(torch.nan)
+
+    spec, data = digits
+    with pytest.raises(ValueError, match=r"loss is nan.*after epoch 2 \(steps 8-14\); .*resume.pt holds the state"):
+        fit(network, data, RECIPE, tmp_path, spoil, spec=spec)
+    state = read_state(tmp_path)
+    assert state.epoch == 1
+    assert all(tensor.isfinite().all() for tensor in state.weights.values())
+
+
+def test_the_best_epoch_is_kept(digits: tuple[InputSpec, Splits], tmp_path: Path) -> None:
+    result = train(digits, tmp_path, RECIPE.override({"epochs": 6}))
+    best = max(result.history, key=lambda line: (line.validation_accuracy, -line.validation_loss))
+    assert result.best_epoch == best.epoch
+
+
+def test_every_image_is_seen_once_an_epoch_and_only_training_ones_are_augmented(
+    digits: tuple[InputSpec, Splits], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, data = digits
+    seen: list[torch.Tensor] = []
+
+    def watch(images: torch.Tensor, **settings: Any) -> torch.Tensor:
+        seen.append(images)
+        return images
+
+    monkeypatch.setattr("training.loop.augment", watch)
+    validation = data.validation.images.clone()
+    train(digits, tmp_path, RECIPE.override({"epochs": 1}))
+    rows = sorted(image.numpy().tobytes() for batch in seen for image in batch)
+    assert rows == sorted(image.numpy().tobytes() for image in data.train.images)
+    assert max(map(len, seen)) - min(map(len, seen)) <= 1
+    assert torch.equal(data.validation.images, validation)
+
+
+def test_biases_and_norms_are_not_decayed(digits: tuple[InputSpec, Splits]) -> None:
+    network = tiny()
+    learner = make_learner(network, digits[0], RECIPE, steps=1)
+    decayed = {id(p) for group in learner.optimizer.param_groups if group["weight_decay"] for p in group["params"]}
+    assert {name for name, p in network.named_parameters() if id(p) in decayed} == {
+        "layers.0.weight",
+        "layers.5.weight",
+    }
+
+
+@pytest.mark.parametrize("settings", [{"precision": "bf16"}, {"channels_last": True}, {"label_smoothing": 0.1}])
+def test_other_precisions_and_layouts_learn(
+    settings: dict[str, Any], digits: tuple[InputSpec, Splits], tmp_path: Path
+) -> None:
+    result = train(digits, tmp_path, RECIPE.override({"epochs": 20, "learning_rate": 1e-2, **settings}))
+    assert result.history[-1].validation_accuracy > 0.5
+    assert all(w.dtype in (torch.float32, torch.int64) for w in result.weights.values())
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "resume.pt does not exist; there is nothing to resume"), (b"x", "resume.pt is damaged")],
+)
+def test_a_resume_file_that_is_no_such_is_refused(content: bytes | None, message: str, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "resume.pt").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        read_state(tmp_path)

@@ -1,0 +1,120 @@
+"""The pictures of a run: curves.png, confusion.png and mistakes.png. Nothing global: no pyplot, no style set."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from models.files import whole_file
+from models.inputs import Pixels
+from training.evaluation import Evaluation
+from training.report import EpochDone
+
+TRAIN_COLOUR, VALIDATION_COLOUR, GREY = "#9aa5b1", "#1f6feb", "#57606a"
+MISTAKES = 25
+ANNOTATED_CLASSES = 20  # with more, numbers in the cells are unreadable
+
+
+def write_pictures(
+    directory: Path, history: Sequence[EpochDone], test: Evaluation, images: Pixels, *, classes: Sequence[str]
+) -> None:
+    """Writes the three pictures; `images` are those of the test split, uint8 (N, H, W, C)."""
+    figures = {
+        "curves.png": draw_curves(history),
+        "confusion.png": draw_confusion(test, classes=classes),
+        "mistakes.png": draw_mistakes(test, images, classes=classes),
+    }
+    for name, figure in figures.items():
+        FigureCanvasAgg(figure)
+        with whole_file(directory / name) as path:
+            figure.savefig(path, format="png", dpi=120)
+
+
+def draw_curves(history: Sequence[EpochDone]) -> Figure:
+    """Loss and accuracy by epoch, the kept epoch marked."""
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    epochs = [line.epoch for line in history]
+    best = max(history, key=lambda line: line.quality)
+    panels = (
+        ("Loss (nats)", [e.train_loss for e in history], [e.validation_loss for e in history], best.validation_loss),
+        (
+            "Accuracy",
+            [e.train_accuracy for e in history],
+            [e.validation_accuracy for e in history],
+            best.validation_accuracy,
+        ),
+    )
+    for axes, (title, train, validation, kept) in zip(figure.subplots(1, 2), panels, strict=True):
+        axes.plot(epochs, train, color=TRAIN_COLOUR, marker=".", label="training (augmented)")
+        axes.plot(epochs, validation, color=VALIDATION_COLOUR, marker=".", label="validation")
+        axes.plot([best.epoch], [kept], "o", color=VALIDATION_COLOUR, mfc="white", ms=9, label=f"kept: {best.epoch}")
+        axes.set(title=title, xlabel="Epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False)
+        if title == "Accuracy":
+            axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    return figure
+
+
+def draw_confusion(test: Evaluation, *, classes: Sequence[str]) -> Figure:
+    """Shares of each class's test images by prediction, with the counts in the cells."""
+    confusion = test.confusion
+    share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    k = len(classes)
+    side = min(max(5.0, 0.55 * k + 2.5), 16.0)
+    figure = Figure(figsize=(side + 0.8, side), layout="constrained")
+    axes = figure.subplots()
+    drawn = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    bar = figure.colorbar(drawn, ax=axes, shrink=0.8, format=PercentFormatter(1.0))
+    bar.set_label("share of the class's images")
+    small = max(4, min(9, round(160 / k)))
+    names = [_short(name) for name in classes]
+    slanted: dict[str, Any] = {"rotation": 45, "ha": "right"} if max(map(len, names)) > 3 else {}
+    axes.set_xticks(range(k), names, fontsize=small, **slanted)
+    axes.set_yticks(range(k), names, fontsize=small)
+    axes.set(xlabel="Predicted", ylabel="True", title=f"Test set: {_score(test)}")
+    if k <= ANNOTATED_CLASSES:
+        for (row, column), count in np.ndenumerate(confusion):
+            if count:
+                colour = "white" if share[row, column] > 0.5 else "black"
+                axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=small)
+    return figure
+
+
+def draw_mistakes(test: Evaluation, images: Pixels, *, classes: Sequence[str]) -> Figure:
+    """The wrongly classified test images that the network was surest of, with truth and prediction."""
+    wrong = np.flatnonzero(test.predictions != test.labels)
+    surest = wrong[np.argsort(-test.probabilities[wrong].max(axis=1), kind="stable")][:MISTAKES]
+    columns = 5
+    rows = max(1, -(-len(surest) // columns))
+    figure = Figure(figsize=(9, 1.95 * rows + 0.8), layout="constrained")
+    many = f", the {len(surest)} surest" if len(wrong) > len(surest) else ""
+    figure.suptitle(f"{len(wrong)} mistakes in {len(images)} test images{many}")
+    for axes in figure.subplots(rows, columns, squeeze=False).flat:
+        axes.set_axis_off()
+    for axes, index in zip(figure.axes, surest, strict=False):
+        axes.imshow(
+            images[index].squeeze(-1) if images.shape[-1] == 1 else images[index], cmap="gray", vmin=0, vmax=255
+        )
+        predicted, label = test.predictions[index], test.labels[index]
+        text = (
+            f"{_short(classes[predicted])} ({test.probabilities[index, predicted]:.0%})\ntrue: {_short(classes[label])}"
+        )
+        axes.set_title(text, fontsize=8, color=GREY)
+    return figure
+
+
+def _score(test: Evaluation) -> str:
+    right = int((test.predictions == test.labels).sum())
+    return f"{right} of {len(test.labels)} right ({test.accuracy:.2%})"
+
+
+def _short(name: str, limit: int = 18) -> str:
+    name = name.replace("$", r"\$")  # or matplotlib takes it for mathematics
+    return name if len(name) <= limit else name[: limit - 1] + "…"

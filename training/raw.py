@@ -1,0 +1,97 @@
+"""Labelled images before they are brought to a network's input size."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from models.inputs import Pixels
+
+Labels = npt.NDArray[np.int64]
+
+TEST_FRACTION = 0.2  # of sets that come without a test split
+SPLIT_SEED = 1998
+
+
+@dataclass(frozen=True)
+class RawSplit:
+    """Images at their own size, and their labels.
+
+    Attributes:
+        images: one uint8 array (N, H, W) or (N, H, W, 3), or N paths of image files.
+        labels: int64 (N,).
+    """
+
+    images: Pixels | list[Path]
+    labels: Labels
+
+    def __post_init__(self) -> None:
+        if len(self.images) != len(self.labels):
+            raise ValueError(f"{len(self.images)} images have {len(self.labels)} labels")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, index: npt.NDArray[np.int64]) -> "RawSplit":
+        """The images at `index`."""
+        images = self.images[index] if isinstance(self.images, np.ndarray) else [self.images[i] for i in index]
+        return RawSplit(images, self.labels[index])
+
+
+@dataclass(frozen=True, kw_only=True)
+class RawDataset:
+    """A data set before it is brought to a network's input size.
+
+    Attributes:
+        name: as config.json and the default run directory have it.
+        classes: names by label.
+        mode: the images' own, "L" (grey) or "RGB".
+        size: their common (height, width), or None if they have none.
+        background: grey level (0-255) that fills what shifting uncovers and what shows through transparent pixels.
+        sha256: over images and labels of all splits; for a folder over relative names and file bytes.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    train: RawSplit
+    test: RawSplit
+    validation: RawSplit | None = None
+    mode: Literal["L", "RGB"]
+    size: tuple[int, int] | None
+    background: int
+    sha256: str
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Images by split."""
+        splits = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: len(split) for name, split in splits.items() if split is not None}
+
+
+def split_off(labels: Labels, *, fraction: float, seed: int) -> tuple[Labels, Labels]:
+    """Indices of what stays and of what is split off, each in order; stratified: the fraction is kept in every class.
+
+    Raises:
+        ValueError: a class too small to be in both.
+    """
+    generator = np.random.default_rng(seed)
+    chosen = np.zeros(len(labels), dtype=bool)
+    for label in np.unique(labels):
+        members = generator.permutation(np.flatnonzero(labels == label))
+        count = max(1, round(fraction * len(members)))
+        if count >= len(members):
+            raise ValueError(f"class {label} has too few images to split: {len(members)}; it needs at least 2")
+        chosen[members[:count]] = True
+    return np.flatnonzero(~chosen), np.flatnonzero(chosen)
+
+
+def arrays_hash(*splits: RawSplit) -> str:
+    """SHA-256 over images and labels of splits that are arrays."""
+    digest = hashlib.sha256()
+    for split in splits:
+        digest.update(np.asarray(split.images).tobytes())
+        digest.update(split.labels.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,87 @@
+"""What a training run tells while it goes on; whoever starts it decides how to show it."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Started:
+    """Once, before the first epoch (or the first after a resumption). `shape` is (height, width, channels)."""
+
+    directory: Path
+    model: str
+    parameters: int
+    dataset: str
+    counts: dict[str, int]
+    shape: tuple[int, int, int]
+    device: str
+    precision: str
+    first_epoch: int
+    epochs: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepDone:
+    """After each step. `totals` stays on the device, as reading it makes the device wait: do so seldom.
+
+    Attributes:
+        epoch: from 1.
+        step: in this epoch, from 1.
+        images: in this epoch so far.
+        totals: float64 (2,), loss summed over these images, and how many of them were right.
+    """
+
+    epoch: int
+    step: int
+    images: int
+    totals: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochDone:
+    """A line of log.jsonl: losses in nats, accuracies in [0, 1]. Training figures are of augmented images."""
+
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    validation_loss: float
+    validation_accuracy: float
+    learning_rate: float
+    images_per_s: float
+    seconds: float
+
+    @property
+    def quality(self) -> tuple[float, float]:
+        """Greater is better: validation accuracy first, then a lower loss."""
+        return self.validation_accuracy, -self.validation_loss
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, line: dict[str, Any]) -> "EpochDone":
+        """Reads what `to_json` gave."""
+        return cls(**line)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """Once, when the checkpoint is there."""
+
+    directory: Path
+    metrics: dict[str, dict[str, float]]
+    best_epoch: int
+    seconds: float
+
+
+Event = Started | StepDone | EpochDone | Finished
+Report = Callable[[Event], None]
+
+
+def silent(event: Event) -> None:
+    """Shows nothing."""

@@ -1,0 +1,32 @@
+"""The test images that travel with a checkpoint, so that export can compare on real ones without the data set."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from models.inputs import Pixels
+from models.samples import Samples
+from training.raw import RawDataset
+from training.tensors import Images
+
+COUNT = 128  # two batches of 64, the largest size that export compares
+RAW_COUNT = 16
+LONGEST_SIDE = 512  # raw photographs are shrunk to this, or a checkpoint would hold megabytes of them
+
+
+def pick_samples(raw: RawDataset, test: Images) -> Samples:
+    """Images spread evenly over the test split, which may be sorted by class."""
+    chosen = np.unique(np.linspace(0, len(test) - 1, COUNT).astype(np.int64))
+    few = chosen[:: max(1, len(chosen) // RAW_COUNT)][:RAW_COUNT]
+    originals = tuple(_original(raw.test.images[index], raw.mode) for index in few)
+    return Samples(test.images.numpy()[chosen], test.labels.numpy()[chosen], originals, test.labels.numpy()[few])
+
+
+def _original(image: Pixels | Path, mode: str) -> Pixels:
+    if not isinstance(image, Path):
+        return image
+    with Image.open(image) as file:
+        picture = ImageOps.exif_transpose(file).convert(mode)
+    picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+    return np.asarray(picture)

@@ -1,0 +1,95 @@
+"""resume.pt: all that an interrupted training needs to go on as if nothing had happened."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.files import whole_file
+
+SCHEMA = 1
+RESUME_FILE = "resume.pt"
+
+Weights = dict[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunState:
+    """A training between two epochs; tensors and primitives only, so that it loads with `weights_only=True`.
+
+    Attributes:
+        facts: what must be the same for the run to go on: network, options, classes, input, data set.
+        recipe: every setting.
+        epoch: epochs done.
+        history: a dict an epoch.
+        best_epoch: the one that `best_weights` are from, 0 for the initial ones.
+        generators: states by name, torch's global ones among them.
+    """
+
+    facts: dict[str, Any]
+    recipe: dict[str, Any]
+    epoch: int
+    history: list[dict[str, Any]]
+    best_epoch: int
+    weights: Weights
+    best_weights: Weights
+    optimizer: dict[str, Any]
+    schedule: dict[str, Any]
+    generators: dict[str, Tensor]
+
+    def write(self, workdir: Path) -> None:
+        """Writes resume.pt, whole or not at all."""
+        with whole_file(workdir / RESUME_FILE) as path:
+            torch.save({"schema": SCHEMA, **vars(self)}, path)
+
+
+def read_state(workdir: Path) -> RunState:
+    """Reads what `RunState.write` wrote, onto the CPU.
+
+    Raises:
+        ValueError: there is none, or it is damaged or of another schema.
+    """
+    path = workdir / RESUME_FILE
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist; there is nothing to resume")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        schema = content.pop("schema")
+    except Exception as error:  # torch.load raises whatever its unpickler stumbles over
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{path} is damaged: {reason}") from None
+    if schema != SCHEMA:
+        raise ValueError(f"{path}: schema is {schema!r}; this version reads {SCHEMA}")
+    return RunState(**content)
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Torch's global generators of the CPU and of `device` start at `seed` inside, and are as before afterwards."""
+    cuda = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda):
+        torch.default_generator.manual_seed(seed)
+        for each in cuda:
+            with torch.cuda.device(each):
+                torch.cuda.manual_seed(seed)
+        yield
+
+
+def generator_states(generator: torch.Generator) -> dict[str, Tensor]:
+    """The states of `generator` and of torch's global generators, on the CPU."""
+    states = {"own": generator.get_state(), "cpu": torch.get_rng_state()}
+    if generator.device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(generator.device)
+    return states
+
+
+def set_generator_states(generator: torch.Generator, states: dict[str, Tensor]) -> None:
+    """Sets what `generator_states` returned."""
+    generator.set_state(states["own"])
+    torch.set_rng_state(states["cpu"])
+    if generator.device.type == "cuda":
+        torch.cuda.set_rng_state(states["cuda"], generator.device)
