@@ -17,7 +17,9 @@ from service.errors import ModelNotReady, UnknownModel, UnknownParameter
 from service.settings import Settings
 
 log = logging.getLogger("bentoml.convscope")  # a child of the logger that BentoML configures
-INLINE_LIMIT_S = 2e-3  # a full batch that takes less is run on the event loop: a hop to a thread costs each request more
+INLINE_LIMIT_S = (
+    2e-3  # a full batch that takes less is run on the event loop: a hop to a thread costs each request more
+)
 
 
 @dataclass(frozen=True)

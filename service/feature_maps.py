@@ -11,6 +11,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
+from export.engine import Floats
 from models.inputs import ImageError, Pixels
 from service.bodies import read_images
 from service.catalog import Catalog, ServedModel
@@ -98,7 +99,7 @@ def _json(model: ServedModel, maps: FeatureMaps, image: Pixels, *, tiles: bool) 
         }
         if tiles:
             layer["tiles"] = _tiles(value)
-        if not tiles or value.ndim == 1:
+        if not tiles or value.size == value.shape[0]:  # vectors, and maps of one pixel
             layer["values"] = np.ascontiguousarray(value)
         layers.append(layer)
     answer = {
@@ -110,12 +111,12 @@ def _json(model: ServedModel, maps: FeatureMaps, image: Pixels, *, tiles: bool) 
         "layers": layers,
     }
     if tiles:
-        answer["image"] = _tiles(image.astype(np.float32).transpose(2, 0, 1))
+        answer["image"] = _tiles(image.astype(np.float32).transpose(2, 0, 1), limits=(0, 255))
     return Response(orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY), media_type="application/json")
 
 
-def _tiles(value: Any) -> dict[str, Any]:
-    tiles = make_tiles(value)
+def _tiles(value: Floats, *, limits: tuple[float, float] | None = None) -> dict[str, Any]:
+    tiles = make_tiles(value, limits=limits)
     return {
         "png": base64.b64encode(tiles.to_png()).decode(),
         "columns": tiles.columns,

@@ -52,9 +52,7 @@ def environment(settings: Settings) -> dict[str, str]:
     return {**os.environ, **own, "BENTOML_DO_NOT_TRACK": "true"}
 
 
-def wait_until_ready(
-    url: str, process: subprocess.Popen[bytes], *, timeout_s: float, path: str = "/readyz"
-) -> None:
+def wait_until_ready(url: str, process: subprocess.Popen[bytes], *, timeout_s: float, path: str = "/readyz") -> None:
     """Polls `path` until it answers 200.
 
     Raises:

@@ -20,7 +20,7 @@ _SHEET_ASPECT = 5.0
 
 @dataclass(frozen=True)
 class Tiles:
-    """A grid of a layer's channels, row by row; grey, black and white being the layer's minimum and maximum.
+    """A grid of a layer's channels, row by row, in grey.
 
     Attributes:
         picture: uint8 (height, width); tiles are `GAP` pixels apart.
@@ -39,19 +39,21 @@ class Tiles:
         return encode_png(to_image(self.picture))
 
 
-def make_tiles(value: Floats, *, aspect: float = 1.0) -> Tiles:
+def make_tiles(value: Floats, *, aspect: float = 1.0, limits: tuple[float, float] | None = None) -> Tiles:
     """Lays out a value of any shape: (C, H, W) as C tiles, (H, W) as one, (K,) as one row of K pixels.
 
     Args:
         value: of one image.
         aspect: wanted width of the grid by its height.
+        limits: what is black and what is white; the value's minimum and maximum if None.
     """
     channels = value if value.ndim == 3 else value.reshape(1, *(value.shape if value.ndim == 2 else (1, -1)))
     count, height, width = channels.shape
     columns = min(count, max(1, math.ceil(math.sqrt(aspect * count * height / width))))
     rows = math.ceil(count / columns)
+    low, high = limits or (float(value.min()), float(value.max()))
     picture = np.full((rows * (height + GAP) - GAP, columns * (width + GAP) - GAP), _BACKGROUND, np.uint8)
-    for index, channel in enumerate(_to_grey(channels)):
+    for index, channel in enumerate(_to_grey(channels, low, high)):
         top, left = (index // columns) * (height + GAP), (index % columns) * (width + GAP)
         picture[top : top + height, left : left + width] = channel
     return Tiles(picture, columns, rows, height, width)
@@ -84,8 +86,7 @@ def encode_png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _to_grey(channels: Floats) -> Pixels:
-    low, high = float(channels.min()), float(channels.max())
+def _to_grey(channels: Floats, low: float, high: float) -> Pixels:
     scale = 255 / (high - low) if high > low else 0.0
     return ((channels - low) * scale).round().astype(np.uint8)
 

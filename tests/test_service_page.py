@@ -168,7 +168,7 @@ def test_hovering_reads_the_value_and_its_receptive_field(page, lenet_artifact, 
     found = re.search(r"channel 1 · row (\d+) · column (\d+) ≈ (\S+)", text)
     assert found, text
     assert (int(found[1]), int(found[2])) == (row, column)
-    assert float(found[3].replace(MINUS, "-")) == pytest.approx(value[1, row, column], abs=np.ptp(value) / 255)
+    assert float(found[3].replace(MINUS, "-")) == pytest.approx(value[1, row, column], abs=float(np.ptp(value)) / 255)
     # conv1 pads by 2 and pool halves: position 0 begins at -2, a step is 2 pixels, and 14 are seen.
     top, left = 2 * row - 2, 2 * column - 2
     rows, columns = ((max(0, start), min(28, start + 14) - 1) for start in (top, left))

@@ -1,7 +1,8 @@
 // One layer of the network on the page: what it is, and what it made of the image.
 
 import { Bars, drawRows } from "./bars.js";
-import { COMPACT, Picture, arrange, cornerOf, drawTiles, makePalette, outline, prepare, toCss, unitAt } from "./tiles.js";
+import { COMPACT, Picture, arrange, cornerOf, drawTiles, makePalette } from "./tiles.js";
+import { outline, prepare, toCss, unitAt } from "./tiles.js";
 
 const MOST_ROWS = 40; // classes listed with their names; more become plain bars
 const ARROWS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
@@ -50,7 +51,8 @@ export class Card {
     this.element = element("article", `card ${this.kind}`);
     this.element.dataset.node = node.name;
     const head = element("header", "");
-    head.append(element("h3", "", node.name), element("span", "op", node.op), element("span", "shape", node.shape.join(" × ")));
+    const shape = element("span", "shape", node.shape.join(" × "));
+    head.append(element("h3", "", node.name), element("span", "op", node.op), shape);
     this.more = element("button", "more");
     this.more.type = "button";
     this.more.hidden = this.kind !== "tiles" || this.depth <= COMPACT;
@@ -98,8 +100,9 @@ export class Card {
 
   #title() {
     this.more.textContent = this.all ? `Show ${COMPACT}` : `Show all ${this.depth}`;
-    const what = this.kind === "bars" ? `${this.length} values` : `${this.depth} channels of ${this.height}×${this.width}`;
-    const keys = this.kind === "bars" ? "Arrow keys read a value." : "Arrow keys read a value, Enter enlarges a channel.";
+    const bars = this.kind === "bars";
+    const what = bars ? `${this.length} values` : `${this.depth} channels of ${this.height}×${this.width}`;
+    const keys = `Arrow keys read a value${bars ? "" : ", Enter enlarges a channel"}.`;
     this.map?.setAttribute("aria-label", `${this.node.name}: ${what}. ${keys}`);
   }
 
@@ -137,8 +140,8 @@ export class Card {
     event.preventDefault();
     let { channel, row, column } = this.cursor;
     if (this.kind === "bars") {
-      const index = Math.min(this.length - 1, Math.max(0, this.#indexOf(this.cursor) + step[0] * this.layout.perRow + step[1]));
-      this.cursor = this.#unitOf(index);
+      const index = this.#indexOf(this.cursor) + step[0] * this.layout.perRow + step[1];
+      this.cursor = this.#unitOf(Math.min(this.length - 1, Math.max(0, index)));
     } else {
       [row, column] = [row + step[0], column + step[1]];
       const { columns, count } = this.layout;

@@ -1,7 +1,7 @@
 // One channel, enlarged: its exact values, and what each of them sees of the input.
 
 import { ask } from "./server.js";
-import { short } from "./card.js";
+import { element, short } from "./card.js";
 import { inkOn, outline, prepare, unitAt } from "./tiles.js";
 
 const TEXT_ROOM = 30; // CSS pixels a cell needs to hold its number
@@ -48,22 +48,28 @@ export class Channel {
     const room = Math.min(560, this.stack.parentElement.clientWidth - 8, innerHeight * 0.62);
     const longest = Math.max(card.height, card.width);
     const zoom = room >= longest ? Math.floor(room / longest) : room / longest;
-    this.layout = { count: 1, columns: 1, height: card.height, width: card.width, zoom, stepX: card.width * zoom, stepY: card.height * zoom };
-    const context = prepare(this.map, card.width * zoom, card.height * zoom);
+    const { height, width } = card;
+    const [across, down] = [width * zoom, height * zoom];
+    this.layout = { count: 1, columns: 1, height, width, zoom, stepX: across, stepY: down };
+    const context = prepare(this.map, across, down);
     const colours = card.colours();
     const [left, top] = picture.corner(channel);
-    context.drawImage(picture.coloured(colours), left, top, card.width, card.height, 0, 0, card.width * zoom, card.height * zoom);
+    context.drawImage(picture.coloured(colours), left, top, width, height, 0, 0, across, down);
     if (zoom >= TEXT_ROOM) this.#numbers(context, colours);
     const { row, column } = this.unit;
     outline(context, column * zoom, row * zoom, zoom, zoom);
     const field = this.page.field(card.node, row, column);
     this.page.drawSeen(this.seen, SEEN, field);
-    this.facts.replaceChildren(
-      ...Object.entries({ type: card.node.op, shape: card.node.shape.join(" × "), "layer min": short(layer.minimum), "layer max": short(layer.maximum) })
-        .flatMap(([name, value]) => [make("dt", name), make("dd", value)]), // prettier-ignore
-    );
+    const facts = {
+      type: card.node.op,
+      shape: card.node.shape.join(" × "),
+      "layer min": short(layer.minimum),
+      "layer max": short(layer.maximum),
+    };
+    this.facts.replaceChildren(...Object.entries(facts).flatMap(([name, text]) => [element("dt", "", name), element("dd", "", text)]));
     const { value, exact } = this.#value(row, column);
-    this.readout.textContent = `Row ${row}, column ${column} ${exact ? "=" : "≈"} ${short(value)}. ${describeField(field)}`;
+    const reading = `${exact ? "=" : "≈"} ${short(value)}`;
+    this.readout.textContent = `Row ${row}, column ${column} ${reading}. ${describeField(field)}`;
   }
 
   #numbers(context, colours) {
@@ -78,7 +84,7 @@ export class Channel {
     for (let index = 0; index < height * width; index++) {
       const [row, column] = [Math.floor(index / width), index % width];
       const { value } = this.#value(row, column);
-      const text = Math.abs(value) < 0.5 * 10 ** -digits ? "0" : value.toFixed(digits).replace("-", "−");
+      const text = value === 0 ? "0" : value.toFixed(digits).replace(/^-(?=.*[1-9])/, "−").replace("-", "");
       context.fillStyle = inkOn(colours[shown.picture.grey(this.channel, row, column)]);
       context.fillText(text, (column + 0.5) * zoom, (row + 0.5) * zoom);
     }
@@ -135,10 +141,4 @@ export class Channel {
 
 export function describeField({ top, left, bottom, right, whole }) {
   return whole ? "It sees the whole image." : `It sees rows ${top}–${bottom}, columns ${left}–${right} of the input.`;
-}
-
-function make(tag, text) {
-  const made = document.createElement(tag);
-  made.textContent = text;
-  return made;
 }

@@ -54,7 +54,8 @@ export class Network {
     };
     graph.nodes.forEach((node, index) => {
       const names = node === last && node.shape.length === 1 && node.shape[0] === labels.length ? labels : null;
-      this.#cards.set(node.name, new Card(node, { labels: names, before: graph.nodes[index - 1]?.name ?? "input", host }));
+      const before = graph.nodes[index - 1]?.name ?? "input";
+      this.#cards.set(node.name, new Card(node, { labels: names, before, host }));
     });
     const open = (this.eager = graph.nodes.length <= OPEN_LIMIT); // small networks are drawn at once
     this.root.replaceChildren(...runs(graph.nodes).map((run) => this.#place(run, open)));
@@ -76,7 +77,7 @@ export class Network {
     const summary = element("summary", "");
     const preview = element("canvas", "preview");
     const facts = `${run.nodes.length} layers · ${end.shape.join(" × ")}` +
-      (end.receptive_field ? ` · receptive field ${end.receptive_field.join("×")}` : ""); // prettier-ignore
+      (end.receptive_field ? ` · receptive field ${end.receptive_field.join("×")}` : "");
     summary.append(element("span", "block-name", run.block), element("span", "dim", facts), preview);
     details.append(summary, ...cards.map((card) => card.element));
     const block = { details, preview, cards, end: this.#cards.get(end.name), summary, visible: false };
@@ -97,7 +98,8 @@ export class Network {
   missing() {
     const cards = [...this.#cards.values()].filter((card) => card.visible);
     const ends = this.#blocks.filter((block) => block.visible).map((block) => block.end);
-    return [...new Set([...cards, ...ends])].filter((card) => !card.layer && !card.tooLarge).map((card) => card.node.name);
+    const wanted = [...new Set([...cards, ...ends])].filter((card) => !card.layer && !card.tooLarge);
+    return wanted.map((card) => card.node.name);
   }
 
   repaint() {
@@ -168,7 +170,7 @@ export class Network {
     const zoom = PREVIEW / Math.max(end.height, end.width);
     const [stepX, stepY] = [end.width * zoom + 3, end.height * zoom + 3];
     const layout = { count, columns: count, height: end.height, width: end.width, zoom, stepX, stepY,
-      pageWidth: count * stepX - 3, pageHeight: stepY - 3 }; // prettier-ignore
+      pageWidth: count * stepX - 3, pageHeight: stepY - 3 };
     drawTiles(preview, layout, shown?.picture, shown && end.colours(), this.hooks.look().frame);
   }
 
@@ -176,7 +178,8 @@ export class Network {
     for (const marked of this.#marked) marked.mark(null);
     this.#marked = [];
     if (!unit) return this.hooks.probe(null);
-    this.#mark(card, { first: unit.channel, last: unit.channel, top: unit.row, bottom: unit.row, left: unit.column, right: unit.column });
+    const { channel, row, column } = unit;
+    this.#mark(card, { first: channel, last: channel, top: row, bottom: row, left: column, right: column });
     for (const name of card.node.parents) {
       const part = this.reach.window(card.node, name, unit);
       if (part && this.#cards.get(name)?.visible) this.#mark(this.#cards.get(name), part);

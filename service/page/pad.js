@@ -9,7 +9,7 @@ export class Pad {
 
   /**
    * @param {HTMLCanvasElement} canvas
-   * @param {{drawing: () => void, lifted: () => void}} listeners `drawing` after each change, `lifted` at a stroke's end
+   * @param {{drawing: () => void, lifted: () => void}} listeners `drawing` at each change, `lifted` at a stroke's end
    */
   constructor(canvas, listeners) {
     this.canvas = canvas;
@@ -103,7 +103,8 @@ export class Pad {
     context.lineCap = context.lineJoin = "round";
     context.beginPath();
     context.moveTo(...points[0]);
-    for (const point of points.length > 1 ? points.slice(1) : [[points[0][0] + 0.1, points[0][1]]]) context.lineTo(...point);
+    if (points.length === 1) context.lineTo(points[0][0] + 0.1, points[0][1]); // a dot
+    for (const point of points.slice(1)) context.lineTo(...point);
     context.stroke();
   }
 }

@@ -1,6 +1,6 @@
 // The page: chooses the model, takes the image, asks the server, and shows what it answers.
 
-import { short } from "./card.js";
+import { element, short } from "./card.js";
 import { Channel, describeField } from "./channel.js";
 import { Network } from "./network.js";
 import { Notice } from "./notice.js";
@@ -67,7 +67,8 @@ const network = new Network(find("flow"), {
   want: () => lazy && image && fill.ask(null),
   look: () => {
     const style = getComputedStyle(document.documentElement);
-    const [frame, positive, negative] = ["--frame", "--positive", "--negative"].map((name) => style.getPropertyValue(name));
+    const colours = ["frame", "positive", "negative"].map((name) => style.getPropertyValue(`--${name}`));
+    const [frame, positive, negative] = colours;
     return { palette: find("palette").value, dark: darkness.matches, frame, positive, negative };
   },
 });
@@ -125,8 +126,8 @@ async function start() {
   if (failed.length) notice.tell(failed.join(" "));
   if (!answer.models.length) return;
   const select = find("model");
-  const names = answer.models.map((entry) => new Option(`${entry.name} · version ${entry.version}`, `${entry.name}:${entry.version}`));
-  select.replaceChildren(...names);
+  const option = ({ name, version }) => new Option(`${name} · version ${version}`, `${name}:${version}`);
+  select.replaceChildren(...answer.models.map(option));
   select.disabled = false;
   const choose = () => {
     const wanted = new URLSearchParams(location.hash.slice(1)).get("model");
@@ -156,7 +157,7 @@ async function showModel(entry) {
   const total = graph.nodes.reduce((sum, node) => sum + node.parameters, 0);
   find("provenance").textContent = `${graph.nodes.length} layers, ${total.toLocaleString("en")} parameters`;
   find("seen-size").textContent = `${entry.input.height}×${entry.input.width}`;
-  if (!entry.inspectable) notice.tell("This model was exported without model.onnx; it predicts, but its layers cannot be shown.");
+  if (!entry.inspectable) notice.tell("This model was exported without model.onnx: its layers cannot be shown.");
   refresh();
 }
 
@@ -176,7 +177,7 @@ function showFacts({ network: kind, input, dataset, metrics, file, engine, devic
 
 function pair(name, value) {
   const box = document.createElement("div");
-  for (const [tag, text] of [["dt", name], ["dd", value]]) box.append(Object.assign(document.createElement(tag), { textContent: text }));
+  box.append(element("dt", "", name), element("dd", "", value));
   return box;
 }
 
@@ -258,10 +259,12 @@ function showProbe(probe) {
   drawSeen(find("seen"), 0, probe?.field ?? null);
   if (!probe) return;
   const { card, unit, spot, field } = probe;
-  const place = card.kind === "bars" ? `value ${Math.max(unit.column, unit.channel)}` : `channel ${unit.channel} · row ${unit.row} · column ${unit.column}`;
+  const { channel: index, row, column } = unit;
+  const bars = card.kind === "bars";
+  const place = bars ? `value ${Math.max(index, column)}` : `channel ${index} · row ${row} · column ${column}`;
   const value = card.valueAt(unit);
   const reading = value ? ` ${value.exact ? "=" : "≈"} ${short(value.value)}` : "";
-  readout.replaceChildren(Object.assign(document.createElement("strong"), { textContent: place + reading }), describeField(field));
+  readout.replaceChildren(element("strong", "", place + reading), describeField(field));
   const { width, height } = readout.getBoundingClientRect();
   const x = Math.min(spot.x + 16, innerWidth - width - 8);
   const y = spot.y + 20 + height > innerHeight ? spot.y - height - 14 : spot.y + 20;

@@ -17,9 +17,8 @@ export class Reach {
   #start(node) {
     const known = node.parents.filter((name) => this.starts.get(name) && this.#jump(name));
     if (!node.receptive_field || !node.jump || known.length === 0) return null;
-    return [0, 1].map((axis) =>
-      Math.min(...known.map((name) => this.starts.get(name)[axis] - (node.padding?.[axis] ?? 0) * this.#jump(name)[axis])),
-    );
+    const first = (name, axis) => this.starts.get(name)[axis] - (node.padding?.[axis] ?? 0) * this.#jump(name)[axis];
+    return [0, 1].map((axis) => Math.min(...known.map((name) => first(name, axis))));
   }
 
   /** The part of the input that can influence a unit, clipped: {top, left, bottom, right} inclusive, and `whole`. */

@@ -99,7 +99,7 @@ export function arrange(count, height, width, room, ratio) {
   const zoom = scale * longest > limit + 1 ? limit / longest : scale; // large maps are shrunk
   const [stepX, stepY] = [width * zoom + GAP, height * zoom + GAP];
   return { count, columns, height, width, zoom, stepX, stepY,
-    pageWidth: columns * stepX - GAP, pageHeight: Math.ceil(count / columns) * stepY - GAP }; // prettier-ignore
+    pageWidth: columns * stepX - GAP, pageHeight: Math.ceil(count / columns) * stepY - GAP };
 }
 
 export function cornerOf(layout, channel) {
@@ -114,7 +114,7 @@ export function unitAt(layout, x, y) {
   const row = Math.floor((y - down * layout.stepY) / layout.zoom);
   const inside = across >= 0 && across < layout.columns && channel >= 0 && channel < layout.count;
   return inside && row >= 0 && row < layout.height && column >= 0 && column < layout.width
-    ? { channel, row, column } : null; // prettier-ignore
+    ? { channel, row, column } : null;
 }
 
 /** Sizes a canvas in CSS pixels and returns a context that draws in them. */
