@@ -1,8 +1,9 @@
 """Requests per second and latency of our server beside a bare Starlette route, on one machine, in one run.
 
-    python benchmarks/serving.py artifacts/lenet-digits/1 --image digit.png
+    python benchmarks/serving.py artifacts/lenet-digits --image runs/lenet-digits/example.png
 
-Needs wrk (Debian: apt-get install wrk). Servers and load share the machine's cores; what counts is the ratio.
+Both are there after `make demo`. Needs wrk (Debian: apt-get install wrk). Servers and load share the machine's cores;
+what counts is the ratio.
 """
 
 import os
@@ -58,7 +59,13 @@ def load(path: str, image: Path, connections: int, seconds: int) -> dict[str, fl
     return dict(zip(("rate", "p50", "p99", "errors"), map(float, found.groups()), strict=True))
 
 
-def main(artifact: Path, *, image: Path, seconds: int = 10, connections: tuple[int, ...] = (1, 32)) -> None:
+def main(
+    artifact: Path = Path("artifacts/lenet-digits"),
+    *,
+    image: Path = Path("runs/lenet-digits/example.png"),
+    seconds: int = 10,
+    connections: tuple[int, ...] = (1, 8, 32),
+) -> None:
     """Prints the table.
 
     Args:

@@ -5,8 +5,9 @@ import json
 import os
 import re
 import shutil
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -150,7 +151,7 @@ def find_versions(root: Path) -> list[Path]:
         return [root]
     found = [*_numbered(root)]
     for folder in sorted(root.iterdir()) if root.is_dir() else []:
-        if folder.is_dir() and _NAME.fullmatch(folder.name) and not folder.name.isdigit():
+        if folder.is_dir() and _NAME.fullmatch(folder.name):
             found += _numbered(folder)
     return found
 
@@ -174,15 +175,14 @@ def newest_version(path: Path) -> Path:
 def staged(root: Path, name: str) -> Iterator[Path]:
     """Yields an empty folder on the same disk; removes it, with what is left in it, when the block ends."""
     folder = root / check_name(name)
-    folder.mkdir(parents=True, exist_ok=True)
-    staging = folder / f".staging-{os.getpid()}"
+    staging = folder / f".staging-{os.getpid()}-{threading.get_ident()}"
     shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir()
+    staging.mkdir(parents=True)
     try:
         yield staging
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-        if not any(folder.iterdir()):
+        with suppress(OSError):  # it holds versions, or another export's folder
             folder.rmdir()
 
 
@@ -214,7 +214,7 @@ def file_entry(path: Path, parity: dict[str, Any] | None = None) -> FileEntry:
 
 def _numbered(folder: Path, *, complete: bool = True) -> list[Path]:
     children = folder.iterdir() if folder.is_dir() else iter(())
-    numbered = [path for path in children if path.name.isdigit() and path.is_dir()]
+    numbered = [path for path in children if path.name.isascii() and path.name.isdecimal() and path.is_dir()]
     wanted = [path for path in numbered if not complete or (path / MANIFEST_FILE).exists()]
     return sorted(wanted, key=lambda path: int(path.name))
 

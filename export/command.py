@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from export.artifact import newest_version, read_manifest
-from export.engine import open_engine
+from export.engines import open_engine
 from export.evaluation_data import load_test
 from export.pipeline import FORMATS, export_checkpoint, reference
 from export.subject import find_subject
@@ -112,7 +112,8 @@ def summary(
         raise CycloptsError(msg=str(error)) from None
     table = Table(title=found.title, caption=found.caption)
     for heading in ("node", "op", "shape", "parameters", "MACs", "receptive field", "step"):
-        table.add_column(heading, justify="left" if heading in ("node", "op") else "right")
+        left = heading in ("node", "op")
+        table.add_column(heading, justify="left" if left else "right", no_wrap=heading == "node", overflow="fold")
     for node in found.nodes:
         table.add_row(
             node.name,

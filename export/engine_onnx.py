@@ -1,5 +1,6 @@
 """ONNX Runtime: the session that serves, and the one that shows inner values."""
 
+import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,8 +26,13 @@ def open_session(content: bytes, *, device: Device, threads: int) -> onnxruntime
     options.inter_op_num_threads = 1
     options.log_severity_level = _FATAL_ONLY
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the event loop needs the core
+    # Weights that are said to lie in other files would be looked for in the working directory.
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
+    reason = None if device == "cpu" else why_no_cuda()
+    if device == "cuda" and reason:
+        raise EngineError(f"device is cuda, but there is {reason}")
     try:
-        if device != "cpu" and why_no_cuda() is None:
+        if device != "cpu" and reason is None:
             onnxruntime.preload_dlls()
             cuda = ("CUDAExecutionProvider", {"use_tf32": "0"})  # TF32 rounds to 10 bits; parity is checked in fp32
             session = onnxruntime.InferenceSession(content, options, providers=[cuda, "CPUExecutionProvider"])

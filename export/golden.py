@@ -7,7 +7,7 @@ import numpy as np
 
 from export.artifact import GOLDEN_FILE, ArtifactError, Manifest
 from export.engine import Engine, Floats
-from models.files import whole_file
+from models.files import NPZ_ERRORS, whole_file
 from models.inputs import Pixels, fit_image, to_image
 
 TOLERANCE = {"cpu": 1e-4, "cuda": 1e-3}  # largest difference of a probability; GPUs sum in another order
@@ -28,11 +28,11 @@ def load_golden(directory: Path, manifest: Manifest) -> tuple[Pixels, Floats]:
     """
     path = directory / GOLDEN_FILE
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             expected = file["probabilities"]
             raw = [file[name] for name in sorted(file.files) if name.startswith("raw_")]
         images = np.stack([fit_image(to_image(image), manifest.input) for image in raw])
-    except (OSError, KeyError, ValueError) as error:
+    except NPZ_ERRORS as error:
         raise ArtifactError(f"{path}: {error}") from None
     return images, expected
 

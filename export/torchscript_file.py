@@ -32,7 +32,7 @@ def write_torchscript(checkpoint: Checkpoint, example: Pixels, path: Path) -> No
         try:
             traced = torch.jit.trace(Deployable(checkpoint), (images,))  # type: ignore[no-untyped-call]
             torch.jit.save(torch.jit.freeze(traced), buffer, _extra_files={"convscope.json": json.dumps(about)})
-        except RuntimeError as error:
+        except (RuntimeError, torch.jit.TracingCheckError) as error:  # type: ignore[attr-defined]  # not in __all__
             raise ValueError(f"torch.jit cannot trace the network: {str(error).splitlines()[0]}") from None
     path.write_bytes(_without_debug(buffer))
 

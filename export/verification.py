@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from export.artifact import ONNX_FILE, TORCHSCRIPT_FILE, ArtifactError, Manifest, check_files, read_manifest
-from export.engine import Engine, EngineName, open_engine
+from export.engine import Engine, EngineName
+from export.engines import open_engine
 from export.golden import check_golden, load_golden
 from export.parity import Parity, ParityError, Run, compare
 from export.pipeline import reference

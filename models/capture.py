@@ -51,7 +51,7 @@ def trace(network: nn.Module) -> Trace:
     tracer = NodePathTracer(autowrap_modules=(math, torchvision.ops), leaf_modules=_TORCHVISION_LAYERS)
     try:
         graph = tracer.trace(root)
-    except fx.proxy.TraceError as error:
+    except (fx.proxy.TraceError, TypeError, RuntimeError) as error:  # the latter two: range(x.shape[0]), len(x)
         raise ValueError(f"{type(network).__name__} cannot be traced: {error}") from None
     for node in graph.nodes:
         if node.kwargs.get("inplace"):

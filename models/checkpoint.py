@@ -121,7 +121,7 @@ def load_checkpoint(directory: Path) -> Checkpoint:
         expected = content.pop("weights_sha256")
         config = CheckpointConfig.from_json(content)
         network = config.build_network()
-    except (ValueError, KeyError, AttributeError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise CheckpointError(f"{config_path}: {error}") from None
     if not weights_path.is_file():
         raise CheckpointError(f"{weights_path} does not exist")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from models.files import whole_file
+from models.files import NPZ_ERRORS, whole_file
 from models.inputs import Pixels
 
 SAMPLES_FILE = "samples.npz"
@@ -45,8 +45,8 @@ def load_samples(path: Path) -> Samples:
         ValueError: not such a file.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             raw = tuple(file[name] for name in sorted(file.files) if name.startswith("raw_"))
             return Samples(file["images"], file["labels"], raw, file["labels_of_raw"])
-    except (OSError, KeyError, ValueError) as error:
+    except NPZ_ERRORS as error:
         raise ValueError(f"{path} holds no sample images: {error}") from None

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from export.artifact import ONNX_FILE, ArtifactError, Manifest, check_files, find_versions, read_manifest
-from export.engine import Engine, EngineError, open_engine
+from export.engine import Engine, EngineError
 from export.engine_onnx import OnnxTaps
+from export.engines import open_engine
 from export.golden import check_golden
 from service.batcher import Batcher
 from service.errors import ModelNotReady, UnknownModel, UnknownParameter

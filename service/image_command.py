@@ -12,7 +12,7 @@ from cyclopts import CycloptsError
 
 from export.artifact import check_files, newest_version, read_manifest
 from export.cuda import Device
-from export.engine import open_engine
+from export.engines import open_engine
 from models.inputs import ImageError, decode_image
 from service.catalog import open_model
 from service.errors import RequestError

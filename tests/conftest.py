@@ -1,5 +1,6 @@
 """What tests share: checkpoints with seeded random weights and real images, and one exported artifact."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -115,3 +116,38 @@ def shared_data() -> Path:
     if not path.is_dir():
         pytest.skip(f"{path} is not there")
     return path
+
+
+EXPORTED: dict[str, dict[str, Any]] = {  # resnets at the least size they take: what is tested is the graph
+    "lenet": {"size": 28},
+    "lenet-short": {"model": "lenet", "size": 32, "channels": 3, "options": {"hidden": (84,)}, "temperature": 1.7},
+    "lenet1998": {"size": 28},
+    "simple_cnn": {"size": 28},
+    "simple_cnn-32": {"model": "simple_cnn", "size": 32, "channels": 3, "classes": 7},
+    "resnet20": {"size": 8, "channels": 3},
+    "resnet18": {"size": 8, "channels": 3, "classes": 3},
+}
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A checkpoint and the artifact made of it."""
+
+    checkpoint: Path
+    artifact: Path
+
+
+@pytest.fixture(scope="session", params=EXPORTED)
+def exported(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    lenet_checkpoint: Path,
+    lenet_artifact: Path,
+) -> Exported:
+    """Every kind of network, exported once; only to be read."""
+    if request.param == "lenet":
+        return Exported(lenet_checkpoint, lenet_artifact)
+    folder = tmp_path_factory.mktemp("exported")
+    fields = {"model": request.param, "count": 9, **EXPORTED[request.param]}
+    checkpoint = make_checkpoint(folder / request.param, **fields)
+    return Exported(checkpoint, export_checkpoint(checkpoint, out=folder / "artifacts"))

@@ -110,12 +110,12 @@ def test_a_missing_key_is_named(saved: Path, key: str) -> None:
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"3", b"\xff\xfe", b"null"])
 def test_a_config_that_is_no_json_object_is_refused(saved: Path, content: bytes) -> None:
     (saved / "config.json").write_bytes(content)
-    with pytest.raises(CheckpointError, match="config.json: "):
+    with pytest.raises(CheckpointError, match=r"config.json: "):
         load_checkpoint(saved)
 
 
 def test_a_missing_checkpoint_says_so(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="config.json does not exist: no checkpoint there"):
+    with pytest.raises(CheckpointError, match=r"config.json does not exist: no checkpoint there"):
         load_checkpoint(tmp_path)
 
 
@@ -127,7 +127,7 @@ def test_an_unfinished_run_says_how_to_go_on(tmp_path: Path) -> None:
 
 def test_missing_weights_are_named(saved: Path) -> None:
     (saved / "model.safetensors").unlink()
-    with pytest.raises(CheckpointError, match="model.safetensors does not exist"):
+    with pytest.raises(CheckpointError, match=r"model.safetensors does not exist"):
         load_checkpoint(saved)
 
 
@@ -154,7 +154,7 @@ def test_an_interrupted_save_leaves_no_checkpoint(saved: Path, monkeypatch: pyte
         save_checkpoint(saved, CONFIG, CONFIG.build_network().state_dict())
     assert os.listdir(saved) == ["model.safetensors"]  # whole, old or new; without a config it is no checkpoint
     load_file(saved / "model.safetensors")
-    with pytest.raises(CheckpointError, match="config.json does not exist"):
+    with pytest.raises(CheckpointError, match=r"config.json does not exist"):
         load_checkpoint(saved)
 
 
@@ -166,7 +166,7 @@ def test_a_file_is_whole_or_as_it_was(tmp_path: Path, error: type[BaseException]
         temporary.write_text("ne")
         assert temporary.parent == tmp_path
         raise error("stop")
-    assert path.read_text() == "old"
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["file"]
     with whole_file(path) as temporary:
         temporary.write_text("new")
         assert path.read_text() == "old"

@@ -1,7 +1,6 @@
 """Image bytes become the pixels that Pillow, numpy and torchvision say they should, or one of four errors."""
 
 import io
-import json
 import struct
 import tracemalloc
 import warnings
@@ -237,6 +236,18 @@ def test_unusable_bytes_are_named_for_what_they_are(data: bytes, error: type, co
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("error", [SyntaxError(1), EOFError(), struct.error(1), MemoryError(), OSError(1)])
+def test_whatever_a_decoder_raises_is_a_damaged_image(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(Image.Image, "resize", fail)
+    with pytest.raises(
+        ImageUndecodable, match=f"the PNG image is truncated or damaged: {str(error) or type(error).__name__}"
+    ):
+        decode_image(PNG, spec_of("RGB"))
+
+
 def test_an_image_over_the_limit_is_refused_from_its_header_alone() -> None:
     data = png_header(30_000, 30_000)
     tracemalloc.start()
@@ -250,7 +261,7 @@ def test_an_image_over_the_limit_is_refused_from_its_header_alone() -> None:
 
 def test_the_pixel_limit_is_inclusive() -> None:
     assert decode_image(PNG, spec_of("RGB"), limit_pixels=64 * 64).shape == (HEIGHT, WIDTH, 3)
-    with pytest.raises(ImageTooLarge, match=r"64x64 \(0.0041 MP\); the limit is 0.0041 MP"):
+    with pytest.raises(ImageTooLarge, match=r"64x64 \(0.0041 MP\); the limit is 0.00409 MP"):
         decode_image(PNG, spec_of("RGB"), limit_pixels=64 * 64 - 1)
 
 
@@ -279,39 +290,3 @@ def test_arrays_and_images_are_the_same_pixels(shape: tuple[int, ...]) -> None:
     pixels = RNG.integers(0, 256, shape, dtype=np.uint8)
     found = fit_image(to_image(pixels), spec_of("RGB" if shape[-1] == 3 else "L", 5, 7))
     np.testing.assert_array_equal(found, pixels.reshape(5, 7, -1))
-
-
-@pytest.mark.parametrize(
-    ("changes", "says"),
-    [
-        ({"mode": "CMYK"}, "mode is 'CMYK'; known are 'L'"),
-        ({"height": 0}, r"input is 0x28 \(height x width\)"),
-        ({"interpolation": "cubic"}, "interpolation is 'cubic'; known are nearest, bilinear"),
-        ({"antialias": False}, "antialias is false"),
-        ({"mean": (0.1, 0.2)}, "mean has 2 values; mode L needs 1"),
-        ({"std": ()}, "std has 0 values; mode L needs 1"),
-        ({"background": (1, 2, 3)}, "background has 3 values; mode L needs 1"),
-        ({"std": (0.0,)}, r"std is \(0.0,\); every value must be above 0"),
-        ({"resize": (28, 29)}, r"resize \(28, 29\) and crop None do not end at 28x28"),
-        ({"resize": 32}, "resize 32 and crop None do not end at 28x28"),
-        ({"resize": 24, "crop": (28, 28)}, "resize 24 is smaller than the crop 28x28"),
-        ({"resize": (32, 24), "crop": (28, 28)}, r"resize \(32, 24\) is smaller than the crop 28x28"),
-    ],
-)
-def test_a_specification_that_contradicts_itself_is_refused(changes: dict[str, Any], says: str) -> None:
-    with pytest.raises(ValueError, match=says):
-        make_spec(**changes)
-
-
-@pytest.mark.parametrize("spec", [make_spec(), make_spec(32, 3), make_spec(24, 3, resize=32, crop=(24, 24))])
-def test_a_specification_survives_json(spec: InputSpec) -> None:
-    assert InputSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
-
-
-def test_unknown_and_missing_keys_of_a_specification_fail() -> None:
-    content = make_spec().to_json()
-    with pytest.raises(ValueError, match="unexpected keyword argument 'gamma'"):
-        InputSpec.from_json({**content, "preprocess": {**content["preprocess"], "gamma": 2.2}})
-    del content["preprocess"]["mean"]
-    with pytest.raises(ValueError, match="missing 1 required.*'mean'"):
-        InputSpec.from_json(content)

@@ -7,7 +7,7 @@ from in_process import client_for, digit, encoded
 from PIL import Image
 
 from export.artifact import read_manifest
-from export.engine import open_engine
+from export.engines import open_engine
 from models.inputs import decode_image
 
 

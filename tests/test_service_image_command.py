@@ -9,7 +9,7 @@ from PIL import Image
 from real_server import running_server
 
 from export.artifact import read_manifest
-from export.engine import open_engine
+from export.engines import open_engine
 from models.inputs import decode_image
 
 

@@ -11,8 +11,8 @@ from in_process import digit, encoded
 from real_server import running_server
 
 from export.artifact import read_manifest
-from export.engine import open_engine
 from export.engine_onnx import OnnxTaps
+from export.engines import open_engine
 from models.inputs import decode_image
 
 TIMEOUT_MS = 30_000

@@ -17,7 +17,7 @@ from in_process import digit, encoded
 from real_server import free_port, running_server, stop
 
 from export.artifact import read_manifest
-from export.engine import open_engine
+from export.engines import open_engine
 from models.inputs import decode_image
 from service.server_process import wait_until_ready
 

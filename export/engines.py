@@ -1,0 +1,41 @@
+"""Which engine a request means, and how it is opened."""
+
+from pathlib import Path
+
+from export.artifact import ONNX_FILE, TORCHSCRIPT_FILE, Manifest
+from export.cuda import Device, why_no_cuda
+from export.engine import Engine, EngineError, EngineName
+from export.engine_onnx import OnnxEngine
+
+
+def open_engine(
+    directory: Path, manifest: Manifest, *, engine: EngineName = "auto", device: Device = "auto", threads: int = 0
+) -> Engine:
+    """Opens an artifact's file for inference. Hashes are the caller's to check first.
+
+    Args:
+        directory: the artifact.
+        manifest: its manifest.
+        engine: `auto` takes ONNX Runtime where there is an ONNX file.
+        device: `auto` takes CUDA when it works; `cuda` fails where it does not.
+        threads: of one run; 0 leaves it to the engine.
+
+    Raises:
+        EngineError: the file is not in the artifact, does not open, or the device is not there.
+    """
+    chosen = engine if engine != "auto" else "onnxruntime" if ONNX_FILE in manifest.files else "torchscript"
+    file = ONNX_FILE if chosen == "onnxruntime" else TORCHSCRIPT_FILE
+    if file not in manifest.files:
+        raise EngineError(f"{directory} has no {file} for the engine {chosen}; it has {', '.join(manifest.files)}")
+    if not (directory / file).is_file():
+        raise EngineError(f"{directory / file} does not exist, but the manifest lists it")
+    if device == "cuda" and (reason := why_no_cuda()):
+        raise EngineError(f"device is cuda, but there is {reason}")
+    if chosen == "onnxruntime":
+        return OnnxEngine(directory / file, device=device, threads=threads)
+    try:
+        from export.engine_torchscript import TorchScriptEngine  # needs torch, which takes seconds to import
+    except ModuleNotFoundError as error:
+        raise EngineError(f"the engine torchscript needs the package {error.name}, which is not installed") from None
+
+    return TorchScriptEngine(directory / file, device=device, threads=threads)

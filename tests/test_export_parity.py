@@ -1,0 +1,177 @@
+"""Both engines agree with the trained network at every batch size, and every way of breaking an export is caught."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from conftest import Exported, digit_images, make_checkpoint
+from torch import nn
+
+from export.deployable import Deployable
+from export.engine import Engine, Floats
+from export.engine_onnx import OnnxEngine
+from export.engine_torchscript import TorchScriptEngine
+from export.parity import BATCHES, ParityError, Run, compare
+from export.pipeline import reference
+from models.checkpoint import load_checkpoint
+from models.inputs import Pixels, fit_image, to_image
+from models.samples import load_samples
+
+
+@pytest.fixture(scope="module")
+def images(lenet_checkpoint: Path) -> Pixels:
+    return load_samples(lenet_checkpoint / "samples.npz").images
+
+
+@pytest.fixture(scope="module")
+def lenet(lenet_checkpoint: Path) -> Run:
+    return reference(load_checkpoint(lenet_checkpoint))
+
+
+def test_the_documented_batch_sizes_are_compared() -> None:
+    assert BATCHES == (1, 2, 7, 64)
+
+
+@pytest.mark.parametrize(("engine", "file"), [(OnnxEngine, "model.onnx"), (TorchScriptEngine, "model.ts")])
+@pytest.mark.parametrize("batch", BATCHES)
+def test_engines_agree_with_the_trained_network(
+    exported: Exported, engine: Callable[..., Engine], file: str, batch: int
+) -> None:
+    checkpoint = load_checkpoint(exported.checkpoint)
+    spec = checkpoint.config.input
+    images = np.stack([fit_image(to_image(image), spec) for image in digit_images(spec.channels, batch)])
+    x = (torch.from_numpy(images).float() / 255 - torch.tensor(spec.mean)) / torch.tensor(spec.std)
+    with torch.no_grad():
+        logits = checkpoint.network(x.permute(0, 3, 1, 2))
+        wanted = (logits / checkpoint.config.temperature).softmax(1)
+    probabilities, found = engine(exported.artifact / file, device="cpu").run(images)
+    assert probabilities.dtype == found.dtype == np.float32
+    np.testing.assert_allclose(probabilities, wanted, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(found, logits, rtol=0, atol=1e-4)
+    assert batch < 7 or len(set(wanted.argmax(1).tolist())) > 1, "one class for all would prove little"
+
+
+def test_the_report_has_what_was_measured(lenet: Run, images: Pixels) -> None:
+    def shifted(batch: Pixels) -> tuple[Floats, Floats]:
+        probabilities, logits = lenet(batch)
+        probabilities = probabilities.copy()
+        probabilities[:, 0] += 4e-6
+        return probabilities, logits
+
+    parity = compare(shifted, lenet, images)
+    assert (parity.images, parity.batches, parity.limit, parity.top1_agreement) == (80, (1, 2, 7, 64), 1e-5, 1.0)
+    assert parity.maximum_difference == pytest.approx(4e-6, rel=0.2)
+    assert parity.mean_difference == pytest.approx(4e-6, rel=0.2)
+
+
+@pytest.mark.parametrize(("difference", "passes"), [(9e-6, True), (1.2e-5, False)])
+@pytest.mark.parametrize("place", [0, 63, 64, 79])
+def test_one_image_beyond_the_limit_is_enough(
+    lenet: Run, images: Pixels, difference: float, passes: bool, place: int
+) -> None:
+    def off(batch: Pixels) -> tuple[Floats, Floats]:
+        probabilities, logits = lenet(batch)
+        hit = (batch == images[place]).all(axis=(1, 2, 3))
+        return probabilities + (difference * hit[:, None]).astype(np.float32), logits
+
+    if passes:
+        compare(off, lenet, images)
+    else:
+        with pytest.raises(ParityError, match=rf"at batch 1 image {place} differs by 1.\d+e-05 .*limit 1e-05.*1 of 80"):
+            compare(off, lenet, images)
+
+
+def broken_mean(directory: Path) -> Run:
+    make_checkpoint(directory / "mean")
+    checkpoint = load_checkpoint(directory / "mean")
+    wrong = Deployable(checkpoint)
+    wrong.normalize.mean += 0.1 * 255
+    return running(wrong)
+
+
+def swapped_classes(directory: Path) -> Run:
+    checkpoint = load_checkpoint(make_checkpoint(directory / "swapped"))
+    last = checkpoint.network.fc[-1]
+    order = [1, 0, *range(2, 10)]
+    with torch.no_grad():
+        last.weight.copy_(last.weight[order].clone())
+        last.bias.copy_(last.bias[order].clone())
+    return running(Deployable(checkpoint))
+
+
+def running(module: nn.Module) -> Run:
+    def run(images: Pixels) -> tuple[Floats, Floats]:
+        with torch.no_grad():
+            probabilities, logits = module(torch.from_numpy(images))
+        return probabilities.numpy(), logits.numpy()
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (
+            broken_mean,
+            r"at batch 1 image \d+ differs by 0.\d+ .*says class \d with 0.\d+, wanted \d with .*80 of 80 images",
+        ),
+        (swapped_classes, "stand in another order, so the classes are swapped"),
+    ],
+)
+def test_a_wrong_mean_and_swapped_classes_are_caught(
+    make: Callable[[Path], Run], says: str, lenet: Run, images: Pixels, tmp_path: Path
+) -> None:
+    with pytest.raises(ParityError, match=says):
+        compare(make(tmp_path), lenet, images)
+
+
+def test_a_frozen_batch_in_the_file_is_caught(lenet_artifact: Path, lenet: Run, images: Pixels, tmp_path: Path) -> None:
+    model = onnx.load(lenet_artifact / "model.onnx")
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    for output in model.graph.output:
+        output.type.tensor_type.shape.dim[0].dim_value = 1
+    onnx.save(model, tmp_path / "model.onnx")
+    with pytest.raises(ParityError, match=r"at batch 2 the file does not run: .*invalid dimensions"):
+        compare(OnnxEngine(tmp_path / "model.onnx", device="cpu").run, lenet, images)
+
+
+def test_a_batch_frozen_at_one_row_is_caught(lenet: Run, images: Pixels) -> None:
+    with pytest.raises(ParityError, match="at batch 2 2 images gave 1 rows: the batch is frozen"):
+        compare(lambda batch: lenet(batch[:1]), lenet, images)
+
+
+def test_a_missing_class_is_caught(lenet: Run, images: Pixels) -> None:
+    with pytest.raises(ParityError, match=r"the output is \(80, 9\); the trained network gives \(80, 10\)"):
+        compare(lambda batch: (lenet(batch)[0][:, :9], lenet(batch)[1]), lenet, images)
+
+
+def test_numbers_that_are_none_are_caught(lenet: Run, images: Pixels) -> None:
+    with pytest.raises(ParityError, match="image 0 differs by inf"):
+        compare(lambda batch: (lenet(batch)[0] * np.float32("nan"), lenet(batch)[1]), lenet, images)
+
+
+def test_another_first_class_is_caught_even_within_the_limit(images: Pixels) -> None:
+    def tie(first: int) -> Run:
+        row = np.full(10, 0.1, np.float32)
+        row[first] += 1e-6
+        return lambda batch: (np.tile(row, (len(batch), 1)), np.tile(row, (len(batch), 1)))
+
+    with pytest.raises(ParityError, match="at batch 1 image 0 is of another class"):
+        compare(tie(3), tie(4), images)
+
+
+@pytest.mark.parametrize(("model", "size"), [("simple_cnn", 32), ("resnet20", 8)], ids=["dropout", "batch norm"])
+def test_a_forgotten_evaluation_mode_is_caught(model: str, size: int, tmp_path: Path) -> None:
+    path = make_checkpoint(tmp_path / "run", model=model, size=size, count=9)
+    forgotten = Deployable(load_checkpoint(path)).train()
+    with pytest.raises(ParityError, match=r"differs by 0.\d+ in probability.*it says class.* of 9 images differ"):
+        compare(running(forgotten), reference(load_checkpoint(path)), load_samples(path / "samples.npz").images)
+
+
+def test_the_deployable_graph_is_in_evaluation_mode_whatever_the_network_was_in(lenet_checkpoint: Path) -> None:
+    checkpoint = load_checkpoint(lenet_checkpoint)
+    checkpoint.network.train()
+    assert not any(module.training for module in Deployable(checkpoint).modules())
