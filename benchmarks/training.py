@@ -29,7 +29,7 @@ from training.recipe import Recipe, default_recipe
 from training.report import silent
 from training.tensors import Splits, prepare_splits
 
-USUAL = "tutorial: dataset, ToTensor, DataLoader, batch 64"
+USUAL = "tutorial: DataLoader, batch 64"
 
 
 def make_network() -> nn.Module:

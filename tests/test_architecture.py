@@ -18,7 +18,8 @@ FOLDERS = (*PACKAGES, "tests", "benchmarks")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 SERVER_MODULES = {
     "models", "models.inputs", "models.files", "models.nodes",
-    "export", "export.artifact", "export.cuda", "export.engine", "export.engine_onnx", "export.engines", "export.golden",
+    "export", "export.artifact", "export.cuda", "export.engine", "export.engine_onnx", "export.engines",
+    "export.golden",
 }  # fmt: skip
 
 
