@@ -174,7 +174,7 @@ def decode_image(data: bytes, spec: InputSpec, *, limit_pixels: int = DEFAULT_LI
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
-        if any(Image.OPEN[name][1](data[:16]) for name in FORMATS):  # its first bytes are known, what follows is not
+        if _has_known_beginning(data):
             raise ImageUndecodable("the image header is damaged") from None
         raise NotAnImage(f"{_describe(data)} is not an image; known formats are {', '.join(FORMATS)}") from None
     except Exception as error:  # what a decoder raises for damaged headers is not documented and varies by format
@@ -247,6 +247,10 @@ def _to_size(image: Image.Image, spec: InputSpec) -> Image.Image:
         left, top = round((target_width - spec.crop[1]) / 2), round((target_height - spec.crop[0]) / 2)
         image = image.crop((left, top, left + spec.crop[1], top + spec.crop[0]))
     return image
+
+
+def _has_known_beginning(data: bytes) -> bool:
+    return any(accepts is not None and accepts(data[:16]) for _, accepts in (Image.OPEN[name] for name in FORMATS))
 
 
 def _describe(data: bytes) -> str:
