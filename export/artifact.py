@@ -96,6 +96,9 @@ class Manifest:
             raise ValueError(f"the key {error} is missing") from None
         except (TypeError, AttributeError) as error:
             raise ValueError(str(error)) from None
+        check_name(manifest.name)
+        if not isinstance(manifest.version, int) or manifest.version < 0:
+            raise ValueError(f"version is {manifest.version!r}; wanted a whole number")
         if odd := [name for name in manifest.files if not _NAME.fullmatch(name)]:
             raise ValueError(f"{odd[0]!r} is not a plain file name")
         return manifest
@@ -133,12 +136,17 @@ def check_files(directory: Path, manifest: Manifest) -> None:
     Raises:
         ArtifactError: the first file that is missing or differs.
     """
-    for name, entry in manifest.files.items():
-        path = directory / name
-        if not path.is_file():
-            raise ArtifactError(f"{path} does not exist, but the manifest lists it")
-        if (found := sha256_of(path)) != entry.sha256:
-            raise ArtifactError(f"{path}: sha256 is {found[:12]}..., the manifest says {entry.sha256[:12]}...")
+    for name in manifest.files:
+        check_file(directory, manifest, name)
+
+
+def check_file(directory: Path, manifest: Manifest, name: str) -> None:
+    """The same for one of its files."""
+    path, expected = directory / name, manifest.files[name].sha256
+    if not path.is_file():
+        raise ArtifactError(f"{path} does not exist, but the manifest lists it")
+    if (found := sha256_of(path)) != expected:
+        raise ArtifactError(f"{path}: sha256 is {found[:12]}..., the manifest says {expected[:12]}...")
 
 
 def find_versions(root: Path) -> list[Path]:

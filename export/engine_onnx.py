@@ -1,5 +1,6 @@
 """ONNX Runtime: the session that serves, and the one that shows inner values."""
 
+import hashlib
 import os
 import threading
 from collections.abc import Sequence
@@ -69,8 +70,11 @@ class OnnxTaps:
     Extra outputs cost fusions, so this session is apart from the one that serves.
     """
 
-    def __init__(self, path: Path, values: Sequence[str], *, device: Device = "cpu", threads: int = 0) -> None:
+    def __init__(
+        self, path: Path, values: Sequence[str], *, sha256: str = "", device: Device = "cpu", threads: int = 0
+    ) -> None:
         self.file = path.name
+        self._sha256 = sha256
         self._path, self._values, self._device, self._threads = path, list(values), device, threads
         self._session: onnxruntime.InferenceSession | None = None
         self._opening = threading.Lock()
@@ -89,7 +93,13 @@ class OnnxTaps:
     def _open(self) -> onnxruntime.InferenceSession:
         import onnx  # only inspection needs it
 
-        model = onnx.load_model_from_string(self._path.read_bytes())
+        try:
+            content = self._path.read_bytes()
+        except OSError as error:
+            raise EngineError(f"{self._path} cannot be read: {error.strerror}") from None
+        if self._sha256 and hashlib.sha256(content).hexdigest() != self._sha256:
+            raise EngineError(f"{self._path} was changed since it was loaded for serving")
+        model = onnx.load_model_from_string(content)
         known: dict[str, Any] = {name: None for node in model.graph.node for name in node.output}
         if missing := [value for value in self._values if value not in known]:
             raise EngineError(f"{self._path.name} has no inner value {missing[0]!r}")

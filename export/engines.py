@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from export.artifact import ONNX_FILE, TORCHSCRIPT_FILE, Manifest
+from export.artifact import ONNX_FILE, TORCHSCRIPT_FILE, Manifest, check_file
 from export.cuda import Device, why_no_cuda
 from export.engine import Engine, EngineError, EngineName
 from export.engine_onnx import OnnxEngine
@@ -11,7 +11,7 @@ from export.engine_onnx import OnnxEngine
 def open_engine(
     directory: Path, manifest: Manifest, *, engine: EngineName = "auto", device: Device = "auto", threads: int = 0
 ) -> Engine:
-    """Opens an artifact's file for inference. Hashes are the caller's to check first.
+    """Opens an artifact's file for inference, after checking its hash.
 
     Args:
         directory: the artifact.
@@ -21,14 +21,14 @@ def open_engine(
         threads: of one run; 0 leaves it to the engine.
 
     Raises:
-        EngineError: the file is not in the artifact, does not open, or the device is not there.
+        ArtifactError: the file is missing or was changed.
+        EngineError: there is no such file in the manifest, it does not open, or the device is not there.
     """
     chosen = engine if engine != "auto" else "onnxruntime" if ONNX_FILE in manifest.files else "torchscript"
     file = ONNX_FILE if chosen == "onnxruntime" else TORCHSCRIPT_FILE
     if file not in manifest.files:
         raise EngineError(f"{directory} has no {file} for the engine {chosen}; it has {', '.join(manifest.files)}")
-    if not (directory / file).is_file():
-        raise EngineError(f"{directory / file} does not exist, but the manifest lists it")
+    check_file(directory, manifest, file)
     if device == "cuda" and (reason := why_no_cuda()):
         raise EngineError(f"device is cuda, but there is {reason}")
     if chosen == "onnxruntime":

@@ -48,9 +48,11 @@ def check_golden(engine: Engine, directory: Path, manifest: Manifest) -> float:
     """
     images, expected = load_golden(directory, manifest)
     found, _ = engine.run(images)
-    if found.shape != expected.shape:
+    wanted = (len(images), len(manifest.classes))
+    if not found.shape == expected.shape == wanted:
         raise ArtifactError(
-            f"{directory / engine.file}: gives {found.shape} for golden images, wanted {expected.shape}"
+            f"{directory / engine.file}: gives {found.shape} for golden images, {expected.shape} is recorded, "
+            f"and {len(manifest.classes)} classes want {wanted}"
         )
     differences = np.abs(found - expected).max(axis=1)
     worst = int(np.nan_to_num(differences, nan=np.inf).argmax())
@@ -59,4 +61,6 @@ def check_golden(engine: Engine, directory: Path, manifest: Manifest) -> float:
             f"{directory / engine.file}: golden image {worst} differs by {differences[worst]:.2g} "
             f"from the trained network on {engine.name} ({engine.device}); the limit is {TOLERANCE[engine.device]:g}"
         )
+    if len(other := np.flatnonzero(found.argmax(axis=1) != expected.argmax(axis=1))):
+        raise ArtifactError(f"{directory / engine.file}: golden image {other[0]} is of another class than recorded")
     return float(differences[worst])

@@ -37,6 +37,7 @@ FORMATS = tuple(
 )
 DEFAULT_LIMIT_PIXELS = 50_000_000
 ORIENTATION = 0x0112  # the EXIF tag
+TILE_WIDTH, TILE_HEIGHT = 322, 323  # TIFF tags
 
 _INTERPOLATIONS = {
     "nearest": Image.Resampling.NEAREST,
@@ -74,6 +75,12 @@ class ImageUndecodable(ImageError):
     """An image by its first bytes, but truncated or damaged."""
 
     code = "image_undecodable"
+
+
+class UnsupportedMode(ImageError):
+    """A sound image whose pixels have no agreed meaning here: floating point, or CIE L*a*b*."""
+
+    code = "image_mode_unsupported"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,32 +172,53 @@ def decode_image(data: bytes, spec: InputSpec, *, limit_pixels: int = DEFAULT_LI
         uint8 array, (height, width, channels) of `spec`.
 
     Raises:
-        EmptyImage, NotAnImage, ImageTooLarge, ImageUndecodable: see there; all are `ImageError`.
+        EmptyImage, NotAnImage, ImageTooLarge, ImageUndecodable, UnsupportedMode: see there; all are `ImageError`.
+    """
+    with open_image(data, limit_pixels=limit_pixels) as image:
+        return finish_image(image, spec)
+
+
+def open_image(data: bytes, *, limit_pixels: int = DEFAULT_LIMIT_PIXELS) -> Image.Image:
+    """Reads the header of an encoded image; the pixels are read by `finish_image`.
+
+    Raises:
+        EmptyImage, NotAnImage, ImageTooLarge, ImageUndecodable: see there.
     """
     if not data:
         raise EmptyImage("the image has no bytes")
-    # Pillow's own bound is one number for the whole process and half of it a warning; `limit_pixels` takes its place.
-    Image.MAX_IMAGE_PIXELS = None
+    # One number for the whole process, but some plug-ins fill whole frames while they open: only this stops them.
+    Image.MAX_IMAGE_PIXELS = limit_pixels
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise _too_large("image", int(str(error).partition("(")[2].partition(" ")[0]), limit_pixels) from None
     except UnidentifiedImageError:
         if _has_known_beginning(data):
             raise ImageUndecodable("the image header is damaged") from None
         raise NotAnImage(f"{_describe(data)} is not an image; known formats are {', '.join(FORMATS)}") from None
     except Exception as error:  # what a decoder raises for damaged headers is not documented and varies by format
         raise ImageUndecodable(f"the image header is damaged: {_reason(error)}") from None
-    with image:
-        width, height = image.size
-        if width * height > limit_pixels:
-            raise ImageTooLarge(
-                f"image is {width}x{height} ({width * height / 1e6:.3g} MP); the limit is {limit_pixels / 1e6:.3g} MP"
-            )
-        try:
-            return fit_image(image, spec)
-        except ImageTooLarge:
-            raise
-        except Exception as error:  # as above: OSError, ValueError, SyntaxError, EOFError, struct.error, ...
-            raise ImageUndecodable(f"the {image.format} image is truncated or damaged: {_reason(error)}") from None
+    width, height = image.size
+    tags = getattr(image, "tag_v2", {})  # of TIFF, whose decoder fills a whole tile however small the image is
+    tile = tags.get(TILE_WIDTH, 1) * tags.get(TILE_HEIGHT, 1)
+    for what, pixels in ((f"image of {width}x{height}", width * height), ("tile of the image", tile)):
+        if pixels > limit_pixels:
+            raise _too_large(what, pixels, limit_pixels)
+    return image
+
+
+def finish_image(image: Image.Image, spec: InputSpec) -> Pixels:
+    """Decodes what `open_image` opened and brings it to the size and mode of `spec`.
+
+    Raises:
+        UnsupportedMode, ImageTooLarge, ImageUndecodable: see there.
+    """
+    try:
+        return fit_image(image, spec)
+    except ImageError:
+        raise
+    except Exception as error:  # OSError, ValueError, SyntaxError, EOFError, struct.error: it varies by format
+        raise ImageUndecodable(f"the {image.format} image is truncated or damaged: {_reason(error)}") from None
 
 
 def fit_image(image: Image.Image, spec: InputSpec) -> Pixels:
@@ -218,10 +246,12 @@ def to_image(pixels: Pixels) -> Image.Image:
 
 def _to_mode(image: Image.Image, spec: InputSpec) -> Image.Image:
     if image.mode.startswith("I"):  # 16-bit grey; `convert` would clip at 255 what should be scaled
-        grey = np.asarray(image).astype(np.int64).clip(0, 65535) // 257
-        return Image.fromarray(grey.astype(np.uint8)).convert(spec.mode)
-    if image.mode == "F":
-        raise ValueError("floating-point pixels have no agreed range")
+        levels = np.asarray(image)
+        if levels.dtype != np.uint16:
+            levels = levels.clip(0, 65535).astype(np.uint16)
+        return Image.fromarray((levels // 257).astype(np.uint8)).convert(spec.mode)
+    if image.mode in ("F", "LAB"):
+        raise UnsupportedMode(f"the {image.format} image has pixels of the mode {image.mode}; send grey or RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         red, green, blue = spec.background * (3 // spec.channels)
@@ -238,15 +268,17 @@ def _to_size(image: Image.Image, spec: InputSpec) -> Image.Image:
     else:
         target_height, target_width = spec.resize
     if target_width * target_height > DEFAULT_LIMIT_PIXELS:  # a long narrow image would take gigabytes on the way
-        raise ImageTooLarge(
-            f"image is {width}x{height}, scaled {target_width}x{target_height} "
-            f"({target_width * target_height / 1e6:.3g} MP); the limit is {DEFAULT_LIMIT_PIXELS / 1e6:.3g} MP"
-        )
+        what = f"image of {width}x{height}, scaled to {target_width}x{target_height},"
+        raise _too_large(what, target_width * target_height, DEFAULT_LIMIT_PIXELS)
     image = image.resize((target_width, target_height), _INTERPOLATIONS[spec.interpolation])
     if spec.crop is not None:
         left, top = round((target_width - spec.crop[1]) / 2), round((target_height - spec.crop[0]) / 2)
         image = image.crop((left, top, left + spec.crop[1], top + spec.crop[0]))
     return image
+
+
+def _too_large(what: str, pixels: int, limit: int) -> ImageTooLarge:
+    return ImageTooLarge(f"{what} has {pixels / 1e6:,.4g} MP; the limit is {limit / 1e6:,.4g} MP")
 
 
 def _has_known_beginning(data: bytes) -> bool:

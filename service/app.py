@@ -9,19 +9,18 @@ from typing import Annotated
 import bentoml
 import numpy as np
 import orjson
-from bentoml.exceptions import InvalidArgument, ServiceUnavailable
 from bentoml.validators import DType
-from pydantic import BeforeValidator
 from starlette.exceptions import HTTPException
 
 from service.catalog import Catalog
-from service.errors import ModelNotReady, QueueFull, RequestError
-from service.gate import Gate, as_pixels
+from service.errors import ModelNotReady
+from service.gate import Gate
 from service.http import build_http
 from service.settings import read_settings
 
 SETTINGS = read_settings()
 CATALOG = Catalog(SETTINGS)
+HTTP = build_http(CATALOG, SETTINGS)
 
 
 @bentoml.service(
@@ -33,35 +32,22 @@ CATALOG = Catalog(SETTINGS)
     logging={"access": {"enabled": False}},
     tracing={"excluded_urls": ".*"},
 )
-@bentoml.asgi_app(build_http(CATALOG, SETTINGS), path="/")
+@bentoml.asgi_app(HTTP, path="/")
 class Classifier:
     """Serves every artifact under CONVSCOPE_ARTIFACTS."""
 
     def __init__(self) -> None:
-        CATALOG.open()  # raises nothing: a worker that fails to start would be started for ever
+        CATALOG.open()
         gc.collect()
         gc.freeze()  # what is loaded stays; the collector need not look at it again
 
     @bentoml.api  # type: ignore[untyped-decorator]  # bentoml ships no types for it
-    async def predict(
-        self, images: Annotated[np.ndarray, DType("uint8"), BeforeValidator(as_pixels)], model: str = ""
-    ) -> np.ndarray:
-        """Class probabilities, float32 (N, K), of uint8 images (N, H, W, C) that have the network's size already."""
-        try:
-            served = CATALOG.find(model or None)
-            if images.ndim != 4 or images.shape[1:] != served.manifest.input.shape:
-                wanted = ", ".join(map(str, served.manifest.input.shape))
-                raise InvalidArgument(
-                    f"images have the shape {images.shape}; {served.manifest.name} takes (N, {wanted})"
-                )
-            if not 1 <= len(images) <= SETTINGS.images_per_request:
-                raise InvalidArgument(f"{len(images)} images; a request may hold 1 to {SETTINGS.images_per_request}")
-            probabilities, _ = await served.batcher.submit(images)
-        except (ModelNotReady, QueueFull) as error:
-            raise ServiceUnavailable(str(error)) from None
-        except RequestError as error:
-            raise InvalidArgument(str(error)) from None
-        return probabilities
+    async def predict(self, images: Annotated[np.ndarray, DType("uint8")], model: str = "") -> np.ndarray:
+        """Class probabilities, float32 (N, K), of uint8 images (N, H, W, C) that have the network's size already.
+
+        Over HTTP the gate answers this route (see `service.predict`); here it stands for BentoML's schema and clients.
+        """
+        return await HTTP.predict.run(images, model)
 
     async def __is_ready__(self) -> bool:
         """Whether every artifact is loaded and gave its golden answers; says why not.
@@ -75,4 +61,4 @@ class Classifier:
         return True
 
 
-Classifier.add_asgi_middleware(Gate, settings=SETTINGS)  # type: ignore[attr-defined]  # bentoml's decorator adds it
+Classifier.add_asgi_middleware(Gate, settings=SETTINGS, http=HTTP)  # type: ignore[attr-defined]  # bentoml's decorator adds it

@@ -15,6 +15,7 @@ from export.engines import open_engine
 from export.golden import check_golden
 from service.batcher import Batcher
 from service.errors import ModelNotReady, UnknownModel, UnknownParameter
+from service.query import NUMBER
 from service.settings import Settings
 
 log = logging.getLogger("bentoml.convscope")  # a child of the logger that BentoML configures
@@ -46,17 +47,36 @@ class Catalog:
         self.opened = False
 
     def open(self) -> None:
-        """Opens every version; reads hashes and runs golden images. Raises nothing: see `failures`."""
-        for directory in find_versions(self._settings.artifacts):
+        """Opens every version; reads hashes and runs golden images.
+
+        Raises nothing, whatever an artifact or an engine does: a worker that fails to start would be started for ever.
+        """
+        try:
+            directories = find_versions(self._settings.artifacts)
+        except OSError as error:
+            directories = []
+            self.failures[str(self._settings.artifacts)] = str(error)
+        for directory in directories:
             try:
-                model = open_model(directory, self._settings)
+                self._add(open_model(directory, self._settings))
             except (ArtifactError, EngineError, OSError) as error:
-                self.failures[str(directory)] = str(error)
-                log.error("%s is not served: %s", directory, error)
-            else:
-                self._models.setdefault(model.manifest.name, {})[model.manifest.version] = model
-                log.info("%s", describe(model))
+                self._refuse(directory, str(error))
+            except Exception as error:  # engines raise what they like on a file that does not fit
+                log.exception("%s", directory)
+                self._refuse(directory, f"{directory}: {type(error).__name__}: {error}")
         self.opened = True
+
+    def _add(self, model: ServedModel) -> None:
+        versions = self._models.setdefault(model.manifest.name, {})
+        if (other := versions.get(model.manifest.version)) is not None:
+            name = f"{model.manifest.name}:{model.manifest.version}"
+            raise ArtifactError(f"{model.directory} says it is {name}, and so does {other.directory}")
+        versions[model.manifest.version] = model
+        log.info("%s", describe(model))
+
+    def _refuse(self, directory: Path, reason: str) -> None:
+        self.failures[str(directory)] = reason
+        log.error("%s is not served: %s", directory, reason)
 
     @property
     def not_ready(self) -> str | None:
@@ -92,12 +112,12 @@ class Catalog:
             (name,) = self._models
         versions = self._models.get(name)
         if versions is None:
-            raise UnknownModel(f"no model is called {name!r}; served are {', '.join(sorted(self._models))}")
+            raise UnknownModel(f"no model is called {name[:100]!r}; served are {', '.join(sorted(self._models))}")
         if version is None:
             return versions[max(versions)]
-        if not version.isdecimal() or int(version) not in versions:
+        if not NUMBER.fullmatch(version) or int(version) not in versions:
             known = ", ".join(map(str, sorted(versions)))
-            raise UnknownModel(f"{name} has no version {version!r}; served are {known}")
+            raise UnknownModel(f"{name} has no version {version[:20]!r}; served are {known}")
         return versions[int(version)]
 
 
@@ -122,7 +142,8 @@ def open_model(directory: Path, settings: Settings) -> ServedModel:
     taps = None
     if ONNX_FILE in manifest.files:
         values = [node.value for node in manifest.nodes if node.value]
-        taps = OnnxTaps(directory / ONNX_FILE, values, device=engine.device, threads=threads)
+        entry = manifest.files[ONNX_FILE]
+        taps = OnnxTaps(directory / ONNX_FILE, values, sha256=entry.sha256, device=engine.device, threads=threads)
     return ServedModel(directory, manifest, engine, batcher, taps, difference, inline)
 
 

@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 from export.engine import Floats
 from models.inputs import ImageError, Pixels
 from service.answers import send_json
-from service.bodies import read_images
+from service.bodies import Bodies
 from service.catalog import Catalog, ServedModel
 from service.decoding import decode_uploads
 from service.errors import DeadlinePassed, error_body
@@ -26,9 +26,10 @@ PARAMETERS = ("model", "version", "top_k")
 class Classify:
     """The route as a bare ASGI application: no request object is built on the hot path."""
 
-    def __init__(self, catalog: Catalog, settings: Settings, decoders: Executor) -> None:
+    def __init__(self, catalog: Catalog, settings: Settings, bodies: Bodies, decoders: Executor) -> None:
         self._catalog = catalog
         self._settings = settings
+        self._bodies = bodies
         self._decoders = decoders
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -46,13 +47,13 @@ class Classify:
         await send_json(send, 200, orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY))
 
     async def _results(self, model: ServedModel, scope: Scope, receive: Receive, top_k: int) -> list[dict[str, Any]]:
-        settings = self._settings
-        uploads = await read_images(
-            scope, receive, limit_bytes=settings.body_limit_bytes, limit_images=settings.images_per_request
-        )
-        decoded = await decode_uploads(
-            uploads, model.manifest.input, limit_pixels=settings.image_limit_pixels, executor=self._decoders
-        )
+        async with self._bodies.images(scope, receive) as uploads:
+            decoded = await decode_uploads(
+                uploads,
+                model.manifest.input,
+                limit_pixels=self._settings.image_limit_pixels,
+                executor=self._decoders,
+            )
         if len(decoded) == 1 and isinstance(decoded[0], ImageError):
             raise decoded[0]  # a lone bad image gets its status
         good = [image for image in decoded if not isinstance(image, ImageError)]

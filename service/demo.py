@@ -11,7 +11,7 @@ from rich.console import Console
 from export.artifact import ArtifactError, newest_version
 from export.pipeline import export_checkpoint
 from export.verification import verify_artifact
-from models.checkpoint import load_checkpoint
+from models.checkpoint import CONFIG_FILE, load_checkpoint
 from models.files import whole_file
 from models.inputs import to_image
 from models.samples import SAMPLES_FILE, load_samples
@@ -19,12 +19,13 @@ from service.server_process import check_before_start, command, environment, wai
 from service.settings import Settings, SettingsError, read_settings
 from training.command import train_checkpoint
 from training.progress import TrainingProgress
+from training.state import RESUME_FILE
 
 RUN = Path("runs/lenet-digits")
 ARTIFACT = Path("artifacts/lenet-digits")
 
 
-def demo(*, port: int | None = None) -> None:
+def demo(*, port: int | None = None) -> int:
     """Trains LeNet on the built-in digits, exports, verifies and serves it, and keeps serving until Ctrl-C.
 
     For example `CONVSCOPE_PORT=3001 convscope demo`. A second run takes what the first one made.
@@ -43,22 +44,24 @@ def demo(*, port: int | None = None) -> None:
     server = subprocess.Popen(command(settings), env=environment(settings))
     try:
         _first_answer(console, settings, server)
-        server.wait()
+        return server.wait()
     except KeyboardInterrupt:
         console.print("stopping")
     finally:
         server.terminate()
         server.wait()
+    return 0
 
 
 def _train(console: Console) -> None:
-    try:
+    if (RUN / CONFIG_FILE).is_file():
         metrics = load_checkpoint(RUN).config.metrics
         console.print(f"1. {RUN} is there: {metrics['test']['accuracy']:.2%} of its test images right")
-    except ValueError:
-        console.print(f"1. training LeNet on scikit-learn's digits into {RUN}")
-        with TrainingProgress(console) as progress:
-            train_checkpoint("lenet", "digits", out=RUN, overwrite=True, report=progress)
+        return
+    unfinished = (RUN / RESUME_FILE).is_file()
+    console.print(f"1. {'going on with' if unfinished else 'training LeNet on scikit-learn digits into'} {RUN}")
+    with TrainingProgress(console) as progress:
+        train_checkpoint("lenet", "digits", out=RUN, resume=unfinished, report=progress)
 
 
 def _export(console: Console) -> Path:

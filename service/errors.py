@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 
-from models.inputs import EmptyImage, ImageError, ImageTooLarge, ImageUndecodable, NotAnImage
+from models.inputs import EmptyImage, ImageError, ImageTooLarge, ImageUndecodable, NotAnImage, UnsupportedMode
 
 
 class RequestError(ValueError):
@@ -87,9 +87,13 @@ class UnknownPath(RequestError):
 
 
 class MethodNotAllowed(RequestError):
-    """The route exists for other methods."""
+    """The route exists for other methods, which `allow` lists."""
 
     code = "method_not_allowed"
+
+    def __init__(self, message: str, allow: str) -> None:
+        super().__init__(message)
+        self.allow = allow
 
 
 class UnsupportedType(RequestError):
@@ -137,6 +141,7 @@ STATUS: dict[type[Exception], int] = {
     TooManyValues: 413,
     ImageTooLarge: 413,
     NotAnImage: 415,
+    UnsupportedMode: 415,
     UnsupportedType: 415,
     QueueFull: 429,
     InferenceFailed: 503,
@@ -155,6 +160,8 @@ def error_answer(error: RequestError | ImageError) -> tuple[int, bytes, list[tup
     headers: list[tuple[bytes, bytes]] = []
     if isinstance(error, QueueFull):
         headers.append((b"retry-after", str(max(1, math.ceil(error.retry_after_s))).encode()))
+    if isinstance(error, MethodNotAllowed):
+        headers.append((b"allow", error.allow.encode()))
     if isinstance(error, Unauthorized):
         headers.append((b"www-authenticate", b"Bearer"))
     return STATUS[type(error)], orjson.dumps({"error": error_body(error)}), headers

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import io
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,7 +14,8 @@ from starlette.responses import Response
 
 from export.engine import Floats
 from models.inputs import ImageError, Pixels
-from service.bodies import read_images
+from models.nodes import Node
+from service.bodies import Bodies
 from service.catalog import Catalog, ServedModel
 from service.decoding import decode_or_error
 from service.errors import DeadlinePassed, QueueFull
@@ -29,9 +31,10 @@ PARAMETERS = ("layers", "format", "values")
 class InspectFeatureMaps:
     """The route; runs in one thread of its own, so that classification does not wait for it."""
 
-    def __init__(self, catalog: Catalog, settings: Settings) -> None:
+    def __init__(self, catalog: Catalog, settings: Settings, bodies: Bodies) -> None:
         self._catalog = catalog
         self._settings = settings
+        self._bodies = bodies
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="inspect")
         self._waiting = 0
 
@@ -47,26 +50,28 @@ class InspectFeatureMaps:
         if form == "json" and kind == "numbers":
             advice = "choose some with ?layers=, or take format=npz or values=tiles"
             check_size(nodes, self._settings.inspection_limit_json_values, advice)
-        (upload,) = await read_images(
-            request.scope, request.receive, limit_bytes=self._settings.body_limit_bytes, limit_images=1
-        )
+        try:
+            async with asyncio.timeout(self._settings.deadline_s):
+                async with self._bodies.images(request.scope, request.receive, limit_images=1) as (upload,):
+                    return await self._in_turn(model, upload, nodes, form, kind)
+        except TimeoutError:
+            raise DeadlinePassed(f"no answer within {self._settings.deadline_s:g} s; the work was dropped") from None
+
+    async def _in_turn(
+        self, model: ServedModel, upload: bytes, nodes: Sequence[Node], form: str, kind: str
+    ) -> Response:
         if self._waiting >= self._settings.inspection_queue_size:
             raise QueueFull(f"{self._waiting} inspections are waiting, which is the limit", retry_after_s=1)
         self._waiting += 1
         loop = asyncio.get_running_loop()
-        work = loop.run_in_executor(self._executor, self._answer, model, upload, nodes, form, kind)
-        work.add_done_callback(self._done)
-        try:
-            return await asyncio.wait_for(asyncio.shield(work), self._settings.deadline_s)
-        except TimeoutError:
-            raise DeadlinePassed(f"no answer within {self._settings.deadline_s:g} s") from None
+        work = self._executor.submit(self._answer, model, upload, nodes, form, kind)
+        work.add_done_callback(lambda _: loop.call_soon_threadsafe(self._done))
+        return await asyncio.wrap_future(work)  # when this is cancelled, so is the work, unless it has begun
 
-    def _done(self, work: asyncio.Future[Response]) -> None:
+    def _done(self) -> None:
         self._waiting -= 1
-        if not work.cancelled():
-            work.exception()  # marks it as seen where the deadline passed and nobody awaits it
 
-    def _answer(self, model: ServedModel, upload: bytes, nodes: Any, form: str, kind: str) -> Response:
+    def _answer(self, model: ServedModel, upload: bytes, nodes: Sequence[Node], form: str, kind: str) -> Response:
         image = decode_or_error(upload, model.manifest.input, self._settings.image_limit_pixels)
         if isinstance(image, ImageError):
             raise image

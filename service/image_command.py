@@ -10,7 +10,7 @@ import httpx
 import numpy as np
 from cyclopts import CycloptsError
 
-from export.artifact import check_files, newest_version, read_manifest
+from export.artifact import newest_version, read_manifest
 from export.cuda import Device
 from export.engines import open_engine
 from models.inputs import ImageError, decode_image
@@ -52,6 +52,10 @@ def classify(
         raise CycloptsError(msg="no images were given")
     if (artifact is None) == (url is None):
         raise CycloptsError(msg="give either --artifact DIR or --url URL")
+    if artifact and model:
+        raise CycloptsError(msg="--model goes with --url; --artifact is one model")
+    if url and device != "auto":
+        raise CycloptsError(msg="--device goes with --artifact; a server chose its own")
     run = _local(artifact, top_k, device) if artifact else _remote(str(url), model, top_k)
     failed = 0
     for path in images:
@@ -86,7 +90,6 @@ def inspect(artifact: Path, image: Path, *, layers: str = "*", out: Path) -> Non
 def _local(artifact: Path, top_k: int | None, device: Device) -> Callable[[bytes], Result]:
     directory = newest_version(artifact)
     manifest = read_manifest(directory)
-    check_files(directory, manifest)
     engine = open_engine(directory, manifest, device=device)
     if top_k is not None and not 1 <= top_k <= len(manifest.classes):
         raise CycloptsError(msg=f"--top-k is {top_k}; {manifest.name} has {len(manifest.classes)} classes")
@@ -110,15 +113,16 @@ def _remote(url: str, model: str | None, top_k: int | None) -> Callable[[bytes],
     def run(data: bytes) -> Result:
         try:
             answer = client.post("/v1/classify", content=data)
-            content: dict[str, Any] = answer.json()
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise RuntimeError(f"no answer from {url}: {error}") from None
-        except ValueError:
+        try:
+            content = answer.json()
+            result: Result = content if "error" in content else content["results"][0]
+            if "error" in result:
+                return {"error": {name: str(result["error"][name]) for name in ("code", "message")}}
+            return {"predictions": [{**row, "probability": float(row["probability"])} for row in result["predictions"]]}
+        except (ValueError, KeyError, TypeError, IndexError):
             raise RuntimeError(f"{url} answered {answer.status_code}, and not as convscope does") from None
-        if "error" in content:
-            return {"error": content["error"]}
-        result: Result = content["results"][0]
-        return result
 
     return run
 

@@ -1,9 +1,12 @@
 """Query parameters: known names only, each once unless it is a list, numbers in their range."""
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from urllib.parse import parse_qs
 
 from service.errors import UnknownParameter
+
+NUMBER = re.compile("[0-9]{1,9}")  # str.isdecimal takes other scripts' digits, and int() refuses thousands of them
 
 
 def parse_query(query: bytes, known: Collection[str]) -> dict[str, list[str]]:
@@ -16,7 +19,7 @@ def parse_query(query: bytes, known: Collection[str]) -> dict[str, list[str]]:
         return {}
     values = parse_qs(query.decode("latin-1"), keep_blank_values=True)
     if unknown := [name for name in values if name not in known]:
-        raise UnknownParameter(f"there is no parameter {unknown[0]!r}; known are {', '.join(known)}")
+        raise UnknownParameter(f"there is no parameter {unknown[0][:40]!r}; known are {', '.join(known)}")
     return values
 
 
@@ -43,8 +46,8 @@ def number(values: Mapping[str, Sequence[str]], name: str, *, least: int, most: 
     given = single(values, name)
     if given is None:
         return None
-    if not given.isdecimal() or not least <= int(given) <= most:
-        raise UnknownParameter(f"{name} is {given!r}; wanted a whole number from {least} to {most}")
+    if not NUMBER.fullmatch(given) or not least <= int(given) <= most:
+        raise UnknownParameter(f"{name} is {given[:20]!r}; wanted a whole number from {least} to {most}")
     return int(given)
 
 
@@ -56,5 +59,5 @@ def choice(values: Mapping[str, Sequence[str]], name: str, options: Sequence[str
     """
     given = single(values, name)
     if given is not None and given not in options:
-        raise UnknownParameter(f"{name} is {given!r}; wanted one of {', '.join(options)}")
+        raise UnknownParameter(f"{name} is {given[:20]!r}; wanted one of {', '.join(options)}")
     return given or options[0]

@@ -1,10 +1,11 @@
 """Every setting of the server, read once from `CONVSCOPE_*` environment variables."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from export.cuda import Device
@@ -36,12 +37,22 @@ class Settings(BaseSettings):
     queue_size: int = Field(1024, ge=1, description="images that may wait for one model; more are answered 429")
     deadline_s: float = Field(30.0, gt=0, le=3600, description="a request not answered by then gets 504")
     body_limit_bytes: int = Field(64 * 2**20, ge=1024, description="largest request body")
+    held_limit_bytes: int = Field(
+        512 * 2**20, ge=1024, description="request bodies held at once in a worker; more get 429"
+    )
     image_limit_pixels: int = Field(50_000_000, ge=1, description="largest image, by its header")
     images_per_request: int = Field(256, ge=1, description="most images in one multipart request")
     inspection_limit_values: int = Field(8_000_000, ge=1, description="most feature-map values in one answer")
     inspection_limit_json_values: int = Field(500_000, ge=1, description="the same for numbers written as JSON")
     inspection_queue_size: int = Field(16, ge=1, description="inspections that may wait; more are answered 429")
-    token: SecretStr | None = Field(None, min_length=8, description="bearer token wanted on everything but health")
+    token: SecretStr | None = Field(None, description="bearer token wanted on everything but health and the page")
+
+    @field_validator("token")
+    @classmethod
+    def _token_fits_a_header(cls, token: SecretStr | None) -> SecretStr | None:
+        if token is not None and not re.fullmatch(r"[\x21-\x7e]{8,}", token.get_secret_value()):
+            raise ValueError("a token has at least 8 characters, all of them printable ASCII and none a space")
+        return token
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:

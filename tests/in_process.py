@@ -24,8 +24,9 @@ def client_for(artifacts: Path, **settings: Any) -> TestClient:
     chosen = read_settings(artifacts=artifacts, device="cpu", **settings)
     catalog = Catalog(chosen)
     catalog.open()
+    http = build_http(catalog, chosen)
     mounted = Starlette(  # as BentoML does it
-        routes=[Mount("/", build_http(catalog, chosen))], middleware=[Middleware(Gate, settings=chosen)]
+        routes=[Mount("/", http)], middleware=[Middleware(Gate, settings=chosen, http=http)]
     )
     return TestClient(mounted, raise_server_exceptions=False)
 

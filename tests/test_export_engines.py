@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from export.artifact import FileEntry, Manifest, read_manifest
+from export.artifact import ArtifactError, FileEntry, Manifest, file_entry, read_manifest
 from export.cuda import why_no_cuda
 from export.engine import EngineError
 from export.engine_onnx import OnnxEngine, OnnxTaps, open_session
@@ -56,14 +56,24 @@ def test_a_file_that_the_manifest_does_not_list_is_not_opened(
 
 
 @pytest.mark.parametrize(("engine", "file"), [("onnxruntime", "model.onnx"), ("torchscript", "model.ts")])
-@pytest.mark.parametrize("content", [None, b"", b"no model"])
-def test_a_file_that_is_gone_or_is_no_model_is_an_engine_error(
-    tmp_path: Path, manifest: Manifest, engine: Any, file: str, content: bytes | None
+@pytest.mark.parametrize("content", [b"", b"no model"])
+def test_a_file_that_is_no_model_is_an_engine_error(
+    tmp_path: Path, manifest: Manifest, engine: Any, file: str, content: bytes
+) -> None:
+    (tmp_path / file).write_bytes(content)
+    listed = replace(manifest, files={**manifest.files, file: file_entry(tmp_path / file)})
+    with pytest.raises(EngineError, match="cannot open"):
+        open_engine(tmp_path, listed, engine=engine, device="cpu")
+
+
+@pytest.mark.parametrize(("engine", "file"), [("onnxruntime", "model.onnx"), ("torchscript", "model.ts")])
+@pytest.mark.parametrize(("content", "says"), [(None, "does not exist"), (b"no model", "sha256 is")])
+def test_a_file_that_is_gone_or_was_changed_is_not_opened(
+    tmp_path: Path, manifest: Manifest, engine: Any, file: str, content: bytes | None, says: str
 ) -> None:
     if content is not None:
         (tmp_path / file).write_bytes(content)
-    says = f"{file} does not exist" if content is None else "cannot open"
-    with pytest.raises(EngineError, match=says):
+    with pytest.raises(ArtifactError, match=f"{file}:? {says}"):
         open_engine(tmp_path, manifest, engine=engine, device="cpu")
 
 

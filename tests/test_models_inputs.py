@@ -5,6 +5,7 @@ import struct
 import tracemalloc
 import warnings
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -199,12 +200,12 @@ def test_stretching_equals_pillows_resize(size: tuple[int, int], name: str, filt
     np.testing.assert_array_equal(found, np.asarray(to_image(RGB).resize(size[::-1], filter_)))
 
 
-@pytest.mark.parametrize(
-    ("size", "scaled"), [((60_000, 2), r"7680000x256 \(1.97e\+03 MP\)"), ((2, 60_000), "256x7680000")]
-)
+@pytest.mark.parametrize(("size", "scaled"), [((60_000, 2), "7680000x256"), ((2, 60_000), "256x7680000")])
 def test_a_long_narrow_image_is_refused_before_it_is_blown_up(size: tuple[int, int], scaled: str) -> None:
     spec = spec_of("L", 224, 224, resize=256, crop=(224, 224))
-    with pytest.raises(ImageTooLarge, match=f"image is {size[0]}x{size[1]}, scaled {scaled}.*the limit is 50 MP"):
+    with pytest.raises(
+        ImageTooLarge, match=f"{size[0]}x{size[1]}, scaled to {scaled}, has 1,966 MP; the limit is 50 MP"
+    ):
         decode_image(encode(Image.new("L", size)), spec)
     assert decode_image(encode(Image.new("L", size, 9)), spec_of("L", 224, 224)).max() == 9
 
@@ -225,7 +226,7 @@ PNG, JPEG = encode(NOISE), encode(NOISE, "JPEG", quality=95)
         (PNG[:16] + b"\xff\xff\xff\xff" + PNG[20:], ImageUndecodable, "image_undecodable", "header is damaged"),
         (JPEG[:30], ImageUndecodable, "image_undecodable", "damaged"),
         (encode(NOISE, "BMP")[:40], ImageUndecodable, "image_undecodable", "damaged"),
-        (png_header(30_000, 30_000), ImageTooLarge, "image_too_large", r"30000x30000 \(900 MP\); the limit is 50 MP"),
+        (png_header(30_000, 30_000), ImageTooLarge, "image_too_large", "image has 900 MP; the limit is 50 MP"),
     ],
 )
 def test_unusable_bytes_are_named_for_what_they_are(data: bytes, error: type, code: str, says: str) -> None:
@@ -248,11 +249,28 @@ def test_whatever_a_decoder_raises_is_a_damaged_image(error: Exception, monkeypa
         decode_image(PNG, spec_of("RGB"))
 
 
-def test_an_image_over_the_limit_is_refused_from_its_header_alone() -> None:
-    data = png_header(30_000, 30_000)
+def gif_with_a_huge_frame() -> bytes:
+    """43 bytes; Pillow fills a frame of the announced size while it opens such a file (disposal method 2)."""
+    head = b"GIF89a" + struct.pack("<HHBBB", 40_000, 40_000, 0x80, 0, 0) + b"\0\0\0\xff\xff\xff"
+    frame = b"\x2c" + struct.pack("<HHHHB", 0, 0, 40_000, 40_000, 0)
+    return head + b"\x21\xf9\x04\x08\0\0\0\0" + frame + b"\x02\x02\x44\x01\0\x3b"
+
+
+def tiff_with_a_huge_tile() -> bytes:
+    """A 10x10 image in one tile of 32768x32768, which libtiff would fill."""
+    data = b"\x80\x00\x01\x01" * 16
+    tags = {256: 10, 257: 10, 258: 8, 259: 5, 262: 1, 277: 1, 322: 32_768, 323: 32_768, 324: 0, 325: len(data)}
+    tags[324] = 8 + 2 + 12 * len(tags) + 4
+    rows = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + rows + bytes(4) + data
+
+
+@pytest.mark.parametrize("make", [lambda: png_header(30_000, 30_000), gif_with_a_huge_frame, tiff_with_a_huge_tile])
+def test_an_image_over_the_limit_is_refused_from_its_header_alone(make: Callable[[], bytes]) -> None:
+    data = make()
     tracemalloc.start()
     try:
-        with pytest.raises(ImageTooLarge, match="30000x30000"):
+        with pytest.raises(ImageTooLarge, match=r"has [\d,]+ MP; the limit is 50 MP"):
             decode_image(data, spec_of("RGB"))
         assert tracemalloc.get_traced_memory()[1] < 1_000_000
     finally:
@@ -261,7 +279,7 @@ def test_an_image_over_the_limit_is_refused_from_its_header_alone() -> None:
 
 def test_the_pixel_limit_is_inclusive() -> None:
     assert decode_image(PNG, spec_of("RGB"), limit_pixels=64 * 64).shape == (HEIGHT, WIDTH, 3)
-    with pytest.raises(ImageTooLarge, match=r"64x64 \(0.0041 MP\); the limit is 0.00409 MP"):
+    with pytest.raises(ImageTooLarge, match=r"has 0.004096 MP; the limit is 0.004095 MP"):
         decode_image(PNG, spec_of("RGB"), limit_pixels=64 * 64 - 1)
 
 

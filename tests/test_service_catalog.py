@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 
@@ -109,3 +110,29 @@ def test_auto_takes_the_cpu_where_there_is_no_gpu_and_says_so(root):
     catalog = Catalog(read_settings(artifacts=root, device="auto"))
     catalog.open()
     assert {model.engine.device for model in catalog.models()} == {"cpu"}
+
+
+def test_two_folders_of_one_name_and_version_are_a_failure_that_names_both(root):
+    shutil.copytree(root / "good/1", root / "copy/1")
+    reason = opened(root).not_ready
+    assert str(root / "good/1") in reason and str(root / "copy/1") in reason
+
+
+@pytest.mark.parametrize("changes", [{"classes": ("a", "b")}, {"input": None}])
+def test_an_artifact_that_cannot_run_its_golden_images_never_stops_a_worker(root, changes):
+    if "input" in changes:  # the graph takes 28x28
+        spec = read_manifest(root / "bad/1").input
+        changes = {"input": dataclasses.replace(spec, height=32, width=32, resize=(32, 32))}
+    rename(root / "bad/1", **changes)
+    catalog = opened(root)
+    assert str(root / "bad/1") in catalog.not_ready
+    assert len(catalog.models()) == 2
+
+
+def test_inspection_refuses_a_file_that_was_changed_after_loading(root):
+    client = client_for(root)
+    flip_byte(root / "good/2/model.onnx")
+    answer = client.post("/v1/models/good/feature-maps?layers=conv1", content=encoded(digit()))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "model_not_ready")
+    assert "was changed since" in answer.json()["error"]["message"]
+    assert client.post("/v1/classify?model=good", content=encoded(digit())).status_code == 200

@@ -9,6 +9,7 @@ from PIL import Image
 from export.artifact import read_manifest
 from export.engines import open_engine
 from models.inputs import decode_image
+from models.inputs import finish_image as finish
 
 
 @pytest.fixture(scope="module")
@@ -79,12 +80,14 @@ MULTIPART = {"content-type": "multipart/form-data; boundary=x"}
 REFUSED = [
     ("", b"", {}, 400, "body_empty", "the body is empty"),
     ("", b"hello, world", {}, 415, "image_unsupported", "not an image"),
-    ("", huge_png(), {}, 413, "image_too_large", "image is 30000x30000 (900 MP); the limit is 50 MP"),
+    ("", huge_png(), {}, 413, "image_too_large", "image has 900 MP; the limit is 50 MP"),
     ("", encoded(noisy_photo())[:9000], {}, 400, "image_undecodable", "truncated"),
     ("", encoded(noisy_photo(), "JPEG")[:3000], {}, 400, "image_undecodable", "truncated"),
     ("", bytes(300_000), {}, 413, "body_too_large", "the limit is 200000"),
-    ("", b"x", {"content-type": "multipart/form-data"}, 400, "body_malformed", "boundary"),
-    ("", b"x", MULTIPART, 400, "body_malformed", "multipart"),
+    ("", b"x", {"content-type": "multipart/form-data"}, 400, "body_malformed", "closing boundary is missing"),
+    ("", b"x", MULTIPART, 400, "body_malformed", "cut off"),
+    ("", b"junk--", MULTIPART, 400, "body_malformed", "multipart/form-data: "),
+    ("", b"--", {"content-type": "multipart/form-data"}, 400, "body_malformed", "boundary"),
     ("", b"--x--\r\n", MULTIPART, 400, "body_empty", "no files"),
     ("?top_k=0", b"x", {}, 400, "parameter_invalid", "top_k is '0'; wanted a whole number from 1 to 10"),
     ("?top_k=11", b"x", {}, 400, "parameter_invalid", "from 1 to 10"),
@@ -93,6 +96,10 @@ REFUSED = [
     ("?topk=1", b"x", {}, 400, "parameter_invalid", "no parameter 'topk'; known are model, version, top_k"),
     ("?model=nobody", b"x", {}, 404, "model_unknown", "no model is called 'nobody'"),
     ("?version=9", b"x", {}, 404, "model_unknown", "has no version '9'; served are 1"),
+    ("?top_k=" + "1" * 5000, b"x", {}, 400, "parameter_invalid", "top_k is '11111111111111111111'"),
+    ("?top_k=%D9%A3", b"x", {}, 400, "parameter_invalid", "whole number"),  # an Arabic 3
+    ("?version=" + "1" * 5000, b"x", {}, 404, "model_unknown", "has no version"),
+    ("", b"--x\r\n", {"content-type": "Multipart/Form-Data; boundary=x"}, 400, "body_malformed", "cut off"),
     ("?version=%FF", b"x", {}, 404, "model_unknown", "has no version"),
 ]
 
@@ -160,6 +167,59 @@ def test_a_text_field_in_a_form_is_refused_by_name(client):
     answer = client.post("/v1/classify", files=[("image", encoded(digit()))], data={"top_k": "3"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "body_malformed")
     assert "'top_k' is text" in answer.json()["error"]["message"]
+
+
+def form_of(*images, boundary="x"):
+    """The bytes of a multipart form."""
+    part = f'--{boundary}\r\nContent-Disposition: form-data; name="a"; filename="b"\r\n\r\n'.encode()
+    return b"".join(part + image + b"\r\n" for image in images) + f"--{boundary}--\r\n".encode()
+
+
+def test_a_form_that_was_cut_off_is_refused_and_not_answered_in_part(client):
+    whole = form_of(encoded(digit(0)), encoded(digit(1)), encoded(digit(2)))
+    assert len(client.post("/v1/classify", content=whole, headers=MULTIPART).json()["results"]) == 3
+    for cut in (60, 8, 6):
+        answer = client.post("/v1/classify", content=whole[:-cut], headers=MULTIPART)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "body_malformed"), cut
+
+
+@pytest.mark.parametrize("charset", ["undefined", "punycode", "no-such-charset"])
+def test_a_form_in_an_odd_charset_is_no_server_error(client, charset):
+    headers = {"content-type": f"multipart/form-data; boundary=x; charset={charset}"}
+    answer = client.post("/v1/classify", content=form_of(encoded(digit())), headers=headers)
+    assert answer.status_code in (200, 400), answer.text
+
+
+def test_bodies_held_at_once_are_bounded(lenet_artifact):
+    client = client_for(lenet_artifact.parent.parent, held_limit_bytes=20_000)
+    answer = client.post("/v1/classify", content=bytes(30_000))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (429, "queue_full")
+    assert answer.headers["retry-after"] == "1"
+    for _ in range(200):  # what was held is given back, after errors too
+        assert client.post("/v1/classify", content=b"text" * 2500).status_code == 415
+    assert client.post("/v1/classify", content=encoded(digit())).status_code == 200
+
+
+def test_small_files_of_large_images_are_decoded_off_the_event_loop(client, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        "service.decoding.finish_image", lambda image, spec: seen.append(image.size) or finish(image, spec)
+    )
+    large = encoded(Image.new("L", (3000, 3000)), "WEBP", lossless=True)
+    assert len(large) < 4096
+    assert client.post("/v1/classify", content=large).status_code == 200
+    assert client.post("/v1/classify", content=encoded(digit())).status_code == 200
+    assert seen == [(8, 8)]
+
+
+def test_an_unusual_mode_is_said_not_called_damaged(client):
+    answer = client.post("/v1/classify", content=encoded(Image.new("F", (20, 20)), "TIFF"))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (415, "image_mode_unsupported")
+
+
+def test_a_wrong_method_is_told_which_is_right(client):
+    assert client.get("/v1/classify").headers["allow"] == "POST"
+    assert "GET" in client.post("/v1/models").headers["allow"]
 
 
 def test_a_deadline_that_passes_is_a_504(lenet_artifact):

@@ -8,6 +8,12 @@ import sys
 import httpx
 import pytest
 from real_server import free_port, stop
+from rich.console import Console
+
+from models.checkpoint import load_checkpoint
+from service import demo
+from training.report import EpochDone
+from training.run import train_checkpoint
 
 DEMO = [sys.executable, "-m", "convscope", "demo"]
 
@@ -62,3 +68,16 @@ def test_a_taken_port_is_said_with_how_to_choose_another(home):
         done = subprocess.run(DEMO, cwd=home, env=environment, capture_output=True, text=True, timeout=200)
     assert done.returncode == 1
     assert f"cannot listen on 127.0.0.1:{port}" in done.stderr and "--port or CONVSCOPE_PORT" in done.stderr
+
+
+def test_an_interrupted_training_is_gone_on_with_and_never_overwritten(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def stop_in_the_third_epoch(event):
+        if isinstance(event, EpochDone) and event.epoch == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_checkpoint("lenet", "digits", out=demo.RUN, overrides={"epochs": 3}, report=stop_in_the_third_epoch)
+    demo._train(Console(quiet=True))
+    assert load_checkpoint(demo.RUN).config.recipe["epochs"] == 3

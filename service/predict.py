@@ -1,0 +1,94 @@
+"""POST /predict: arrays in JSON, as BentoML's own client sends them.
+
+BentoML would parse this body itself, on the event loop, without a limit, and with answers in a shape of its own.
+"""
+
+import asyncio
+from typing import Any
+
+import numpy as np
+import orjson
+from starlette.datastructures import Headers
+from starlette.types import Receive, Scope, Send
+
+from export.engine import Floats
+from models.inputs import Pixels
+from service.answers import send_json
+from service.bodies import Bodies
+from service.catalog import Catalog
+from service.errors import DeadlinePassed, MalformedBody, TooManyImages, UnsupportedType
+from service.settings import Settings
+
+PATH = "/predict"
+LIMIT_BYTES = 4 * 2**20  # parsing takes about 0.1 s then, which everybody else waits for
+
+
+class Predict:
+    """The route as an ASGI application, and `run` for callers in this process."""
+
+    def __init__(self, catalog: Catalog, settings: Settings, bodies: Bodies) -> None:
+        self._catalog = catalog
+        self._settings = settings
+        self._bodies = bodies
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers `{"images": [...], "model": "..."}` with probabilities; errors are raised for the caller to map."""
+        content_type = Headers(scope=scope).get("content-type", "application/json")
+        if content_type.partition(";")[0].strip().lower() != "application/json":
+            raise UnsupportedType(f"{PATH} takes application/json, not {content_type[:80]}; files go to /v1/classify")
+        try:
+            async with asyncio.timeout(self._settings.deadline_s):
+                async with self._bodies.body(scope, receive, limit_bytes=LIMIT_BYTES) as body:
+                    images, model = _parse(body)
+                probabilities = await self.run(images, model)
+        except TimeoutError:
+            raise DeadlinePassed(f"no answer within {self._settings.deadline_s:g} s; the work was dropped") from None
+        contiguous = np.ascontiguousarray(probabilities)
+        await send_json(send, 200, orjson.dumps(contiguous, option=orjson.OPT_SERIALIZE_NUMPY))
+
+    async def run(self, images: Pixels, model: str = "") -> Floats:
+        """Probabilities (N, K) of uint8 images (N, H, W, C) at the network's size.
+
+        Raises:
+            MalformedBody, TooManyImages, UnknownModel, UnknownParameter, QueueFull: see there.
+        """
+        served = self._catalog.find(model or None)
+        wanted = served.manifest.input.shape
+        if images.ndim != 4 or images.shape[1:] != wanted or not len(images):
+            shape = ", ".join(map(str, wanted))
+            raise MalformedBody(f"images have the shape {images.shape}; {served.manifest.name} takes (N, {shape})")
+        if len(images) > (limit := self._settings.images_per_request):
+            raise TooManyImages(f"{len(images)} images; the limit of one request is {limit}")
+        probabilities, _ = await served.batcher.submit(images)
+        return probabilities
+
+
+def as_pixels(value: Any) -> Pixels:
+    """Numbers as uint8.
+
+    Raises:
+        ValueError: anything but a regular array of whole numbers from 0 to 255.
+    """
+    array = np.asarray(value)
+    if array.dtype.kind not in "iu":
+        raise ValueError(f"images must be a regular array of whole numbers, got {array.dtype} values")
+    if array.size and not 0 <= array.min() <= array.max() <= 255:
+        raise ValueError(f"pixels must be from 0 to 255, got {array.min()} to {array.max()}")
+    return array.astype(np.uint8)
+
+
+def _parse(body: bytes) -> tuple[Pixels, str]:
+    try:
+        content = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise MalformedBody(f"the body is not JSON: {error}") from None
+    if not isinstance(content, dict) or "images" not in content:
+        raise MalformedBody('the body must be an object with the key "images"')
+    if unknown := sorted(set(content) - {"images", "model"}):
+        raise MalformedBody(f"there is no key {unknown[0][:40]!r}; known are images, model")
+    if not isinstance(model := content.get("model", ""), str):
+        raise MalformedBody(f"model must be text, got {type(model).__name__}")
+    try:
+        return as_pixels(content["images"]), model
+    except ValueError as error:
+        raise MalformedBody(str(error).splitlines()[0]) from None
