@@ -24,6 +24,7 @@ from models.nodes import Node
 
 OUTPUTS = ("probabilities", "logits")
 _TAKEN = {"image", *OUTPUTS}
+_OURS = "convscope:"  # no value that the exporter names begins so
 
 
 def write_onnx(checkpoint: Checkpoint, nodes: tuple[Node, ...], path: Path) -> tuple[Node, ...]:
@@ -45,7 +46,7 @@ def write_onnx(checkpoint: Checkpoint, nodes: tuple[Node, ...], path: Path) -> t
             external_data=False,
             verbose=False,
             input_names=["image"],
-            output_names=[*OUTPUTS, *(node.value for node in nodes[:-1])],
+            output_names=[*OUTPUTS, *(f"{_OURS}{node.value}" for node in nodes[:-1])],
             dynamic_shapes=({0: torch.export.Dim("batch")},),
         )
     if program is None:
@@ -54,6 +55,7 @@ def write_onnx(checkpoint: Checkpoint, nodes: tuple[Node, ...], path: Path) -> t
     kept = [output for output in model.graph.output if output.name in OUTPUTS]
     del model.graph.output[:]
     model.graph.output.extend(kept)
+    _name_values(model.graph, {f"{_OURS}{node.value}": node.value for node in nodes[:-1]})
     _strip(model)
     known = {name for node in model.graph.node for name in node.output}
     if lost := [node.name for node in nodes if node.value not in known]:
@@ -67,6 +69,19 @@ def write_onnx(checkpoint: Checkpoint, nodes: tuple[Node, ...], path: Path) -> t
 
 def _value_name(name: str) -> str:
     return f"{name}.inner" if name in _TAKEN else name
+
+
+def _name_values(graph: onnx.GraphProto, names: dict[str, str]) -> None:
+    """Renames values; one that the exporter had given such a name (`permute`, say) moves aside."""
+    taken, names = set(names.values()), dict(names)
+    for value in (*(output for node in graph.node for output in node.output), *(t.name for t in graph.initializer)):
+        if value in taken:
+            names[value] = f"{value}.other"
+    for node in graph.node:
+        node.input[:] = [names.get(value, value) for value in node.input]
+        node.output[:] = [names.get(value, value) for value in node.output]
+    for named in (*graph.value_info, *graph.initializer):
+        named.name = names.get(named.name, named.name)
 
 
 def _strip(model: onnx.ModelProto) -> None:

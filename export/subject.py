@@ -1,14 +1,17 @@
 """What `convscope summary` can be asked about: a network by name, a checkpoint, an artifact."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+
+import torch
 
 from export.artifact import newest_version, read_manifest
 from models.checkpoint import CONFIG_FILE, load_checkpoint
 from models.geometry import node_table
 from models.inputs import InputSpec
 from models.nodes import Node
-from models.registry import build_network, find_network
+from models.registry import NETWORKS, build_network, find_network
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,8 @@ def find_subject(subject: str, *, size: int | None, channels: int | None, classe
         return Subject(title, manifest.nodes)
     side = size or find_network(subject).sizes[0]
     count = channels or (1 if side <= 28 else 3)
-    network = build_network(subject, channels=count, height=side, width=side, classes=classes)
+    with torch.device("meta") if subject in NETWORKS else nullcontext():  # ours need no numbers to be measured
+        network = build_network(subject, channels=count, height=side, width=side, classes=classes)
     spec = _plain_spec(side, count)
     return Subject(f"{subject} for {side}x{side} {spec.mode}, {classes} classes", node_table(network, spec))
 

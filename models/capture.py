@@ -65,6 +65,17 @@ def trace(network: nn.Module) -> Trace:
     return Trace(fx.GraphModule(root, graph), names)
 
 
+def inner_graph(module: nn.Module) -> fx.GraphModule | None:
+    """The inside of one of torchvision's layers that `trace` shows as one node; None for torch's own layers."""
+    if type(module).__module__.startswith("torch.nn"):
+        return None
+    tracer = NodePathTracer(autowrap_modules=(math, torchvision.ops), leaf_modules=[])
+    try:
+        return fx.GraphModule(module, tracer.trace(module))
+    except (fx.proxy.TraceError, TypeError, RuntimeError):
+        return None
+
+
 def capture(network: nn.Module, x: Tensor, names: Collection[str] | None = None) -> dict[str, Tensor]:
     """Runs a network once and returns the values inside it.
 

@@ -1,140 +1,110 @@
 """The node table of a network: shapes, parameters, multiplications and receptive fields over its real graph."""
 
-import operator
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
-from torch import Tensor, fx, nn
-from torch.nn import functional
+from torch import fx, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from models.capture import INPUT, Trace, trace
+from models.capture import INPUT, trace
 from models.inputs import InputSpec
-from models.nodes import Node, Pair
-
-_POINTWISE_MODULES = (
-    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.Sigmoid, nn.Tanh, nn.GELU, nn.SiLU, nn.Hardswish, nn.Hardsigmoid,
-    nn.BatchNorm2d, nn.Dropout, nn.Dropout2d, nn.Identity,
-)  # fmt: skip
-_POINTWISE_CALLS = {
-    torch.relu, torch.sigmoid, torch.tanh, torch.add, torch.mul, torch.cat, functional.relu, functional.relu6,
-    functional.silu, functional.gelu, functional.hardtanh, functional.sigmoid, functional.dropout, functional.pad,
-    operator.add, operator.mul, operator.sub, "relu", "sigmoid", "tanh", "contiguous", "add", "mul",
-}  # fmt: skip
-_POOL_CALLS: dict[Callable[..., Any], type[nn.Module]] = {
-    functional.max_pool2d: nn.MaxPool2d,
-    torch.max_pool2d: nn.MaxPool2d,
-    functional.avg_pool2d: nn.AvgPool2d,
-}
-_POOL_ARGUMENTS = ("kernel_size", "stride", "padding")
-_Reach = tuple[Pair, Pair] | None  # (receptive field, jump); None: the whole image, or unknown
+from models.nodes import Node
+from models.reach import Reach
+from models.walk import Walk
 
 
 def node_table(network: nn.Module, spec: InputSpec) -> tuple[Node, ...]:
     """All tensor nodes of a network, in the order of computation, `input` left out.
 
+    What a node without a row has (an attention layer, whose value is a tuple; a parameter that the network itself
+    uses, such as a class token) stands in the first row that uses it, so that the totals are complete.
+
     Raises:
         ValueError: the network cannot be traced, or does not take images of this size.
     """
     traced = trace(network)
-    shapes = _shapes(traced, spec)
-    reaches: dict[str, _Reach] = {INPUT: ((1, 1), (1, 1))}
-    counted: set[str] = set()  # modules whose parameters stand in a row already
+    walk = Walk(traced.module, [Reach()])
+    device = next((parameter.device for parameter in network.parameters()), None)
+    x = torch.zeros(1, spec.channels, spec.height, spec.width, device=device)
+    try:
+        with torch.no_grad(), _countable_attention(), walk.counter:
+            walk.run(x)
+    except (RuntimeError, ValueError, AssertionError) as error:
+        raise ValueError(f"the network does not take {tuple(x.shape)} images: {error}") from None
+    accounts = _Accounts(walk)
     rows: list[Node] = []
     for node, name in traced.names.items():
-        parents = _parents(node, traced)
-        module = traced.module.get_submodule(str(node.target)) if node.op == "call_module" else None
-        window = _window(node, module)
-        if name != INPUT:
-            reaches[name] = _reach(node, module, window, [reaches[parent] for parent in parents])
-        if name == INPUT or name not in shapes:
+        if name == INPUT or node not in walk.shapes:
             continue
-        first = module is not None and str(node.target) not in counted
-        counted.add(str(node.target))
-        shape, reach = shapes[name], reaches[name]
+        shape, reach = walk.shapes[node], walk.reaches[node]
+        parameters, macs = accounts.settle(node)
         row = Node(
             name=name,
-            op=type(module).__name__ if module is not None else getattr(node.target, "__name__", str(node.target)),
-            parents=tuple(parents),
+            op=_operation_name(node, walk),
+            parents=tuple(dict.fromkeys(traced.names[parent] for parent in _shown_parents(node, walk))),
             shape=shape,
-            parameters=sum(p.numel() for p in module.parameters()) if module is not None and first else 0,
-            macs=_macs(module, shape),
-            receptive_field=reach[0] if reach and len(shape) == 3 else None,
-            jump=reach[1] if reach and len(shape) == 3 else None,
-            **window,
+            parameters=parameters,
+            macs=macs,
+            receptive_field=reach.field if reach and len(shape) == 3 else None,
+            jump=reach.jump if reach and len(shape) == 3 else None,
+            **walk.windows.get(node, {}),
         )
         rows.append(row)
     return tuple(rows)
 
 
-def _shapes(traced: Trace, spec: InputSpec) -> dict[str, tuple[int, ...]]:
-    names = list(traced.names.values())
-    x = torch.zeros(1, spec.channels, spec.height, spec.width)
+class _Accounts:
+    """Hands out each parameter and each node's multiplications once."""
+
+    def __init__(self, walk: Walk) -> None:
+        self._walk = walk
+        self._settled: set[fx.Node] = set()
+        self._counted: set[int] = set()  # ids of parameters
+
+    def settle(self, node: fx.Node) -> tuple[int, int]:
+        """Parameters and multiply-accumulates of `node`, and of what it uses that has no row of its own."""
+        if node in self._settled:
+            return 0, 0
+        self._settled.add(node)
+        held: list[nn.Parameter] = []
+        if node.op == "call_module":
+            held = list(self._walk.fetch_attr(str(node.target)).parameters())
+        elif node.op == "get_attr" and isinstance(tensor := self._walk.fetch_attr(str(node.target)), nn.Parameter):
+            held = [tensor]
+        parameters = sum({id(p): p.numel() for p in held if id(p) not in self._counted}.values())
+        self._counted |= {id(p) for p in held}
+        macs = self._walk.macs[node]
+        for parent in node.all_input_nodes:
+            if parent not in self._walk.shapes:
+                more = self.settle(parent)
+                parameters, macs = parameters + more[0], macs + more[1]
+        return parameters, macs
+
+
+def _operation_name(node: fx.Node, walk: Walk) -> str:
+    """The layer's class or the function's name; what takes a tensor out of a layer's tuple is that layer."""
+    first = next((parent for parent in node.all_input_nodes if parent in walk.several), None)
+    module = walk.module_of(node) or (first and walk.module_of(first))
+    return type(module).__name__ if module else getattr(node.target, "__name__", str(node.target))
+
+
+def _shown_parents(node: fx.Node, walk: Walk) -> Iterator[fx.Node]:
+    """The nodes with rows that `node` is computed from, tuples being passed through."""
+    for parent in node.all_input_nodes:
+        if parent in walk.shapes:
+            yield parent
+        elif parent in walk.several:
+            yield from _shown_parents(parent, walk)
+
+
+@contextmanager
+def _countable_attention() -> Iterator[None]:
+    """Attention as matrix products, which the counter knows, not as one fused operation, which it may not."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with torch.no_grad():
-            *values, _ = traced.returning(names)(x)
-    except RuntimeError as error:
-        raise ValueError(f"the network does not take {tuple(x.shape)} images: {error}") from None
-    return {
-        name: tuple(value.shape[1:]) for name, value in zip(names, values, strict=True) if isinstance(value, Tensor)
-    }
-
-
-def _parents(node: fx.Node, traced: Trace) -> list[str]:
-    return [traced.names[parent] for parent in node.all_input_nodes if parent in traced.names]
-
-
-def _window(node: fx.Node, module: nn.Module | None) -> dict[str, Any]:
-    """kernel, stride, padding and dilation of a convolution or pool; empty for everything else."""
-    if node.op == "call_function" and node.target in _POOL_CALLS:
-        given = {**dict(zip(_POOL_ARGUMENTS, node.args[1:], strict=False)), **node.kwargs}
-        module = _POOL_CALLS[node.target](**{key: given[key] for key in _POOL_ARGUMENTS if given.get(key) is not None})
-    if not isinstance(module, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d):
-        return {}
-    kernel = _pair(module.kernel_size)
-    dilation = _pair(getattr(module, "dilation", 1))
-    padding = module.padding
-    if padding == "same":
-        padding = (dilation[0] * (kernel[0] - 1) // 2, dilation[1] * (kernel[1] - 1) // 2)
-    elif padding == "valid":
-        padding = 0
-    return {"kernel": kernel, "stride": _pair(module.stride), "padding": _pair(padding), "dilation": dilation}
-
-
-def _reach(node: fx.Node, module: nn.Module | None, window: dict[str, Any], parents: list[_Reach]) -> _Reach:
-    if not parents or any(parent is None for parent in parents):
-        return None
-    known = [parent for parent in parents if parent is not None]
-    (field_y, field_x), jump = max(field for field, _ in known), known[0][1]
-    field_x = max(field[1] for field, _ in known)
-    if window:
-        kernel, stride, dilation = window["kernel"], window["stride"], window["dilation"]
-        field_y += dilation[0] * (kernel[0] - 1) * jump[0]
-        field_x += dilation[1] * (kernel[1] - 1) * jump[1]
-        return (field_y, field_x), (jump[0] * stride[0], jump[1] * stride[1])
-    if node.target is operator.getitem:
-        step_y, step_x = _steps(node.args[1])
-        return (field_y, field_x), (jump[0] * step_y, jump[1] * step_x)
-    if isinstance(module, _POINTWISE_MODULES) or node.target in _POINTWISE_CALLS:
-        return (field_y, field_x), jump
-    return None
-
-
-def _steps(index: Any) -> Pair:
-    """Vertical and horizontal step of `x[..., ::2, ::2]`."""
-    parts = [part for part in index if part is not Ellipsis] if isinstance(index, tuple) else [index]
-    steps = [part.step or 1 for part in parts[-2:] if isinstance(part, slice)] if len(parts) > 2 else []
-    return (int(steps[0]), int(steps[1])) if len(steps) == 2 else (1, 1)
-
-
-def _macs(module: nn.Module | None, shape: tuple[int, ...]) -> int:
-    size = 1
-    for length in shape:
-        size *= length
-    if isinstance(module, nn.Conv2d):
-        return size * module.kernel_size[0] * module.kernel_size[1] * module.in_channels // module.groups
-    return size * module.in_features if isinstance(module, nn.Linear) else 0
-
-
-def _pair(value: Any) -> Pair:
-    return (int(value[0]), int(value[1])) if isinstance(value, tuple) else (int(value), int(value))
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)

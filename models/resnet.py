@@ -1,17 +1,25 @@
-"""Residual networks: torchvision's ResNet-18 and -34 with a choice of stem, and the 32x32 ResNet-20 of He et al."""
+"""Residual networks: torchvision's ResNet-18, -34 and -50 with two stems, and the 32x32 ResNet-20 of He et al."""
 
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
-from torchvision.models.resnet import BasicBlock, ResNet
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+
+from models.blocks import ResidualBlock, init_convolutions
 
 Stem = Literal["auto", "imagenet", "small"]
 
 
 def _imagenet_resnet(
-    blocks: list[int], *, channels: int, height: int, width: int, classes: int, stem: Stem
+    block: type[BasicBlock | Bottleneck],
+    blocks: list[int],
+    *,
+    channels: int,
+    height: int,
+    width: int,
+    classes: int,
+    stem: Stem,
 ) -> nn.Module:
     if stem not in ("auto", "imagenet", "small"):
         raise ValueError(f"stem is {stem!r}; known are 'auto', 'imagenet' (7x7, stride 2, pooled) and 'small' (3x3)")
@@ -20,7 +28,7 @@ def _imagenet_resnet(
     least = 8 if stem == "small" else 32
     if min(height, width) < least:
         raise ValueError(f"ResNet with the {stem} stem needs images of at least {least}x{least}, got {height}x{width}")
-    network: nn.Module = ResNet(BasicBlock, blocks, num_classes=classes)
+    network: nn.Module = ResNet(block, blocks, num_classes=classes)
     if stem == "small":
         network.maxpool = nn.Identity()
         conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
@@ -33,32 +41,20 @@ def _imagenet_resnet(
 
 def resnet18(*, channels: int, height: int, width: int, classes: int, stem: Stem = "auto") -> nn.Module:
     """ResNet-18 (He et al. 2015, table 1) with torchvision's layer names; `auto` takes the 3x3 stem up to 64x64."""
-    return _imagenet_resnet([2, 2, 2, 2], channels=channels, height=height, width=width, classes=classes, stem=stem)
+    size = {"channels": channels, "height": height, "width": width, "classes": classes}
+    return _imagenet_resnet(BasicBlock, [2, 2, 2, 2], **size, stem=stem)
 
 
 def resnet34(*, channels: int, height: int, width: int, classes: int, stem: Stem = "auto") -> nn.Module:
     """ResNet-34 (He et al. 2015, table 1) with torchvision's layer names; `auto` takes the 3x3 stem up to 64x64."""
-    return _imagenet_resnet([3, 4, 6, 3], channels=channels, height=height, width=width, classes=classes, stem=stem)
+    size = {"channels": channels, "height": height, "width": width, "classes": classes}
+    return _imagenet_resnet(BasicBlock, [3, 4, 6, 3], **size, stem=stem)
 
 
-class _Block(nn.Module):
-    """Two 3x3 convolutions around a shortcut without parameters (option A of He et al., section 3.3)."""
-
-    def __init__(self, channels: int, out: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(channels, out, 3, stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(out)
-        self.conv2 = nn.Conv2d(out, out, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(out)
-        self.stride = stride
-        self.extra = out - channels
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = torch.relu(self.bn1(self.conv1(x)))
-        y = self.bn2(self.conv2(y))
-        if self.extra:  # every second pixel, and zeros for the new channels
-            x = functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.extra))
-        return torch.relu(y + x)
+def resnet50(*, channels: int, height: int, width: int, classes: int, stem: Stem = "auto") -> nn.Module:
+    """ResNet-50 (He et al. 2015, table 1; stride in the 3x3 convolution, as torchvision has it); stems as above."""
+    size = {"channels": channels, "height": height, "width": width, "classes": classes}
+    return _imagenet_resnet(Bottleneck, [3, 4, 6, 3], **size, stem=stem)
 
 
 class ResNet20(nn.Module):
@@ -70,14 +66,20 @@ class ResNet20(nn.Module):
             raise ValueError(f"resnet20 needs images of at least 8x8, got {height}x{width}")
         self.conv1 = nn.Conv2d(channels, 16, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
-        self.layer1 = nn.Sequential(_Block(16, 16, 1), _Block(16, 16, 1), _Block(16, 16, 1))
-        self.layer2 = nn.Sequential(_Block(16, 32, 2), _Block(32, 32, 1), _Block(32, 32, 1))
-        self.layer3 = nn.Sequential(_Block(32, 64, 2), _Block(64, 64, 1), _Block(64, 64, 1))
+        self.layer1 = self._stage(16, 16, 1)
+        self.layer2 = self._stage(16, 32, 2)
+        self.layer3 = self._stage(32, 64, 2)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(64, classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        init_convolutions(self)
+
+    def _stage(self, channels: int, out: int, stride: int) -> nn.Sequential:
+        blocks = [(channels, stride), (out, 1), (out, 1)]
+        return nn.Sequential(*(ResidualBlock(a, out, step, attention=self.attention(out)) for a, step in blocks))
+
+    def attention(self, channels: int) -> nn.Module | None:
+        """What stands before each block's sum: nothing here."""
+        return None
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) normalised images to (N, K) logits."""

@@ -126,6 +126,13 @@ EXPORTED: dict[str, dict[str, Any]] = {  # resnets at the least size they take: 
     "simple_cnn-32": {"model": "simple_cnn", "size": 32, "channels": 3, "classes": 7},
     "resnet20": {"size": 8, "channels": 3},
     "resnet18": {"size": 8, "channels": 3, "classes": 3},
+    "mlp": {"size": 8},
+    "compact_cnn": {"size": 8},
+    "se_resnet20": {"size": 8, "channels": 3},
+    "mobilenet_small": {"size": 8},
+    "skip_cnn": {"size": 8, "channels": 3},
+    "two_head_cnn": {"size": 8, "classes": 10, "options": {"head": "hidden"}},
+    "stripes_conv2_relu": {"size": 8, "classes": 2},
 }
 
 

@@ -141,6 +141,38 @@ def test_nodes_named_like_the_graphs_ends_keep_values_of_their_own(tmp_path: Pat
         np.testing.assert_allclose(logits, checkpoint.network.fc(wanted.relu().flatten(1)), atol=1e-5)
 
 
+class Permuting(nn.Module):
+    """Nodes called as the exporter calls what normalisation does: `permute`, `sub`, `div`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(64, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = (x.permute(0, 2, 3, 1) - 0.5) / 0.25
+        return self.fc(x.flatten(1))  # type: ignore[no-any-return]
+
+
+def test_nodes_named_like_values_of_the_exporter_keep_their_names(tmp_path: Path) -> None:
+    from conftest import make_spec
+
+    from export.onnx_file import write_onnx
+    from models.checkpoint import Checkpoint, CheckpointConfig
+    from models.geometry import node_table
+
+    config = CheckpointConfig(model="permuting", classes=("a", "b", "c", "d"), input=make_spec(8))
+    checkpoint = Checkpoint(config, Permuting().eval())
+    nodes = write_onnx(checkpoint, node_table(checkpoint.network, config.input), tmp_path / "model.onnx")
+    values = [node.value for node in nodes]
+    assert values == ["permute", "sub", "truediv", "flatten", "logits"]
+    images = batch(config.input, 2)
+    _, found = OnnxTaps(tmp_path / "model.onnx", values[:-1]).run(images, values)
+    with torch.no_grad():
+        x = normalised(images, config.input).permute(0, 2, 3, 1)
+        for value, wanted in zip(found, [x, x - 0.5, (x - 0.5) / 0.25], strict=False):
+            np.testing.assert_allclose(value, wanted, atol=1e-5)
+
+
 def test_exporting_twice_gives_the_same_values(lenet_checkpoint: Path, lenet_artifact: Path, tmp_path: Path) -> None:
     again = export_checkpoint(lenet_checkpoint, out=tmp_path, formats=["onnx"])
     first, second = (onnx.load(path / "model.onnx").graph for path in (lenet_artifact, again))

@@ -84,7 +84,7 @@ def test_a_flipped_byte_in_the_weights_is_noticed(saved: Path, place: float) -> 
         ({"schema": 2}, "config.json: schema is 2; this version reads 1"),
         ({"schema": None}, "schema is None"),
         ({"colour": 1}, "config.json: .*unexpected keyword argument 'colour'"),
-        ({"model": "alexnet"}, "config.json: no network is called 'alexnet'"),
+        ({"model": "alexnot"}, "config.json: no network is called 'alexnot'; did you mean alexnet"),
         ({"options": {"depth": 3}}, "lenet has no option 'depth'"),
         ({"options": {"hidden": 3}}, "config.json: "),
         ({"input": {"mode": "RGB", "height": 32}}, "config.json: input specification: .*'width'"),

@@ -9,7 +9,8 @@ from torch import nn
 
 from models.registry import NETWORKS, build_network, find_network, network_size
 
-LIGHT = [name for name in NETWORKS if name != "resnet34"]  # which is resnet18 with more of the same
+HEAVY = ("resnet34", "resnet50", "vgg13", "vgg16")  # more of the same as resnet18 and vgg11
+LIGHT = [name for name in NETWORKS if name not in HEAVY]
 SIZES = [(name, size) for name, entry in NETWORKS.items() for size in entry.sizes]
 
 
@@ -24,7 +25,11 @@ def count(network: nn.Module) -> int:
 
 
 def test_the_registry_has_the_documented_networks() -> None:
-    assert set(NETWORKS) == {"lenet", "lenet1998", "simple_cnn", "resnet18", "resnet34", "resnet20"}
+    documented = (
+        "lenet lenet1998 simple_cnn mlp compact_cnn resnet18 resnet34 resnet50 resnet20 se_resnet20 vgg11 vgg13 vgg16 "
+        "mobilenet_small skip_cnn two_head_cnn stripes_conv1 stripes_conv1_relu stripes_conv2 stripes_conv2_relu"
+    )
+    assert set(NETWORKS) == set(documented.split())
 
 
 @pytest.mark.parametrize(("name", "size"), SIZES)
@@ -46,7 +51,7 @@ def test_images_do_not_influence_each_other_in_evaluation(name: str) -> None:
     assert not torch.allclose(together[0], together[1], atol=1e-5)
 
 
-@pytest.mark.parametrize(("name", "size"), [(n, s) for n, s in SIZES if s < 100 and n != "resnet34"])
+@pytest.mark.parametrize(("name", "size"), [(n, s) for n, s in SIZES if s < 100 and n not in HEAVY])
 def test_every_parameter_gets_a_finite_gradient(name: str, size: int) -> None:
     network = build(name, size, channels=3)
     x = torch.randn(4, 3, size, size, generator=torch.manual_seed(1))
@@ -82,6 +87,15 @@ def test_a_state_dict_brings_back_the_logits(name: str) -> None:
         # 5x5x16 + 16, 5x5x16x32 + 32, 1568x128 + 128, 128x10 + 10
         ("simple_cnn", 28, 1, 416 + 12_832 + 200_832 + 1_290),
         ("simple_cnn", 32, 3, 896 + 18_496 + 73_856 + 1_049_088 + 5_130),
+        ("mlp", 28, 1, 784 * 128 + 128 + 128 * 10 + 10),
+        ("compact_cnn", 28, 1, 72 + 16 + 1_152 + 32 + 7 * 7 * 16 * 10 + 10),
+        # The same with two 1x1 convolutions, n to n / 4 and back, in each of the nine blocks.
+        ("se_resnet20", 32, 3, 269_722 + 3 * sum(2 * n * (n // 4) + n // 4 + n for n in (16, 32, 64))),
+        # torchvision's features with batch norm, and 512-K
+        ("vgg11", 32, 3, 9_225_984 + 5_130),
+        ("vgg16", 32, 3, 14_723_136 + 5_130),
+        ("stripes_conv1", 8, 1, 80 + 90),
+        ("stripes_conv2_relu", 8, 1, 80 + 584 + 90),
     ],
 )
 def test_parameter_counts_are_the_published_ones(name: str, size: int, channels: int, parameters: int) -> None:
@@ -95,14 +109,23 @@ def test_the_short_lenet_has_one_hidden_layer() -> None:
     assert network(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet34"])
-def test_the_large_resnets_are_torchvisions(name: str) -> None:
-    weights = torchvision.models.get_model_weights(name).DEFAULT
+@pytest.mark.parametrize(
+    ("name", "theirs", "options"),
+    [
+        ("resnet18", "resnet18", {}),
+        ("resnet34", "resnet34", {}),
+        ("resnet50", "resnet50", {}),
+        ("vgg11", "vgg11_bn", {}),
+        ("vgg13", "vgg13", {"batch_norm": False}),
+    ],
+)
+def test_the_large_networks_are_torchvisions(name: str, theirs: str, options: dict[str, Any]) -> None:
+    weights = torchvision.models.get_model_weights(theirs).DEFAULT
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
-        reference = torchvision.models.get_model(name).eval()
+        reference = torchvision.models.get_model(theirs).eval()
     with torch.device("meta"):
-        network = build(name, 224, channels=3, classes=1000).eval()
+        network = build(name, 224, channels=3, classes=1000, **options).eval()
     assert count(network) == count(reference) == weights.meta["num_params"]
     network.load_state_dict(reference.state_dict(), assign=True)
     x = torch.randn(1, 3, 64, 64, generator=torch.manual_seed(2))  # any size will do to compare arithmetic
@@ -117,6 +140,23 @@ def test_the_small_stem_keeps_the_image_size() -> None:
     assert shapes == [(1, 64, 32, 32)]
     assert type(build_network("resnet18", channels=3, height=64, width=64, classes=2).maxpool) is nn.Identity
     assert type(build_network("resnet18", channels=3, height=65, width=65, classes=2).maxpool) is nn.MaxPool2d
+
+
+def test_vgg_has_the_head_of_its_image_size() -> None:
+    with torch.device("meta"):
+        heads = {size: [n.in_features for n in build("vgg11", size).classifier if isinstance(n, nn.Linear)]
+                 for size in (32, 64, 65, 224)}  # fmt: skip
+    assert heads == {32: [512], 64: [512], 65: [25088, 4096, 4096], 224: [25088, 4096, 4096]}
+
+
+@pytest.mark.parametrize(
+    ("classes", "head", "kind"),
+    [(10, "auto", nn.Linear), (11, "auto", nn.Sequential), (11, "plain", nn.Linear), (2, "hidden", nn.Sequential)],
+)
+def test_the_class_count_chooses_the_head(classes: int, head: str, kind: type[nn.Module]) -> None:
+    network = build("two_head_cnn", 28, classes=classes, head=head).eval()
+    assert type(network.head) is kind
+    assert network(torch.zeros(2, 1, 28, 28)).shape == (2, classes)
 
 
 def test_dropout_acts_in_training_only() -> None:
@@ -146,6 +186,19 @@ def test_an_unknown_name_lists_the_nearest(name: str, says: str) -> None:
         ("lenet1998", 64, {}, "LeNet takes 28x28 or 32x32 images, got 64x64"),
         ("simple_cnn", 7, {}, "at least 8x8, got 7x7"),
         ("resnet20", 4, {}, "at least 8x8, got 4x4"),
+        ("se_resnet20", 32, {"reduction": 32}, "reduction is 32; it must be between 1 and 16"),
+        ("compact_cnn", 3, {}, "at least 4x4, got 3x3"),
+        ("two_head_cnn", 3, {}, "at least 4x4, got 3x3"),
+        ("two_head_cnn", 28, {"head": "third"}, "head is 'third'; known are 'auto', 'plain'"),
+        ("skip_cnn", 7, {}, "at least 8x8, got 7x7"),
+        ("mobilenet_small", 7, {}, "at least 8x8, got 7x7"),
+        ("mobilenet_small", 28, {"multiplier": 0}, "multiplier is 0; it must be between 0.1 and 4"),
+        ("vgg16", 28, {}, "at least 32x32, got 28x28: it halves them five times"),
+        ("vgg11", 32, {"head": "large"}, "head is 'large'; known are 'auto', 'small'"),
+        ("vgg11", 32, {"dropout": 2}, "dropout is 2; it must be in"),
+        ("mlp", 28, {"hidden": (0,)}, r"hidden is \(0,\); every width must be at least 1"),
+        ("stripes_conv2", 4, {}, "2 3x3 convolutions need images of at least 5x5, got 4x4"),
+        ("mlp", 0, {}, "images are 0x0; both must be at least 1"),
         ("resnet18", 7, {}, "small stem needs images of at least 8x8, got 7x7"),
         ("resnet34", 31, {"stem": "imagenet"}, "imagenet stem needs images of at least 32x32, got 31x31"),
         ("resnet18", 32, {"stem": "large"}, "stem is 'large'; known are 'auto'"),

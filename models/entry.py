@@ -1,0 +1,76 @@
+"""What is known of a network before it is built."""
+
+import inspect
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+GIVEN = ("channels", "height", "width", "classes")  # what the data decides; all other parameters are options
+
+
+@dataclass(frozen=True)
+class NetworkEntry:
+    """How a network is built, and the image sizes (height = width) it was made for, the first being the default.
+
+    `build` takes channels, height, width and classes as keywords, and the options that its signature has besides.
+    With `any_size` images keep their own size if they are square.
+    """
+
+    build: Callable[..., nn.Module]
+    sizes: tuple[int, ...]
+    about: str
+    any_size: bool = False
+
+    @property
+    def options(self) -> dict[str, inspect.Parameter]:
+        """The network's own keyword arguments."""
+        parameters = inspect.signature(self.build).parameters
+        return {name: parameter for name, parameter in parameters.items() if name not in GIVEN}
+
+
+def set_options(build: Callable[..., nn.Module], options: Iterable[inspect.Parameter]) -> None:
+    """Makes `build`, which takes anything, show what a network's builder takes: the four of `GIVEN`, and options."""
+    given = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in GIVEN]
+    own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in options]
+    build.__signature__ = inspect.Signature([*given, *own])  # type: ignore[attr-defined]  # inspect looks there first
+
+
+def check_logits(name: str, network: nn.Module, x: Tensor, *, classes: int, meta: bool = False) -> None:
+    """Runs two images of zeros through a network in evaluation mode and leaves its training mode as it was.
+
+    Args:
+        name: of the network, for messages.
+        x: (2, C, H, W), on the network's device.
+        meta: compute shapes alone, on torch's meta device; for networks whose code makes no tensors of its own.
+
+    Raises:
+        ValueError: it does not take such images, or does not return (2, classes) numbers.
+    """
+    modes = {module: module.training for module in network.modules()}
+    tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+    try:
+        network.eval()
+        with torch.no_grad():
+            if meta:
+                shadows = {key: torch.empty_like(tensor, device="meta") for key, tensor in tensors.items()}
+                found: Any = torch.func.functional_call(network, shadows, (x.to("meta"),))
+            else:
+                found = network(x)
+    except (RuntimeError, ValueError, TypeError, AssertionError, IndexError, ZeroDivisionError) as error:
+        size = f"{x.shape[2]}x{x.shape[3]} images of {x.shape[1]} channels"
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{name} does not take {size}: {reason}") from error
+    finally:
+        for module, training in modes.items():
+            module.training = training
+    wanted = (len(x), classes)
+    if not isinstance(found, Tensor):
+        raise ValueError(f"{name} returns {type(found).__name__}; it must return logits, a tensor of shape {wanted}")
+    if tuple(found.shape) != wanted or not found.is_floating_point():
+        raise ValueError(
+            f"{name} returns {found.dtype} of shape {tuple(found.shape)} for {len(x)} images; "
+            f"it must return logits, floats of shape {wanted}"
+        )
