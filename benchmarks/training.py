@@ -23,11 +23,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout this file is 
 from models.inputs import InputSpec
 from models.registry import build_network
 from training.datasets import data_places, load_dataset
+from training.default_recipe import default_recipe
 from training.learner import make_learner, train_step
 from training.loop import fit
-from training.recipe import Recipe, default_recipe
+from training.recipe import Recipe
 from training.report import silent
-from training.tensors import Splits, prepare_splits
+from training.splits import Splits, prepare_splits
 
 USUAL = "tutorial: DataLoader, batch 64"
 

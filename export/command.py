@@ -1,20 +1,20 @@
 """The verbs `convscope export`, `verify`, `evaluate` and `summary`."""
 
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
-from cyclopts import CycloptsError
+from cyclopts import CycloptsError, Parameter
 from rich.console import Console
 from rich.table import Table
 
 from export.artifact import newest_version, read_manifest
-from export.engines import open_engine
-from export.evaluation_data import load_test
-from export.pipeline import FORMATS, export_checkpoint, reference
+from export.evaluation_data import load_test, open_classifier
+from export.pipeline import FORMATS, export_checkpoint
 from export.subject import find_subject
 from export.verification import FileReport, verify_artifact
-from models.checkpoint import load_checkpoint
-from training.evaluation import evaluate as run_evaluation
+from training.evaluation import Evaluation, logits_of
+from training.evaluation_report import write_evaluation
 
 
 def export(
@@ -59,34 +59,55 @@ def verify(artifact: Path, *, data: str | None = None, data_dir: Path | None = N
     _console().print(_verification_table(f"{manifest.name}:{manifest.version}", reports))
 
 
-def evaluate(subject: Path, *, data: str, data_dir: Path | None = None) -> None:
+def evaluate(
+    subject: Path,
+    *,
+    data: str,
+    data_dir: Path | None = None,
+    out: Path | None = None,
+    skip_bad: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
     """Measures a checkpoint or an artifact on the test split of a data set.
 
-    For example `convscope evaluate runs/lenet-mnist --data mnist`.
+    For example `convscope evaluate runs/lenet-mnist --data mnist --out evaluation`.
 
     Args:
         subject: A checkpoint directory or an artifact.
         data: digits, stripes, mnist, fashion-mnist, cifar10, or a folder of class folders.
         data_dir: Where data files are looked for first.
+        out: A folder for evaluation.json, confusion.png, reliability.png and mistakes.png.
+        skip_bad: Leave damaged files of a folder out.
     """
-    if (subject / "config.json").is_file():
-        checkpoint = load_checkpoint(subject)
-        spec, classes, run = checkpoint.config.input, checkpoint.config.classes, reference(checkpoint)
-        what = f"{subject} (PyTorch)"
-    else:
-        directory = newest_version(subject)
-        manifest = read_manifest(directory)
-        engine = open_engine(directory, manifest)
-        spec, classes, run = manifest.input, manifest.classes, engine.run
-        what = f"{directory / engine.file} ({engine.name}, {engine.device})"
-    test = load_test(data, data_dir=data_dir, spec=spec, classes=classes)
-    result = run_evaluation(lambda images: run(images.numpy())[1], test)
-    table = Table("class", "images", "recall", "precision", title=f"{what} on {data}: {result.accuracy:.2%} correct")
-    confusion = result.confusion
-    for index, label in enumerate(classes):
-        right, images, said = confusion[index, index], confusion[index].sum(), confusion[:, index].sum()
-        table.add_row(label, str(images), _share(right, images), _share(right, said))
-    _console().print(table)
+    judged = open_classifier(subject)
+    test = load_test(data, data_dir=data_dir, spec=judged.spec, classes=judged.classes, skip_bad=skip_bad)
+    logits = logits_of(lambda images: judged.run(images.numpy())[1], test)
+    result = Evaluation.of(logits, test.labels, temperature=judged.temperature)
+    before = Evaluation.of(logits, test.labels)
+    console, scores = _console(), result.scores
+    title = f"{judged.what} on {data}: {result.accuracy:.2%} correct"
+    table = Table("class", "images", "recall", "precision", "F1", title=title)
+    said = result.confusion.sum(axis=0)
+    for index, label in enumerate(judged.classes):
+        images, right = scores.images[index], result.confusion[index, index]
+        f1 = f"{scores.f1[index]:.1%}" if images + said[index] else "-"
+        table.add_row(label, str(images), _share(right, images), _share(right, said[index]), f1)
+    table.caption = (
+        f"top-5 {result.top5_accuracy:.2%}, loss {result.loss:.4f}, calibration error "
+        f"{result.reliability.calibration_error:.2%} (at temperature 1: {before.reliability.calibration_error:.2%})"
+    )
+    console.print(table)
+    if out is not None:
+        write_evaluation(
+            out,
+            result,
+            before,
+            lambda index: test.images.numpy()[index],
+            classes=judged.classes,
+            subject=judged.what,
+            data=data,
+            temperature=judged.temperature,
+        )
+        console.print(f"evaluation: {out}")
 
 
 def summary(

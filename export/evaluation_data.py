@@ -1,19 +1,56 @@
-"""The test set of a data set, as a given network takes it."""
+"""What `convscope evaluate` brings together: a classifier, be it a checkpoint or an artifact, and a test set for it."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
+from export.artifact import newest_version, read_manifest
+from export.engines import open_engine
+from export.parity import Run
+from export.pipeline import reference
+from models.checkpoint import load_checkpoint
 from models.inputs import InputSpec
 from training.datasets import data_places, load_dataset
 from training.tensors import Images, prepare
 
 
-def load_test(data: str, *, data_dir: Path | None, spec: InputSpec, classes: tuple[str, ...]) -> Images:
-    """Loads the test split, decoded and resized as `spec` says.
+@dataclass(frozen=True)
+class Classifier:
+    """What is evaluated: `run` returns probabilities and logits, the logits before the temperature."""
+
+    what: str
+    run: Run
+    spec: InputSpec
+    classes: tuple[str, ...]
+    temperature: float
+
+
+def open_classifier(subject: Path) -> Classifier:
+    """Opens a checkpoint directory in PyTorch, or an artifact with its engine.
+
+    Raises:
+        ValueError: neither, or damaged.
+    """
+    if (subject / "config.json").is_file():
+        checkpoint = load_checkpoint(subject)
+        config = checkpoint.config
+        run, what = reference(checkpoint), f"{subject} (PyTorch)"
+        return Classifier(what, run, config.input, config.classes, config.temperature)
+    directory = newest_version(subject)
+    manifest = read_manifest(directory)
+    engine = open_engine(directory, manifest)
+    what = f"{directory / engine.file} ({engine.name}, {engine.device})"
+    return Classifier(what, engine.run, manifest.input, manifest.classes, manifest.temperature)
+
+
+def load_test(
+    data: str, *, data_dir: Path | None, spec: InputSpec, classes: tuple[str, ...], skip_bad: bool = False
+) -> Images:
+    """Loads the test split, decoded and resized as `spec` says; with `skip_bad` damaged files of a folder are left out.
 
     Raises:
         ValueError: no such data, or its classes are not the network's.
     """
-    raw = load_dataset(data, data_dir=data_places(data_dir))
+    raw = load_dataset(data, data_dir=data_places(data_dir), skip_bad=skip_bad)
     if tuple(raw.classes) != classes:
         raise ValueError(f"{data} has the classes {', '.join(raw.classes)}; the network has {', '.join(classes)}")
     return prepare(raw.test, spec)

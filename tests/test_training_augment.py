@@ -1,19 +1,20 @@
 """Augmentation against a loop over images, and what it must never do."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from torchvision.transforms import functional as tv
 
-from training.augment import augment
+from training.augment import augment, rotate
+from training.mixing import mix
 
 IMAGES = torch.randint(1, 255, (64, 7, 5, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
-def run(
-    images: torch.Tensor, *, shift: int = 0, flip: bool = False, background: int = 0, seed: int = 1
-) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return augment(images, shift=shift, flip=flip, background=background, generator=generator)
+def run(images: torch.Tensor, *, background: int = 0, seed: int = 1, **settings: Any) -> torch.Tensor:
+    return augment(images, background=background, generator=torch.Generator().manual_seed(seed), **settings)
 
 
 def shifted(image: np.ndarray, down: int, right: int, background: int) -> np.ndarray:
@@ -59,3 +60,49 @@ def test_the_input_and_torchs_global_generator_are_left_alone() -> None:
 
 def test_nothing_to_do_returns_the_input() -> None:
     assert run(IMAGES) is IMAGES
+
+
+@pytest.mark.parametrize("background", [0, 200])
+@pytest.mark.parametrize("degrees", [0.0, 30.0, -75.0, 90.0])
+@pytest.mark.parametrize("shape", [(2, 14, 14, 3), (2, 9, 16, 1)])
+def test_a_turn_is_torchvisions(degrees: float, background: int, shape: tuple[int, ...]) -> None:
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    ours = rotate(images, torch.full((2,), degrees), background=background).permute(0, 3, 1, 2).float()
+    x = images.permute(0, 3, 1, 2).float() - background
+    wanted = tv.rotate(x, degrees, interpolation=tv.InterpolationMode.BILINEAR) + background
+    assert (ours - wanted).abs().max() <= 0.51  # ours is rounded
+
+
+def test_turns_stay_within_their_limit_and_differ() -> None:
+    stripe = torch.zeros(64, 21, 21, 1, dtype=torch.uint8)
+    stripe[:, 10] = 255
+    turned = run(stripe, rotation=10.0)
+    assert (turned[:, 10, 10] > 200).all() and len({image.numpy().tobytes() for image in turned}) > 60
+    assert (turned[:, :7] == 0).all() and (turned[:, 14:] == 0).all()  # 10 * tan(10 degrees) < 3
+
+
+def test_a_share_of_the_images_loses_one_rectangle() -> None:
+    images = torch.full((400, 20, 20, 3), 77, dtype=torch.uint8)
+    changed = (run(images, erasing=0.5) != 77).any(-1)  # (N, H, W)
+    touched = changed.flatten(1).any(1)
+    assert 150 < int(touched.sum()) < 250
+    for mask in changed[touched]:
+        rows, columns = mask.any(1).nonzero(), mask.any(0).nonzero()
+        area = int((rows.max() - rows.min() + 1) * (columns.max() - columns.min() + 1))
+        assert 0.01 * 400 <= area <= 0.25 * 400
+        assert mask.sum() >= 0.9 * area  # noise may equal what it overwrites
+
+
+@pytest.mark.parametrize(("mixup", "cutmix"), [(0.4, 0.0), (0.0, 1.0), (0.4, 1.0)])
+def test_mixed_images_are_their_parts_and_the_share_says_how_much(mixup: float, cutmix: float) -> None:
+    labels = torch.arange(64)
+    images = (labels * 3).to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 10, 12, 1)
+    kinds = set()
+    for seed in range(12):
+        generator = torch.Generator().manual_seed(seed)
+        mixed, partners = mix(images, labels, mixup=mixup, cutmix=cutmix, generator=generator)
+        kinds.add(mixed.dtype)
+        assert sorted(partners.labels.tolist()) == labels.tolist() and 0 <= partners.share <= 1
+        wanted = 3 * labels.float().lerp(partners.labels.float(), partners.share)
+        assert torch.allclose(mixed.float().mean((1, 2, 3)), wanted, atol=1e-3)
+    assert kinds == {kind for kind, on in ((torch.float32, mixup), (torch.uint8, cutmix)) if on}

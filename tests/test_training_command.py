@@ -13,15 +13,16 @@ from rich.console import Console
 
 from convscope import main
 from models.checkpoint import load_checkpoint
+from training.calibration import fit_temperature
 from training.command import train_checkpoint
 from training.datasets import load_dataset
-from training.evaluation import Evaluation, evaluate
+from training.evaluation import Evaluation, evaluate, logits_of
 from training.learner import forward_of
-from training.plots import write_pictures
+from training.plots import draw_confusion, draw_curves, draw_mistakes, write_figures
 from training.progress import TrainingProgress
 from training.report import EpochDone, Event, Finished, Started, StepDone
 from training.run_directory import fresh_directory, unfinished_directory
-from training.tensors import prepare_splits
+from training.splits import prepare_splits
 
 PICTURES = {"curves.png", "confusion.png", "mistakes.png"}
 FILES = {"config.json", "model.safetensors", "samples.npz", "log.jsonl"} | PICTURES
@@ -70,7 +71,25 @@ def test_the_metrics_are_those_of_the_saved_weights() -> None:
     checkpoint = load_checkpoint(out)
     _, data = prepare_splits(load_dataset("digits"), size=(28, 28), fraction=0.1, seed=0)
     classify = forward_of(checkpoint.network, checkpoint.config.input, device=torch.device("cpu"))
-    assert evaluate(classify, data.test).to_json() == pytest.approx(checkpoint.config.metrics["test"], rel=1e-4)
+    result = evaluate(classify, data.test, temperature=checkpoint.config.temperature)
+    before = evaluate(classify, data.test).reliability.calibration_error
+    wanted = result.to_json() | {"calibration_error_before_temperature": before}
+    assert wanted == pytest.approx(checkpoint.config.metrics["test"], rel=1e-4)
+    validation = logits_of(classify, data.validation)
+    assert checkpoint.config.temperature == pytest.approx(fit_temperature(validation, data.validation.labels), rel=1e-4)
+
+
+def test_evaluate_writes_its_findings(capsys: pytest.CaptureFixture[str]) -> None:
+    out = train_checkpoint("lenet", "digits", overrides={"epochs": 2})
+    assert run("evaluate", str(out), "--data", "digits", "--out", "found") == 0
+    assert capsys.readouterr().out.endswith("evaluation: found\n")
+    names = {"evaluation.json", "confusion.png", "reliability.png", "mistakes.png"}
+    assert {path.name for path in Path("found").iterdir()} == names
+    content = json.loads(Path("found/evaluation.json").read_text())
+    trained = load_checkpoint(out).config
+    assert content["temperature"] == trained.temperature
+    for name in ("accuracy", "top5_accuracy", "loss", "calibration_error", "calibration_error_before_temperature"):
+        assert content[name] == pytest.approx(trained.metrics["test"][name], rel=1e-4)
 
 
 @pytest.mark.parametrize("model", ["lenet", "simple_cnn"])
@@ -211,6 +230,31 @@ def test_pictures_are_drawn_without_mistakes_and_with_many_classes(tmp_path: Pat
     )
     classes = [f"a $class_ with a long name {i}" for i in range(k)]
     images = np.zeros((k, 8, 8, 3), dtype=np.uint8)
-    write_pictures(tmp_path, [line], Evaluation(0.0, probabilities, np.arange(k)), images, classes=classes)
+    test = Evaluation(0.0, probabilities, np.arange(k))
+    figures = {
+        "curves.png": draw_curves([line]),
+        "confusion.png": draw_confusion(test, classes=classes),
+        "mistakes.png": draw_mistakes(test, images[:0], classes=classes),
+    }
+    write_figures(tmp_path, figures)
     assert len(list(tmp_path.glob("*.png"))) == 3
     assert json.loads(json.dumps(line.to_json()))["epoch"] == 1
+
+
+def test_a_recipe_is_printed_read_back_and_overridden(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*DIGITS, "--optimizer", "sgd", "--ema", "0.9", "--print-recipe") == 0
+    printed = capsys.readouterr().out
+    assert not Path("runs").exists()
+    Path("recipe.json").write_text(printed)
+    assert run(*DIGITS, "--recipe", "recipe.json", "--epochs", "1", "--seed", "7") == 0
+    config = json.loads(Path("runs/lenet-digits/config.json").read_text())
+    assert config["recipe"] == {**json.loads(printed), "epochs": 1, "seed": 7}
+    capsys.readouterr()
+    assert run(*DIGITS, "--recipe", "runs/lenet-digits/config.json", "--print-recipe") == 0
+    assert json.loads(capsys.readouterr().out) == config["recipe"]
+
+
+def test_a_recipe_file_that_is_none_is_a_bad_argument(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("x.json").write_text("[]")
+    assert run(*DIGITS, "--recipe", "x.json") == 2
+    assert "x.json is not a recipe" in capsys.readouterr().err

@@ -1,13 +1,19 @@
 """Recipes: checked, complete, and the source of the command's flags."""
 
+import json
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import nn
 
 from models.registry import NETWORKS
+from training.default_recipe import default_recipe
 from training.options import parse_options
-from training.recipe import Recipe, default_recipe
+from training.recipe import Recipe
+from training.recipe_file import read_recipe
+from training.schedules import make_optimizer, make_schedule
 
 
 @pytest.mark.parametrize(
@@ -22,8 +28,21 @@ from training.recipe import Recipe, default_recipe
         ("shift", -1),
         ("validation_fraction", 1.0),
         ("seed", -1),
-        ("optimizer", "sgd"),
+        ("optimizer", "adam"),
         ("precision", "fp8"),
+        ("schedule", "step"),
+        ("momentum", 1.0),
+        ("warmup_epochs", 20),
+        ("clip_norm", -1.0),
+        ("ema", 1.0),
+        ("mixup", -0.1),
+        ("cutmix", float("inf")),
+        ("rotation", 181.0),
+        ("erasing", 1.5),
+        ("freeze_epochs", -1),
+        ("epochs", "3"),
+        ("flip", 1),
+        ("ema", True),
         ("device", "tpu"),
         ("device", "cuda:x"),
     ],
@@ -46,6 +65,49 @@ def test_an_unknown_setting_is_refused() -> None:
 def test_a_recipe_survives_json() -> None:
     recipe = Recipe(epochs=3, flip=True)
     assert Recipe(**recipe.to_json()) == recipe
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_recipe_is_read_from_its_json_and_from_a_config(nested: bool, tmp_path: Path) -> None:
+    fields = {"epochs": 3, "mixup": 0.2}
+    (tmp_path / "x.json").write_text(json.dumps({"model": "x", "recipe": fields} if nested else fields))
+    assert read_recipe(tmp_path / "x.json") == fields
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "x.json is not a recipe: Expecting"),
+        ("[]", "x.json is not a recipe: it must be a JSON object"),
+        ('{"lr": 1}', "x.json: a recipe has no 'lr'"),
+        ('{"epochs": 0}', "x.json: epochs is 0; it must be at least 1"),
+        ('{"shift": 1.5}', "x.json: shift is 1.5; it must be a whole number"),
+    ],
+)
+def test_a_file_that_is_no_recipe_is_refused(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_recipe(tmp_path / "x.json")
+
+
+@pytest.mark.parametrize("schedule", ["onecycle", "cosine"])
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_the_rate_rises_in_the_warm_up_and_then_falls_to_nothing(schedule: Any, optimizer: Any) -> None:
+    recipe = Recipe(epochs=10, warmup_epochs=2, schedule=schedule, optimizer=optimizer, learning_rate=0.1)
+    made = make_optimizer(nn.Linear(2, 2), recipe)
+    rates = made_rates(made, make_schedule(made, recipe, steps=100), 100)
+    assert 17 <= max(range(100), key=rates.__getitem__) <= 21 and max(rates) == pytest.approx(0.1)
+    assert rates[0] < 0.02 and rates[99] < 1e-3
+    assert rates[:18] == sorted(rates[:18]) and rates[21:] == sorted(rates[21:], reverse=True)
+
+
+def made_rates(optimizer: Any, schedule: Any, steps: int) -> list[float]:
+    rates = []
+    for _ in range(steps):
+        rates.append(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+    return rates
 
 
 @pytest.mark.parametrize("model", NETWORKS)

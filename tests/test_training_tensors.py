@@ -12,7 +12,8 @@ from torchvision.transforms import functional as tv
 from models.inputs import InputSpec, fit_image, to_image
 from training.datasets import load_dataset
 from training.raw import RawSplit
-from training.tensors import Images, channel_statistics, hold_out, prepare, prepare_splits
+from training.splits import channel_statistics, hold_out, prepare_splits
+from training.tensors import Images, prepare
 
 RNG = np.random.default_rng(0)
 
@@ -59,13 +60,16 @@ def test_files_keep_their_order_and_are_decoded(tmp_path: Path) -> None:
 
 def test_mean_and_deviation_are_numpys() -> None:
     images = RNG.integers(0, 256, (50, 7, 6, 3), dtype=np.uint8)
-    mean, std = channel_statistics(torch.from_numpy(images))
+    mean, std = channel_statistics(Images(torch.from_numpy(images), torch.zeros(50)))
     assert np.allclose(mean, (images / 255).mean(axis=(0, 1, 2)), rtol=1e-12)
     assert np.allclose(std, (images / 255).std(axis=(0, 1, 2)), rtol=1e-12)
 
 
 def test_a_constant_channel_has_a_deviation_above_zero() -> None:
-    assert channel_statistics(torch.zeros(2, 4, 4, 1, dtype=torch.uint8)) == ((0.0,), (1 / 255,))
+    assert channel_statistics(Images(torch.zeros(2, 4, 4, 1, dtype=torch.uint8), torch.zeros(2))) == (
+        (0.0,),
+        (1 / 255,),
+    )
 
 
 def test_validation_images_are_not_trained_on() -> None:

@@ -1,32 +1,87 @@
 """Augmentation of a whole batch of uint8 images at once, on whatever device they are."""
 
+import math
+
 import torch
 from torch import Tensor
+from torch.nn import functional
+
+ERASED_AREA = (0.02, 0.2)  # of the image: Zhong et al., Random Erasing Data Augmentation (2017), section 4
+ERASED_ASPECT = (0.3, 3.3)
 
 
-def augment(images: Tensor, *, shift: int, flip: bool, background: int, generator: torch.Generator) -> Tensor:
-    """Mirrors half of the images left to right and moves every one by up to `shift` pixels in each direction.
+def augment(
+    images: Tensor,
+    *,
+    shift: int = 0,
+    flip: bool = False,
+    rotation: float = 0.0,
+    erasing: float = 0.0,
+    background: int,
+    generator: torch.Generator,
+) -> Tensor:
+    """Mirrors half of the images left to right, turns and moves every one, and overwrites a part of some.
 
     Args:
         images: uint8 (N, H, W, C).
         shift: the largest move, in pixels; whole numbers from -shift to shift are equally likely.
         flip: whether to mirror.
-        background: grey level (0-255) of what the move uncovers.
+        rotation: the largest turn to either side, in degrees.
+        erasing: probability that a rectangle is overwritten with noise.
+        background: grey level (0-255) of what the turn and the move uncover.
         generator: on the device of the images; it is drawn from and thereby advanced.
 
     Returns:
         uint8 (N, H, W, C); the input itself if there is nothing to do.
     """
-    n, height, width, channels = images.shape
+    n = len(images)
     if flip:
         mirrored = torch.rand((n, 1, 1, 1), generator=generator, device=images.device) < 0.5
         images = torch.where(mirrored, images.flip(2), images)
+    if rotation:
+        draws = torch.rand(n, generator=generator, device=images.device)
+        images = rotate(images, (2 * draws - 1) * rotation, background=background)
     if shift:
-        padded = images.new_full((n, height + 2 * shift, width + 2 * shift, channels), background)
-        padded[:, shift : shift + height, shift : shift + width] = images
-        # Every window as a view, of which each image takes one: 3-8 times faster here than gathering its pixels.
-        windows = padded.unfold(1, height, 1).unfold(2, width, 1)  # (N, 2k+1, 2k+1, C, H, W)
-        top, left = torch.randint(2 * shift + 1, (2, n), generator=generator, device=images.device)
-        images = windows[torch.arange(n, device=images.device), top, left]  # (N, C, H, W)
-        images = images.permute(0, 2, 3, 1)
-    return images
+        images = _shifted(images, shift, background, generator)
+    return _erased(images, erasing, generator) if erasing else images
+
+
+def rotate(images: Tensor, degrees: Tensor, *, background: int) -> Tensor:
+    """Turns uint8 images (N, H, W, C) anticlockwise about their centres by `degrees` (N,), bilinearly."""
+    n, height, width, channels = images.shape
+    radians = degrees * (math.pi / 180)
+    cos, sin, zero = radians.cos(), radians.sin(), torch.zeros_like(radians)
+    across = torch.stack((cos, -sin * (height / width), zero), dim=1)  # (N, 3)
+    down = torch.stack((sin * (width / height), cos, zero), dim=1)  # (N, 3)
+    grid = functional.affine_grid(torch.stack((across, down), dim=1), [n, channels, height, width], align_corners=False)
+    x = images.permute(0, 3, 1, 2).float() - background  # what lies outside is 0 to grid_sample
+    x = functional.grid_sample(x, grid, align_corners=False) + background  # (N, C, H, W)
+    return x.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+
+
+def _shifted(images: Tensor, shift: int, background: int, generator: torch.Generator) -> Tensor:
+    n, height, width, channels = images.shape
+    padded = images.new_full((n, height + 2 * shift, width + 2 * shift, channels), background)
+    padded[:, shift : shift + height, shift : shift + width] = images
+    # Every window as a view, of which each image takes one: 3-8 times faster here than gathering its pixels.
+    windows = padded.unfold(1, height, 1).unfold(2, width, 1)  # (N, 2k+1, 2k+1, C, H, W)
+    top, left = torch.randint(2 * shift + 1, (2, n), generator=generator, device=images.device)
+    images = windows[torch.arange(n, device=images.device), top, left]  # (N, C, H, W)
+    return images.permute(0, 2, 3, 1)
+
+
+def _erased(images: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Overwrites a rectangle of a `share` of the images with noise."""
+    n, height, width, _ = images.shape
+    chosen, area, aspect, top, left = torch.rand((5, n, 1, 1, 1), generator=generator, device=images.device)
+    area = (ERASED_AREA[0] + area * (ERASED_AREA[1] - ERASED_AREA[0])) * height * width
+    low, high = map(math.log, ERASED_ASPECT)
+    aspect = (low + aspect * (high - low)).exp()
+    tall = (area * aspect).sqrt().round().clamp(1, height)  # (N, 1, 1, 1)
+    wide = (area / aspect).sqrt().round().clamp(1, width)
+    top, left = (top * (height - tall + 1)).floor(), (left * (width - wide + 1)).floor()
+    y = torch.arange(height, device=images.device).view(1, -1, 1, 1)
+    x = torch.arange(width, device=images.device).view(1, 1, -1, 1)
+    inside = (y >= top) & (y < top + tall) & (x >= left) & (x < left + wide) & (chosen < share)  # (N, H, W, 1)
+    noise = torch.randint(256, images.shape, generator=generator, device=images.device, dtype=torch.uint8)
+    return torch.where(inside, noise, images)

@@ -1,5 +1,8 @@
-"""The verb `convscope train`."""
+"""The verb `convscope train`, which torchrun starts as `python -m training`."""
 
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -7,10 +10,16 @@ from cyclopts import CycloptsError, Parameter
 from rich.console import Console
 
 from training.datasets import check_dataset, data_places
+from training.learner import pick_device
 from training.options import parse_options
+from training.parallel import joined_team
+from training.plan import plan_recipe
 from training.progress import TrainingProgress
 from training.recipe import Recipe, RecipeFlags
+from training.recipe_file import read_recipe, with_epochs_for_warmup
+from training.report import silent
 from training.run import train_checkpoint
+from training.splits import MEMORY_LIMIT_MB
 
 __all__ = ["train", "train_checkpoint"]
 
@@ -24,54 +33,88 @@ def train(
     overwrite: Annotated[bool, Parameter(negative="")] = False,
     data_dir: Path | None = None,
     download: Annotated[bool, Parameter(negative="")] = False,
+    skip_bad: Annotated[bool, Parameter(negative="")] = False,
+    memory_limit_mb: int = MEMORY_LIMIT_MB,
+    workers: int | None = None,
     size: int | None = None,
     option: Annotated[list[str] | None, Parameter(negative="")] = None,
+    recipe_file: Annotated[Path | None, Parameter(name="--recipe")] = None,
+    print_recipe: Annotated[bool, Parameter(negative="")] = False,
     recipe: Annotated[RecipeFlags | None, Parameter(name="*")] = None,
 ) -> int | None:
     """Trains a network on a data set and writes a checkpoint directory.
 
-    For example `convscope train lenet --data mnist --data-dir ../shared/data --epochs 10`.
+    For example `convscope train lenet --data mnist --data-dir ../shared/data --epochs 10`, or with several processes
+    `torchrun --nproc-per-node 2 -m training lenet --data mnist`.
 
     Settings of the recipe that are left out are chosen for the network and the data set; config.json has them all.
     Ctrl-C leaves a run that `--resume` goes on with.
 
     Args:
-        model: The network: lenet, lenet1998, simple_cnn, resnet18, resnet34 or resnet20.
+        model: A network's name, for example lenet, simple_cnn or resnet18; `convscope summary` lists its layers.
         data: digits, stripes, mnist, fashion-mnist, cifar10, or a folder of class folders.
         out: The checkpoint directory [default: runs/MODEL-DATA, with -2, -3... if that is taken].
         resume: Go on with the unfinished run in --out, with its settings.
         overwrite: Replace the run in --out.
         data_dir: Where data files are looked for first, then CONVSCOPE_DATA_DIR, then ./data.
         download: Fetch data files that are absent.
+        skip_bad: Leave damaged files of a folder out; config.json counts them and names the first.
+        memory_limit_mb: A folder whose images, decoded and resized, are larger is decoded anew in every epoch.
+        workers: Processes that decode then [default: one a processor, up to 8].
         size: Height and width the network sees [default: the images' own, if the network takes it].
         option: A network's own option as key=value, for example hidden=84; repeatable.
+        recipe_file: JSON with settings, or a checkpoint's config.json; flags go before it.
+        print_recipe: Print the recipe as JSON and train nothing.
     """
-    try:
+    with _bad_arguments():
         options = parse_options(model, option or [])
         check_dataset(data)
         if size is not None and size < 1:
             raise ValueError(f"--size is {size}; it must be at least 1")
-        Recipe().override(recipe or {})
-    except ValueError as error:
-        raise CycloptsError(msg=str(error)) from None
-    console = Console()
-    with TrainingProgress(console) as progress:
+        if memory_limit_mb < 0 or (workers is not None and workers < 0):
+            raise ValueError(f"--memory-limit-mb is {memory_limit_mb} and --workers {workers}; both must be at least 0")
+        overrides = {**(read_recipe(recipe_file) if recipe_file else {}), **(recipe or {})}
+        device = Recipe().override(with_epochs_for_warmup(overrides)).device
+    console, places = Console(), data_places(data_dir)
+    if print_recipe:
+        chosen = plan_recipe(
+            model, data, data_dir=places, download=download, skip_bad=skip_bad, size=size, overrides=overrides
+        )
+        print(json.dumps(chosen.to_json(), indent=2))
+        return None
+    with joined_team(cuda=pick_device(device).type == "cuda") as team, TrainingProgress(console) as progress:
         try:
             path = train_checkpoint(
                 model,
                 data,
                 out=out,
-                data_dir=data_places(data_dir),
+                data_dir=places,
                 download=download,
+                skip_bad=skip_bad,
+                memory_limit_mb=memory_limit_mb,
+                workers=workers,
                 size=size,
                 options=options,
-                overrides=dict(recipe or {}),
+                overrides=overrides,
                 resume=resume,
                 overwrite=overwrite,
-                report=progress,
+                report=progress if team.writes else silent,
+                team=team,
             )
         except KeyboardInterrupt:
-            progress.say_how_to_go_on(model, data, data_dir)
+            if team.writes:
+                progress.say_how_to_go_on(model, data, data_dir)
             raise
-    console.print(f"checkpoint: {path}", f"next: convscope export {path}", sep="\n", highlight=False, soft_wrap=True)
+    if team.writes:
+        text = f"checkpoint: {path}\nnext: convscope export {path}"
+        console.print(text, highlight=False, soft_wrap=True)
     return None
+
+
+@contextmanager
+def _bad_arguments() -> Iterator[None]:
+    """What is wrong inside is the caller's words."""
+    try:
+        yield
+    except ValueError as error:
+        raise CycloptsError(msg=str(error)) from None

@@ -36,7 +36,9 @@ def check_dataset(name: str) -> None:
     raise ValueError(f"no data set is called {name!r}, and no folder either; {hint}")
 
 
-def load_dataset(name: str, *, data_dir: Path | Sequence[Path] | None = None, download: bool = False) -> RawDataset:
+def load_dataset(
+    name: str, *, data_dir: Path | Sequence[Path] | None = None, download: bool = False, skip_bad: bool = False
+) -> RawDataset:
     """Loads a data set by name, or a folder of class folders by its path.
 
     Args:
@@ -44,6 +46,7 @@ def load_dataset(name: str, *, data_dir: Path | Sequence[Path] | None = None, do
         data_dir: where torchvision's files are looked for: one place, or several (see `data_places`) in their order;
             ./data if left out.
         download: fetch what is in no place into the first one.
+        skip_bad: leave damaged files of a folder out.
 
     Raises:
         ValueError: no such data set, or its files are absent or damaged; the message names the places.
@@ -54,4 +57,4 @@ def load_dataset(name: str, *, data_dir: Path | Sequence[Path] | None = None, do
         return load_torchvision(name, places, download=download)
     if name == "digits":
         return load_digits()
-    return load_stripes() if name == "stripes" else load_folder(Path(name))
+    return load_stripes() if name == "stripes" else load_folder(Path(name), skip_bad=skip_bad)

@@ -10,8 +10,9 @@ import numpy as np
 from PIL import Image
 
 from models.files import sha256_of
-from models.inputs import FORMATS
+from models.inputs import FORMATS, InputSpec
 from training.raw import SPLIT_SEED, TEST_FRACTION, RawDataset, RawSplit, split_off
+from training.tensors import pixels_of
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff"})
 SAMPLED = 200  # images whose headers decide the common mode and size
@@ -19,19 +20,22 @@ WHITE = 255
 GREY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B"})
 
 
-def load_folder(root: Path) -> RawDataset:
+def load_folder(root: Path, *, skip_bad: bool = False) -> RawDataset:
     """Reads `root/train/<class>/...` and `root/test/<class>/...`, optionally `root/val/<class>/...`.
 
     Without `train` and `test` the class folders are in `root` itself, and a fixed fifth of each becomes the test split.
-    Files that are no images by their suffix are passed over, and so is what begins with a dot.
+    Files that are no images by their suffix are passed over, and so is what begins with a dot. With `skip_bad` every
+    file is decoded once, and those that cannot be are left out and named.
 
     Raises:
         ValueError: no class folders, one only, one without images, classes that differ between splits, or a damaged
             file among those sampled; the message names it.
     """
     parts = {name: root / name for name in ("train", "test", "val") if (root / name).is_dir()}
+    bad: list[Path] = []
+    found_bad = bad if skip_bad else None
     if not parts:
-        classes, whole = _scan(root)
+        classes, whole = _scan(root, found_bad)
         counts = np.bincount(whole.labels)
         if counts.min() < 2:
             raise ValueError(
@@ -45,7 +49,7 @@ def load_folder(root: Path) -> RawDataset:
             f"{root} has the folder {min(parts)} but not {missing}; both must be there, or class folders only"
         )
     else:
-        scanned = {name: _scan(path) for name, path in parts.items()}
+        scanned = {name: _scan(path, found_bad) for name, path in parts.items()}
         classes = scanned["train"][0]
         for name, (found, _) in scanned.items():
             _check_same_classes(parts["train"], classes, parts[name], found)
@@ -62,11 +66,12 @@ def load_folder(root: Path) -> RawDataset:
         size=size,
         background=WHITE,
         sha256=_hash(root, sorted(paths)),
+        left_out=tuple(sorted(path.relative_to(root).as_posix() for path in bad)),
     )
 
 
-def _scan(folder: Path) -> tuple[tuple[str, ...], RawSplit]:
-    """The classes of a folder of class folders, sorted, and its images."""
+def _scan(folder: Path, bad: list[Path] | None) -> tuple[tuple[str, ...], RawSplit]:
+    """The classes of a folder of class folders, sorted, and its images; damaged ones go to `bad` if it is given."""
     names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     if not names:
         raise ValueError(f"{folder} has no class folders; wanted {folder}/<class>/<image> or {folder}/train and /test")
@@ -78,9 +83,30 @@ def _scan(folder: Path) -> tuple[tuple[str, ...], RawSplit]:
         found = sorted(_images_in(folder / name))
         if not found:
             raise ValueError(f"class folder {folder / name} has no images ({', '.join(sorted(SUFFIXES))})")
+        if bad is not None:
+            damaged = _damaged(found)
+            bad += damaged
+            found = sorted(set(found) - set(damaged))
+            if not found:
+                raise ValueError(f"class folder {folder / name} has damaged images only, for example {damaged[0]}")
         paths += found
         labels += [label] * len(found)
     return tuple(names), RawSplit(paths, np.asarray(labels, dtype=np.int64))
+
+
+def _damaged(paths: Sequence[Path]) -> list[Path]:
+    """Those that cannot be decoded. The size they are decoded to is of no matter here."""
+    spec = InputSpec(mode="RGB", height=8, width=8, resize=(8, 8), background=(0,) * 3, mean=(0.0,) * 3, std=(1.0,) * 3)
+
+    def decodes(path: Path) -> bool:
+        try:
+            pixels_of(path, spec)
+        except ValueError:
+            return False
+        return True
+
+    with ThreadPoolExecutor() as pool:
+        return [path for path, good in zip(paths, pool.map(decodes, paths), strict=True) if not good]
 
 
 def _images_in(folder: Path) -> Iterator[Path]:

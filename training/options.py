@@ -1,7 +1,6 @@
 """A network's own options as words: `--option hidden=84`."""
 
 import ast
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,9 +15,7 @@ def parse_options(model: str, words: Sequence[str]) -> dict[str, Any]:
     Raises:
         ValueError: no such network or option, a word without `=`, or a key given twice.
     """
-    parameters = dict(inspect.signature(find_network(model).build).parameters)
-    for fixed in ("channels", "height", "width", "classes"):  # the data set's to say
-        del parameters[fixed]
+    parameters = find_network(model).options
     options: dict[str, Any] = {}
     for word in words:
         key, equals, text = word.partition("=")

@@ -1,4 +1,4 @@
-"""The pictures of a run: curves.png, confusion.png and mistakes.png. Nothing global: no pyplot, no style set."""
+"""The pictures of a run and of an evaluation. Nothing global: no pyplot, no style set."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,15 +19,8 @@ MISTAKES = 25
 ANNOTATED_CLASSES = 20  # with more, numbers in the cells are unreadable
 
 
-def write_pictures(
-    directory: Path, history: Sequence[EpochDone], test: Evaluation, images: Pixels, *, classes: Sequence[str]
-) -> None:
-    """Writes the three pictures; `images` are those of the test split, uint8 (N, H, W, C)."""
-    figures = {
-        "curves.png": draw_curves(history),
-        "confusion.png": draw_confusion(test, classes=classes),
-        "mistakes.png": draw_mistakes(test, images, classes=classes),
-    }
+def write_figures(directory: Path, figures: dict[str, Figure]) -> None:
+    """Writes each figure as a PNG under its name."""
     for name, figure in figures.items():
         FigureCanvasAgg(figure)
         with whole_file(directory / name) as path:
@@ -87,21 +80,43 @@ def draw_confusion(test: Evaluation, *, classes: Sequence[str]) -> Figure:
     return figure
 
 
-def draw_mistakes(test: Evaluation, images: Pixels, *, classes: Sequence[str]) -> Figure:
-    """The wrongly classified test images that the network was surest of, with truth and prediction."""
-    wrong = np.flatnonzero(test.predictions != test.labels)
-    surest = wrong[np.argsort(-test.probabilities[wrong].max(axis=1), kind="stable")][:MISTAKES]
+def draw_reliability(after: Evaluation, before: Evaluation | None = None) -> Figure:
+    """Accuracy by confidence, and how many images have it; `before` is without the temperature, if there is one."""
+    figure = Figure(figsize=(5.5, 6.5), layout="constrained")
+    top, bottom = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
+    bins = after.reliability
+    width, some = bins.edges[1], bins.counts > 0
+    error = f"calibration error {bins.calibration_error:.2%}"
+    top.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1, label="as sure as right")
+    top.bar(bins.edges[:-1][some], bins.accuracy[some], width, align="edge", color=VALIDATION_COLOUR, alpha=0.6)
+    top.plot(bins.confidence[some], bins.accuracy[some], "o-", color=VALIDATION_COLOUR, label=error)
+    if before is not None:
+        raw = before.reliability
+        some = raw.counts > 0
+        error = f"before temperature {raw.calibration_error:.2%}"
+        top.plot(raw.confidence[some], raw.accuracy[some], "o-", color=TRAIN_COLOUR, label=error)
+    top.set(ylabel="Accuracy", title=f"Test set: {_score(after)}", xlim=(0, 1), ylim=(0, 1))
+    top.legend(frameon=False, loc="upper left")
+    bottom.bar(bins.edges[:-1], bins.counts, width, align="edge", color=VALIDATION_COLOUR, alpha=0.6)
+    bottom.set(xlabel="Confidence: probability of the predicted class", ylabel="Images")
+    for axes in (top, bottom):
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def draw_mistakes(test: Evaluation, pictures: Pixels, *, classes: Sequence[str]) -> Figure:
+    """The test images of `surest_mistakes(MISTAKES)`, uint8 (n, H, W, C), with truth and prediction."""
+    wrong = int((test.predictions != test.labels).sum())
+    surest = test.surest_mistakes(MISTAKES)
     columns = 5
     rows = max(1, -(-len(surest) // columns))
     figure = Figure(figsize=(9, 1.95 * rows + 0.8), layout="constrained")
-    many = f", the {len(surest)} surest" if len(wrong) > len(surest) else ""
-    figure.suptitle(f"{len(wrong)} mistakes in {len(images)} test images{many}")
+    many = f", the {len(surest)} surest" if wrong > len(surest) else ""
+    figure.suptitle(f"{wrong} mistakes in {len(test.labels)} test images{many}")
     for axes in figure.subplots(rows, columns, squeeze=False).flat:
         axes.set_axis_off()
-    for axes, index in zip(figure.axes, surest, strict=False):
-        axes.imshow(
-            images[index].squeeze(-1) if images.shape[-1] == 1 else images[index], cmap="gray", vmin=0, vmax=255
-        )
+    for axes, index, picture in zip(figure.axes, surest, pictures, strict=False):
+        axes.imshow(picture.squeeze(-1) if picture.shape[-1] == 1 else picture, cmap="gray", vmin=0, vmax=255)
         predicted, label = test.predictions[index], test.labels[index]
         text = (
             f"{_short(classes[predicted])} ({test.probabilities[index, predicted]:.0%})\ntrue: {_short(classes[label])}"

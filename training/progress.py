@@ -80,6 +80,12 @@ class TrainingProgress:
             f"{event.model}, {event.parameters:,} parameters, on {event.device} in {event.precision}; "
             f"{event.dataset} at {height}x{width}x{channels}: {counts}"
         )
+        if event.processes > 1:
+            self._line(f"{event.processes} processes train together")
+        if event.streamed:
+            self._line("the images are more than --memory-limit-mb: decoded from their files in every epoch")
+        if event.left_out:
+            self._line(f"{event.left_out} damaged files are left out; config.json names the first of them")
         if event.first_epoch > 1:
             self._line(f"going on with epoch {event.first_epoch} of {event.epochs}")
         self.directory = event.directory
@@ -94,10 +100,10 @@ class TrainingProgress:
             return
         self.read_at = now
         loss, accuracy = (event.totals / event.images).tolist()
-        rate = event.images / (now - self.epoch_began)
+        rate = event.images * event.processes / (now - self.epoch_began)
         self.bar.update(
             self.task,
-            completed=(event.epoch - self.first_epoch) * self.train_images + event.images,
+            completed=(event.epoch - self.first_epoch) * self.train_images + event.images * event.processes,
             epoch=f"{event.epoch}/{self.epochs}",
             figures=f"loss {loss:.4f}  accuracy {accuracy:.2%}  {rate:,.0f} images/s",
         )

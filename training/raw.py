@@ -52,6 +52,7 @@ class RawDataset:
         size: their common (height, width), or None if they have none.
         background: grey level (0-255) that fills what shifting uncovers and what shows through transparent pixels.
         sha256: over images and labels of all splits; for a folder over relative names and file bytes.
+        left_out: damaged files of a folder that are in no split, by relative name.
     """
 
     name: str
@@ -63,6 +64,7 @@ class RawDataset:
     size: tuple[int, int] | None
     background: int
     sha256: str
+    left_out: tuple[str, ...] = ()
 
     @property
     def counts(self) -> dict[str, int]:

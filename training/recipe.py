@@ -1,8 +1,14 @@
-"""The settings of a training run, their defaults for each network and data set, and the command's flags for them."""
+"""The settings of a training run, and the command's flags for them."""
 
 import math
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args, get_type_hints
+
+_KINDS: dict[Any, tuple[tuple[type, ...], str]] = {
+    int: ((int,), "a whole number"),
+    float: ((int, float), "a number"),
+    bool: ((bool,), "true or false"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -11,17 +17,28 @@ class Recipe:
 
     Attributes:
         epochs: Passes over the training images.
-        batch_size: Images a step.
-        learning_rate: The highest rate of the one-cycle schedule.
-        weight_decay: AdamW's; biases and normalisation parameters have none.
+        batch_size: Images a step, over all processes.
+        optimizer: adamw, or sgd with Nesterov momentum.
+        learning_rate: The highest rate of the schedule.
+        weight_decay: The optimizer's; biases and normalisation parameters have none.
+        momentum: Of sgd.
+        schedule: onecycle, or cosine after a linear warm-up.
+        warmup_epochs: Epochs in which the rate rises to its highest; 0 is 30 % of them for onecycle, none for cosine.
+        clip_norm: Shorten longer gradients to this Euclidean norm; 0 leaves them.
+        ema: Evaluate and keep a moving average of the weights with this decay, for example 0.999; 0 is off.
         label_smoothing: Share of a label that is spread over all classes, 0 to below 1.
-        shift: Move training images at random by up to so many pixels.
+        mixup: Alpha of the mixing of two images, for example 0.2; 0 is off.
+        cutmix: Alpha of the pasting of a part of another image, for example 1; 0 is off. With mixup, either by chance.
+        shift: Move training images at random by up to so many pixels: a random crop after padding.
         flip: Mirror half of the training images left to right.
-        optimizer: AdamW under a one-cycle schedule; there is no other yet.
+        rotation: Turn training images at random by up to so many degrees.
+        erasing: Share of the training images in which a random rectangle is overwritten with noise.
+        freeze_epochs: First epochs in which all but the last layer stay as they are, for fine-tuning.
         validation_fraction: Share of the training images that decides which epoch is kept.
         seed: Of initialisation, order, augmentation, dropout and the validation split.
-        precision: auto is bf16 autocast with CUDA and fp32 on the CPU.
+        precision: auto is bf16 autocast with CUDA, and on a CPU that has bf16 if channels_last; else fp32.
         channels_last: Keep images with their channels innermost; faster for networks of many channels.
+        compile: Train through torch.compile; slow to start.
         device: auto is CUDA where there is a device.
 
     Raises:
@@ -30,16 +47,27 @@ class Recipe:
 
     epochs: int = 20
     batch_size: int = 128
+    optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: float = 3e-3
     weight_decay: float = 0.02
+    momentum: float = 0.9
+    schedule: Literal["onecycle", "cosine"] = "onecycle"
+    warmup_epochs: float = 0.0
+    clip_norm: float = 0.0
+    ema: float = 0.0
     label_smoothing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
     shift: int = 2
     flip: bool = False
-    optimizer: Literal["adamw+onecycle"] = "adamw+onecycle"
+    rotation: float = 0.0
+    erasing: float = 0.0
+    freeze_epochs: int = 0
     validation_fraction: float = 0.1
     seed: int = 0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     channels_last: bool = False
+    compile: bool = False
     device: str = "auto"
 
     def __post_init__(self) -> None:
@@ -47,17 +75,26 @@ class Recipe:
             if not good:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must be {wanted}")
 
+        for name, hint in get_type_hints(Recipe).items():
+            kinds, wanted = _KINDS.get(hint, ((str,), "a word"))
+            value = getattr(self, name)
+            check(name, isinstance(value, kinds) and isinstance(value, bool) == (hint is bool), wanted)
+            if hint is not bool and get_args(hint):
+                check(name, value in get_args(hint), "one of " + ", ".join(get_args(hint)))
         check("epochs", self.epochs >= 1, "at least 1")
         check("batch_size", self.batch_size >= 2, "at least 2")
         check("learning_rate", 0 < self.learning_rate < math.inf, "above 0 and finite")
-        check("weight_decay", 0 <= self.weight_decay < math.inf, "at least 0 and finite")
-        check("label_smoothing", 0 <= self.label_smoothing < 1, "at least 0 and below 1")
+        for name in ("weight_decay", "clip_norm", "mixup", "cutmix"):
+            check(name, 0 <= getattr(self, name) < math.inf, "at least 0 and finite")
+        for name in ("momentum", "ema", "label_smoothing"):
+            check(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
+        check("warmup_epochs", 0 <= self.warmup_epochs < self.epochs, f"at least 0 and below the {self.epochs} epochs")
         check("shift", self.shift >= 0, "at least 0 pixels")
+        check("rotation", 0 <= self.rotation <= 180, "between 0 and 180 degrees")
+        check("erasing", 0 <= self.erasing <= 1, "between 0 and 1")
+        check("freeze_epochs", self.freeze_epochs >= 0, "at least 0")
         check("validation_fraction", 0 < self.validation_fraction < 1, "between 0 and 1")
         check("seed", 0 <= self.seed < 2**63, "between 0 and 2**63 - 1")
-        for name in ("optimizer", "precision"):
-            known = get_args(get_type_hints(Recipe)[name])
-            check(name, getattr(self, name) in known, "one of " + ", ".join(known))
         kind, _, number = self.device.partition(":")
         check(
             "device", kind in ("auto", "cpu", "cuda") and (not number or number.isdigit()), "auto, cpu, cuda or cuda:1"
@@ -85,28 +122,3 @@ else:
     # What the command takes: the same fields with the same help, all of which may be left out.
     RecipeFlags = TypedDict("RecipeFlags", get_type_hints(Recipe), total=False)
     RecipeFlags.__doc__ = Recipe.__doc__
-
-
-def default_recipe(
-    model: str, dataset: str, *, images: int, size: tuple[int, int], mode: Literal["L", "RGB"]
-) -> Recipe:
-    """The recipe that a network gets for a data set unless the caller says otherwise.
-
-    Args:
-        model: name of the network.
-        dataset: name of the data set; folders go by their mode and their count.
-        images: how many there are to train on.
-        size: (height, width) as the network sees them.
-        mode: of the images as the network sees them.
-    """
-    epochs = {"digits": 30, "stripes": 8, "mnist": 10, "fashion-mnist": 20, "cifar10": 30}
-    recipe = Recipe(
-        epochs=epochs.get(dataset, min(100, max(20, 40_000 // images))),  # small sets need more passes to learn at all
-        batch_size=256 if images >= 20_000 else 64 if images >= 5_000 else 32,
-        shift=round(min(size) * (0.125 if mode == "RGB" else 0.07)),
-        flip=mode == "RGB" or dataset == "fashion-mnist",
-        channels_last=model.startswith("resnet"),
-    )
-    if model == "lenet1998":  # sigmoids pass little gradient: larger steps, and no decay that pulls back
-        recipe = replace(recipe, learning_rate=1e-2, weight_decay=0.0)
-    return recipe

@@ -22,6 +22,9 @@ class Started:
     precision: str
     first_epoch: int
     epochs: int
+    processes: int = 1
+    streamed: bool = False
+    left_out: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,12 +36,14 @@ class StepDone:
         step: in this epoch, from 1.
         images: in this epoch so far.
         totals: float64 (2,), loss summed over these images, and how many of them were right.
+        processes: that train together; images and totals are of the one that tells.
     """
 
     epoch: int
     step: int
     images: int
     totals: Tensor
+    processes: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)

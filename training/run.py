@@ -1,30 +1,29 @@
 """A whole training run: data, network, training, the one look at the test set, and the checkpoint directory."""
 
-import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from importlib.metadata import version
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from torch import nn
 
 from models.checkpoint import CONFIG_FILE, CheckpointConfig, save_checkpoint
-from models.registry import network_size
-from models.samples import SAMPLES_FILE, Samples, save_samples
-from training.datasets import load_dataset
-from training.evaluation import evaluate
+from models.samples import SAMPLES_FILE, save_samples
+from training.calibration import fit_temperature
+from training.evaluation import Evaluation, logits_of
 from training.learner import forward_of, pick_device, pick_precision
 from training.loop import FitResult, fit
-from training.plots import write_pictures
-from training.recipe import Recipe, default_recipe
+from training.parallel import ALONE, Team
+from training.plan import Plan, build, check_fits, facts_of, make_plan
+from training.plots import MISTAKES, draw_confusion, draw_curves, draw_mistakes, write_figures
+from training.recipe import Recipe
 from training.report import Finished, Report, Started, silent
 from training.run_directory import fresh_directory, unfinished_directory
-from training.samples import pick_samples
+from training.splits import MEMORY_LIMIT_MB
 from training.state import RESUME_FILE, RunState, read_state, seeded
-from training.tensors import Splits, prepare_splits
-
-LIBRARIES = ("torch", "torchvision", "numpy", "pillow", "safetensors")
+from training.stream import Source
 
 
 def train_checkpoint(
@@ -34,12 +33,16 @@ def train_checkpoint(
     out: Path | None = None,
     data_dir: Path | Sequence[Path] | None = None,
     download: bool = False,
+    skip_bad: bool = False,
+    memory_limit_mb: int = MEMORY_LIMIT_MB,
+    workers: int | None = None,
     size: int | None = None,
     options: dict[str, Any] | None = None,
     overrides: dict[str, Any] | None = None,
     resume: bool = False,
     overwrite: bool = False,
     report: Report = silent,
+    team: Team = ALONE,
 ) -> Path:
     """Trains a network and writes its checkpoint directory. Prints nothing; tells `report`.
 
@@ -49,12 +52,16 @@ def train_checkpoint(
         out: the directory; by default `runs/<model>-<dataset>`, or that with -2, -3... if there is one already.
         data_dir: places to look for data files.
         download: fetch absent ones.
+        skip_bad: leave damaged files of a folder out; config.json counts them.
+        memory_limit_mb: a folder whose images would be larger is decoded from its files in every epoch.
+        workers: processes that decode; by default one a processor, up to 8.
         size: height and width to feed the network with; by default `network_size` of the images' own.
         options: the network's own keyword arguments.
         overrides: values of `Recipe` fields that differ from `default_recipe`.
         resume: go on with the unfinished run in `out`; what is left out is then as it was in that run.
         overwrite: replace the run in `out`.
-        report: called with every `Event`.
+        report: called with every `Event`, in the process that writes.
+        team: the processes that train together, each of which calls this with the same.
 
     Returns:
         The directory.
@@ -64,71 +71,44 @@ def train_checkpoint(
             unfinished run that does not fit, or a loss that became infinite.
     """
     find = unfinished_directory if resume else fresh_directory
-    workdir = find(out, model=model, dataset=dataset, overwrite=overwrite)
+    workdir = team.from_writer(lambda: find(out, model=model, dataset=dataset, overwrite=overwrite))
     state = read_state(workdir) if resume else None
     if state is not None:
         size, options = size or state.facts["size"], options or state.facts["options"]
-    plan = _plan(
-        model,
-        dataset,
-        data_dir=data_dir,
-        download=download,
-        size=size,
-        options=options or {},
-        overrides=overrides or {},
-        base=Recipe(**state.recipe) if state is not None else None,
-    )
+        skip_bad = skip_bad or "left_out" in state.facts["dataset"]
+
+    def plan_run() -> Plan:
+        return make_plan(
+            model,
+            dataset,
+            data_dir=data_dir,
+            download=download,
+            skip_bad=skip_bad,
+            memory_limit_mb=memory_limit_mb,
+            workers=workers,
+            size=size,
+            options=options,
+            overrides=overrides,
+            base=Recipe(**state.recipe) if state is not None else None,
+        )
+
+    if download and team.size > 1:  # one fetches, then the others find the files
+        plan = plan_run() if team.writes else None
+        team.wait()
+        plan = plan or plan_run()
+    else:
+        plan = plan_run()
     if state is not None:
-        _check_fits(workdir, state, plan.config)
-    _learn(workdir, plan, state, report)
+        check_fits(workdir, state, plan.config)
+    _learn(workdir, plan, state, report if team.writes else silent, team)
     return workdir
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """All that is fixed before the first step; the configuration has no metrics yet."""
-
-    config: CheckpointConfig
-    recipe: Recipe
-    data: Splits
-    samples: Samples
-
-
-def _plan(
-    model: str,
-    dataset: str,
-    *,
-    data_dir: Path | Sequence[Path] | None,
-    download: bool,
-    size: int | None,
-    options: dict[str, Any],
-    overrides: dict[str, Any],
-    base: Recipe | None,
-) -> _Plan:
-    raw = load_dataset(dataset, data_dir=data_dir, download=download)
-    fed = (size, size) if size is not None else network_size(model, raw.size or (0, 0))
-    base = base or default_recipe(model, raw.name, images=len(raw.train), size=fed, mode=raw.mode)
-    recipe = base.override(overrides)
-    spec, data = prepare_splits(raw, size=fed, fraction=recipe.validation_fraction, seed=recipe.seed)
-    counts = {"train": len(data.train), "validation": len(data.validation), "test": len(data.test)}
-    config = CheckpointConfig(
-        model=model,
-        options=options,
-        classes=raw.classes,
-        input=spec,
-        recipe=recipe.to_json(),
-        dataset={"name": raw.name, "counts": counts, "sha256": raw.sha256},
-        revision=_revision(),
-        versions={name: version(name) for name in LIBRARIES},
-    )
-    return _Plan(config, recipe, data, pick_samples(raw, data.test))
-
-
-def _learn(workdir: Path, plan: _Plan, state: RunState | None, report: Report) -> None:
-    config, recipe, data = plan.config, plan.recipe, plan.data
-    device = pick_device(recipe.device)
+def _learn(workdir: Path, plan: Plan, state: RunState | None, report: Report, team: Team) -> None:
+    config, recipe = plan.config, plan.recipe
+    device = pick_device(recipe.device, local_rank=team.local_rank if team.size > 1 else None)
     with seeded(recipe.seed, device):
-        network = _build(config)
+        network = build(config)
     report(
         Started(
             directory=workdir,
@@ -138,71 +118,61 @@ def _learn(workdir: Path, plan: _Plan, state: RunState | None, report: Report) -
             counts=config.dataset["counts"],
             shape=config.input.shape,
             device=str(device),
-            precision=pick_precision(recipe.precision, device),
+            precision=pick_precision(recipe, device),
             first_epoch=1 if state is None else state.epoch + 1,
             epochs=recipe.epochs,
+            processes=team.size,
+            streamed=plan.data.streamed,
+            left_out=plan.left_out,
         )
     )
-    workdir.mkdir(parents=True, exist_ok=True)
-    save_samples(workdir / SAMPLES_FILE, plan.samples)
-    (workdir / CONFIG_FILE).unlink(missing_ok=True)  # of a run that is overwritten
-    result = fit(network, data, recipe, workdir, report, spec=config.input, facts=_facts(config), state=state)
+    if team.writes:
+        workdir.mkdir(parents=True, exist_ok=True)
+        save_samples(workdir / SAMPLES_FILE, plan.samples)
+        (workdir / CONFIG_FILE).unlink(missing_ok=True)  # of a run that is overwritten
+    result = fit(
+        network, plan.data, recipe, workdir, report, spec=config.input, facts=facts_of(config), state=state, team=team
+    )
+    if team.writes:
+        metrics = _finish(workdir, plan, network, result)
+        seconds = sum(line.seconds for line in result.history)
+        report(Finished(directory=workdir, metrics=metrics, best_epoch=result.best_epoch, seconds=seconds))
+    team.wait()
+
+
+def _finish(workdir: Path, plan: Plan, network: nn.Module, result: FitResult) -> dict[str, dict[str, float]]:
+    """Fits the temperature, looks once at the test split, and writes the checkpoint."""
+    config, data = plan.config, plan.data
     network.load_state_dict(result.weights)
+    device = next(network.parameters()).device
     classify = forward_of(network.eval(), config.input, device=device)
-    test = evaluate(classify, data.test.to(device))  # the one look
-    metrics = {"validation": _validation_metrics(result), "test": test.to_json()}
-    write_pictures(workdir, result.history, test, data.test.images.numpy(), classes=config.classes)
-    save_checkpoint(workdir, replace(config, metrics=metrics), result.weights)
+    temperature = fit_temperature(logits_of(classify, data.validation.to(device)), data.validation.labels)
+    logits = logits_of(classify, data.test.to(device)).cpu()
+    before = Evaluation.of(logits, data.test.labels)
+    test = Evaluation.of(logits, data.test.labels, temperature=temperature)
+    calibration = {"calibration_error_before_temperature": before.reliability.calibration_error}
+    metrics = {"validation": _validation_metrics(result), "test": test.to_json() | calibration}
+    _write_pictures(workdir, result, test, data.test, config)
+    save_checkpoint(workdir, replace(config, metrics=metrics, temperature=temperature), result.weights)
     (workdir / RESUME_FILE).unlink()
-    report(
-        Finished(
-            directory=workdir,
-            metrics=metrics,
-            best_epoch=result.best_epoch,
-            seconds=sum(line.seconds for line in result.history),
-        )
-    )
+    return metrics
 
 
-def _build(config: CheckpointConfig) -> nn.Module:
-    try:
-        return config.build_network()
-    except TypeError as error:  # an option of the wrong type
-        raise ValueError(f"{config.model} cannot be built with the options {config.options}: {error}") from None
+def _write_pictures(
+    workdir: Path, result: FitResult, test: Evaluation, images: Source, config: CheckpointConfig
+) -> None:
+    classes = config.classes
+    mistakes = np.zeros((0, *config.input.shape), dtype=np.uint8)
+    if len(surest := test.surest_mistakes(MISTAKES)):
+        mistakes = images.take(torch.from_numpy(surest)).in_memory().images.numpy()
+    figures = {
+        "curves.png": draw_curves(result.history),
+        "confusion.png": draw_confusion(test, classes=classes),
+        "mistakes.png": draw_mistakes(test, mistakes, classes=classes),
+    }
+    write_figures(workdir, figures)
 
 
 def _validation_metrics(result: FitResult) -> dict[str, float]:
     best = result.history[result.best_epoch - 1]
     return {"accuracy": best.validation_accuracy, "loss": best.validation_loss, "epoch": best.epoch}
-
-
-def _facts(config: CheckpointConfig) -> dict[str, Any]:
-    """What must be the same for a run to go on, besides the recipe."""
-    return {
-        "model": config.model,
-        "options": config.options,
-        "classes": config.classes,
-        "size": config.input.height,
-        "input": config.input.to_json(),
-        "dataset": config.dataset,
-    }
-
-
-def _check_fits(workdir: Path, state: RunState, config: CheckpointConfig) -> None:
-    there, here = {**state.facts, **state.recipe}, {**_facts(config), **config.recipe}
-    for name in here:
-        if there.get(name) != here[name]:
-            raise ValueError(
-                f"cannot resume {workdir}: {name} is {there.get(name)!r} in that run and {here[name]!r} now; "
-                "give the same, or start another run with --out"
-            )
-
-
-def _revision() -> str | None:
-    """The git commit of this code, `-dirty` if it was changed since; None outside a repository or without git."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()

@@ -3,24 +3,26 @@
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image, ImageOps
 
 from models.inputs import Pixels
 from models.samples import Samples
 from training.raw import RawDataset
-from training.tensors import Images
+from training.stream import Source
 
 COUNT = 128  # two batches of 64, the largest size that export compares
 RAW_COUNT = 16
 LONGEST_SIDE = 512  # raw photographs are shrunk to this, or a checkpoint would hold megabytes of them
 
 
-def pick_samples(raw: RawDataset, test: Images) -> Samples:
+def pick_samples(raw: RawDataset, test: Source) -> Samples:
     """Images spread evenly over the test split, which may be sorted by class."""
     chosen = np.unique(np.linspace(0, len(test) - 1, COUNT).astype(np.int64))
     few = chosen[:: max(1, len(chosen) // RAW_COUNT)][:RAW_COUNT]
+    taken = test.take(torch.from_numpy(chosen)).in_memory()
     originals = tuple(_original(raw.test.images[index], raw.mode) for index in few)
-    return Samples(test.images.numpy()[chosen], test.labels.numpy()[chosen], originals, test.labels.numpy()[few])
+    return Samples(taken.images.numpy(), taken.labels.numpy(), originals, test.labels.numpy()[few])
 
 
 def _original(image: Pixels | Path, mode: str) -> Pixels:

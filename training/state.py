@@ -11,7 +11,7 @@ from torch import Tensor
 
 from models.files import whole_file
 
-SCHEMA = 1
+SCHEMA = 2
 RESUME_FILE = "resume.pt"
 
 Weights = dict[str, Tensor]
@@ -27,7 +27,8 @@ class RunState:
         epoch: epochs done.
         history: a dict an epoch.
         best_epoch: the one that `best_weights` are from, 0 for the initial ones.
-        generators: states by name, torch's global ones among them.
+        average: weights and steps of the moving average, or None without one.
+        generators: for each process, states by name, torch's global ones among them.
     """
 
     facts: dict[str, Any]
@@ -39,7 +40,8 @@ class RunState:
     best_weights: Weights
     optimizer: dict[str, Any]
     schedule: dict[str, Any]
-    generators: dict[str, Tensor]
+    average: dict[str, Any] | None
+    generators: list[dict[str, Tensor]]
 
     def write(self, workdir: Path) -> None:
         """Writes resume.pt, whole or not at all."""
@@ -79,17 +81,19 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
         yield
 
 
-def generator_states(generator: torch.Generator) -> dict[str, Tensor]:
-    """The states of `generator` and of torch's global generators, on the CPU."""
-    states = {"own": generator.get_state(), "cpu": torch.get_rng_state()}
-    if generator.device.type == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state(generator.device)
+def generator_states(own: dict[str, torch.Generator], device: torch.device) -> dict[str, Tensor]:
+    """The states of `own` by name, and of torch's global generators, on the CPU."""
+    states = {name: generator.get_state() for name, generator in own.items()}
+    states["torch.cpu"] = torch.get_rng_state()
+    if device.type == "cuda":
+        states["torch.cuda"] = torch.cuda.get_rng_state(device)
     return states
 
 
-def set_generator_states(generator: torch.Generator, states: dict[str, Tensor]) -> None:
+def set_generator_states(own: dict[str, torch.Generator], device: torch.device, states: dict[str, Tensor]) -> None:
     """Sets what `generator_states` returned."""
-    generator.set_state(states["own"])
-    torch.set_rng_state(states["cpu"])
-    if generator.device.type == "cuda":
-        torch.cuda.set_rng_state(states["cuda"], generator.device)
+    for name, generator in own.items():
+        generator.set_state(states[name])
+    torch.set_rng_state(states["torch.cpu"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states["torch.cuda"], device)

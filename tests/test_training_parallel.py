@@ -1,0 +1,78 @@
+"""Two processes through torchrun: the data once an epoch, the weights of one process, one writer."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from models.checkpoint import load_checkpoint
+from training.parallel import ALONE, Team, joined_team
+from training.run import train_checkpoint
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_shares_are_disjoint_and_everything(size: int) -> None:
+    shares = [Team(rank, size).share(torch.arange(20)) for rank in range(size)]
+    assert torch.cat(shares).tolist() == list(range(20))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_without_torchrun_there_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    with joined_team(cuda=False) as team:
+        assert team is ALONE and team.writes and team.gather(3) == [3] and team.from_writer(lambda: 4) == 4
+        assert team.sum(torch.ones(2)).tolist() == [1, 1]
+        assert team.wrap(network := torch.nn.Linear(1, 1)) is network
+
+
+def torchrun(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [Path(sys.executable).with_name("torchrun"), "--nproc-per-node", "2", "--master-port", "0"]
+    variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "-m", "training", *words]
+    return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False, timeout=120)
+
+
+def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
+    settings = {"epochs": 2, "batch_size": 50, "shift": 0}  # what is drawn at random differs between the processes
+    words = ["--epochs", "2", "--batch-size", "50", "--shift", "0", "--device", "cpu", "--ema", "0.9"]
+    done = torchrun("lenet", "--data", "digits", "--out", "both", *words, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("epoch 2/2") == 1 and done.stdout.count("checkpoint: both") == 1
+    assert "2 processes train together" in done.stdout
+    both = load_checkpoint(tmp_path / "both")
+    alone = load_checkpoint(
+        train_checkpoint("lenet", "digits", out=tmp_path / "one", overrides={**settings, "device": "cpu", "ema": 0.9})
+    )
+    for name, weights in alone.network.state_dict().items():
+        assert torch.allclose(both.network.state_dict()[name], weights, atol=2e-3), name
+    logs = [
+        [json.loads(line) for line in (tmp_path / x / "log.jsonl").read_text().splitlines()] for x in ("both", "one")
+    ]
+    for ours, theirs in zip(*logs, strict=True):
+        for key in ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy"):
+            assert ours[key] == pytest.approx(theirs[key], abs=5e-3), key
+    assert not list((tmp_path / "both").glob("*.tmp")) and not (tmp_path / "both/resume.pt").exists()
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_an_error_of_the_writer_is_raised_in_every_process(rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, told = [], [None, "no room"]
+
+    def broadcast(outcome: list[Any], src: int) -> None:
+        outcome[:] = outcome if rank == src else told
+
+    def make() -> None:
+        made.append(rank)
+        raise ValueError("no room")
+
+    monkeypatch.setattr("training.parallel.distributed.broadcast_object_list", broadcast)
+    with pytest.raises(ValueError, match="no room"):
+        Team(rank, 2).from_writer(make)
+    assert made == [0] * (rank == 0)

@@ -1,0 +1,167 @@
+"""Every option of the loop: resumed bit for bit, and doing what it says."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_training_loop import RECIPE, digits, same, tiny, train
+from torch import nn
+
+from models.inputs import InputSpec
+from training.average import Average
+from training.freezing import last_layer, set_frozen
+from training.learner import make_learner, train_step
+from training.loop import fit
+from training.recipe import Recipe
+from training.report import EpochDone, Event, StepDone, silent
+from training.splits import Splits
+from training.state import read_state
+
+__all__ = ["digits"]  # a fixture
+
+EVERYTHING: dict[str, Any] = {
+    "schedule": "cosine",
+    "warmup_epochs": 0.5,
+    "clip_norm": 1.0,
+    "ema": 0.9,
+    "label_smoothing": 0.1,
+    "mixup": 0.2,
+    "cutmix": 1.0,
+    "rotation": 10.0,
+    "erasing": 0.3,
+    "freeze_epochs": 1,
+    "channels_last": True,
+    "precision": "bf16",
+    "compile": True,
+}
+
+
+@pytest.fixture(autouse=True)
+def eager_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch.compile without the minute that its C++ takes."""
+    compiler = torch.compile
+    monkeypatch.setattr("torch.compile", lambda module: compiler(module, backend="eager"))
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("stop", [1, 2])
+def test_with_every_option_a_stopped_run_resumes_to_the_same_bits(
+    stop: int, optimizer: str, digits: tuple[InputSpec, Splits], tmp_path: Path
+) -> None:
+    def interrupt(event: Event) -> None:
+        if isinstance(event, StepDone) and (event.epoch, event.step) == (stop + 1, 2):
+            raise KeyboardInterrupt
+
+    recipe = RECIPE.override({**EVERYTHING, "optimizer": optimizer})
+    missing = [name for name, value in Recipe().to_json().items() if value in (0, False) and not recipe.to_json()[name]]
+    assert missing == ["seed"]
+    for name in ("whole", "parts"):
+        (tmp_path / name).mkdir()
+    whole = train(digits, tmp_path / "whole", recipe)
+    with pytest.raises(KeyboardInterrupt):
+        train(digits, tmp_path / "parts", recipe, report=interrupt)
+    torch.rand(5)
+    state = read_state(tmp_path / "parts")
+    assert state.epoch == stop and Recipe(**state.recipe) == recipe
+    assert same(whole, train(digits, tmp_path / "parts", recipe, state=state))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"optimizer": "sgd", "learning_rate": 0.05},
+        {"schedule": "cosine", "warmup_epochs": 1.0},
+        {"ema": 0.9},
+        {"clip_norm": 0.5},
+        {"mixup": 0.2, "cutmix": 1.0},
+        {"rotation": 10.0, "erasing": 0.2},
+    ],
+)
+def test_each_option_learns(settings: dict[str, Any], digits: tuple[InputSpec, Splits], tmp_path: Path) -> None:
+    result = train(digits, tmp_path, RECIPE.override({"epochs": 20, "learning_rate": 1e-2, **settings}))
+    assert max(line.validation_accuracy for line in result.history) > 0.5
+
+
+def test_a_frozen_network_changes_in_its_last_layer_alone(digits: tuple[InputSpec, Splits], tmp_path: Path) -> None:
+    weights: list[dict[str, torch.Tensor]] = []
+    network = tiny()
+
+    def watch(event: Event) -> None:
+        if isinstance(event, EpochDone):
+            weights.append({name: tensor.clone() for name, tensor in network.state_dict().items()})
+
+    start = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    recipe = RECIPE.override({"freeze_epochs": 2, "weight_decay": 0.5})
+    fit(network, digits[1], recipe, tmp_path, watch, spec=digits[0])
+    for epoch, moved in ((1, {"layers.5.weight", "layers.5.bias"}), (2, set(start))):
+        assert {name for name in start if not torch.equal(weights[epoch][name], start[name])} == moved
+    assert all(parameter.requires_grad for parameter in network.parameters())
+
+
+def test_the_last_layer_is_the_one_defined_last() -> None:
+    network = tiny()
+    assert last_layer(network) is network.get_submodule("layers.5")
+    set_frozen(network.train(), True)
+    assert not network.get_submodule("layers.1").training and network.get_submodule("layers.4").training
+
+
+def test_the_average_is_the_hand_worked_one() -> None:
+    network = nn.BatchNorm1d(1)
+    average = Average(network, 0.5)
+    wanted = {"weight": 1.0, "running_mean": 0.0}
+    for step in range(1, 12):
+        decay = min(0.5, (1 + step) / (10 + step))
+        with torch.no_grad():
+            network.weight.fill_(float(step))
+            network.running_mean.fill_(-float(step))
+            network.num_batches_tracked += 1
+        average.update()
+        wanted = {"weight": decay * wanted["weight"] + (1 - decay) * step,
+                  "running_mean": decay * wanted["running_mean"] - (1 - decay) * step}  # fmt: skip
+    found = average.network.state_dict()
+    assert {name: float(found[name]) for name in wanted} == pytest.approx(wanted)
+    assert int(found["num_batches_tracked"]) == 11
+
+
+def test_what_is_kept_is_the_average(digits: tuple[InputSpec, Splits], tmp_path: Path) -> None:
+    network = tiny()
+    result = fit(network, digits[1], RECIPE.override({"ema": 0.99, "epochs": 1}), tmp_path, silent, spec=digits[0])
+    state = read_state(tmp_path)
+    assert state.average is not None and state.average["steps"] == 7
+    assert torch.equal(result.weights["layers.5.weight"], state.average["weights"]["layers.5.weight"])
+    assert not torch.equal(result.weights["layers.5.weight"], network.state_dict()["layers.5.weight"])
+
+
+def test_gradients_are_no_longer_than_the_limit(digits: tuple[InputSpec, Splits]) -> None:
+    learner = make_learner(tiny(), digits[0], RECIPE.override({"clip_norm": 0.01}), steps=1)
+    train_step(learner, digits[1].train.images[:16], digits[1].train.labels[:16])
+    lengths = [parameter.grad.norm() for parameter in learner.network.parameters() if parameter.grad is not None]
+    assert torch.stack(lengths).norm() == pytest.approx(0.01, rel=1e-3)
+
+
+def test_a_bad_loss_is_found_within_the_epoch(
+    digits: tuple[InputSpec, Splits], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.trainer.CHECK_EVERY", 3)
+    network, steps = tiny(), []
+
+    def spoil(event: Event) -> None:
+        if isinstance(event, StepDone):
+            steps.append((event.epoch, event.step))
+            if steps[-1] == (2, 1):
+                with torch.no_grad():
+                    next(network.parameters()).fill_(torch.nan)
+
+    with pytest.raises(ValueError, match=r"nan at step 9 \(epoch 2, its step 2\).*after epoch 1; a --learning-rate"):
+        fit(network, digits[1], RECIPE, tmp_path, spoil, spec=digits[0])
+    assert steps[-1] == (2, 3)
+    assert read_state(tmp_path).epoch == 1
+
+
+def test_a_run_of_other_processes_is_not_gone_on_with(digits: tuple[InputSpec, Splits], tmp_path: Path) -> None:
+    train(digits, tmp_path, RECIPE.override({"epochs": 1}))
+    state = read_state(tmp_path)
+    with pytest.raises(ValueError, match="the run was by 2 processes; 1 cannot go on with it"):
+        train(digits, tmp_path, state=replace(state, generators=state.generators * 2))

@@ -1,0 +1,44 @@
+"""Temperature scaling: Guo et al., On Calibration of Modern Neural Networks (2017), section 4.2."""
+
+import math
+
+from torch import Tensor
+
+LOWEST, HIGHEST = 0.05, 20.0
+HALVINGS = 60
+
+
+def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+    """The temperature that logits are divided by to give `labels` the greatest likelihood.
+
+    The negative log-likelihood is convex in the inverse of the temperature, so its slope is bisected. Where every label
+    has the greatest logit there is no optimum, as the likelihood grows for ever towards temperature 0: then it is 1.
+
+    Args:
+        logits: (N, K), of images the network has not learnt from.
+        labels: int64 (N,).
+
+    Returns:
+        A temperature in [0.05, 20].
+
+    Raises:
+        ValueError: there are no images, or logits that are not finite.
+    """
+    if not len(labels):
+        raise ValueError("there are no images to fit a temperature on")
+    logits, labels = logits.detach().cpu().double(), labels.cpu()
+    if not bool(logits.isfinite().all()):
+        raise ValueError("a temperature was asked of logits that are not finite")
+    own = logits.gather(1, labels[:, None]).squeeze(1)  # (N,)
+    if bool((own >= logits.amax(1)).all()):
+        return 1.0
+
+    def slope(inverse: float) -> float:
+        """Derivative of the mean negative log-likelihood: mean logit under the prediction, less the label's."""
+        return float(((logits * inverse).softmax(1) * logits).sum(1).mean() - own.mean())
+
+    low, high = math.log(1 / HIGHEST), math.log(1 / LOWEST)
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if slope(math.exp(middle)) > 0 else (middle, high)
+    return 1 / math.exp((low + high) / 2)

@@ -1,0 +1,161 @@
+"""All that is fixed before the first step of a run, and whether an interrupted run can go on with it."""
+
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from models.checkpoint import CheckpointConfig
+from models.registry import network_size
+from models.samples import Samples
+from training.datasets import load_dataset
+from training.default_recipe import default_recipe
+from training.raw import RawDataset
+from training.recipe import Recipe
+from training.samples import pick_samples
+from training.splits import MEMORY_LIMIT_MB, Splits, prepare_splits
+from training.state import RunState
+
+NAMED = 10  # files that are left out, in config.json
+LIBRARIES = ("torch", "torchvision", "numpy", "pillow", "safetensors")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run does; the configuration has no metrics yet."""
+
+    config: CheckpointConfig
+    recipe: Recipe
+    data: Splits
+    samples: Samples
+
+    @property
+    def left_out(self) -> int:
+        """Damaged files that are not used."""
+        count: int = self.config.dataset.get("left_out", {}).get("count", 0)
+        return count
+
+
+def make_plan(
+    model: str,
+    dataset: str,
+    *,
+    data_dir: Path | Sequence[Path] | None = None,
+    download: bool = False,
+    skip_bad: bool = False,
+    memory_limit_mb: int = MEMORY_LIMIT_MB,
+    workers: int | None = None,
+    size: int | None = None,
+    options: dict[str, Any] | None = None,
+    overrides: dict[str, Any] | None = None,
+    base: Recipe | None = None,
+) -> Plan:
+    """Loads the data and decides the rest; see `train_checkpoint`. `base` is the recipe of a run that is gone on with.
+
+    Raises:
+        ValueError: an unknown name, a value out of range, absent or damaged data.
+    """
+    raw = load_dataset(dataset, data_dir=data_dir, download=download, skip_bad=skip_bad)
+    fed = _fed_size(model, raw, size)
+    recipe = _recipe(model, raw, fed, overrides or {}, base)
+    spec, data = prepare_splits(
+        raw,
+        size=fed,
+        fraction=recipe.validation_fraction,
+        seed=recipe.seed,
+        memory_limit_mb=memory_limit_mb,
+        workers=workers,
+    )
+    counts = {"train": len(data.train), "validation": len(data.validation), "test": len(data.test)}
+    left_out = {"left_out": {"count": len(raw.left_out), "first": list(raw.left_out[:NAMED])}} if skip_bad else {}
+    config = CheckpointConfig(
+        model=model,
+        options=options or {},
+        classes=raw.classes,
+        input=spec,
+        recipe=recipe.to_json(),
+        dataset={"name": raw.name, "counts": counts, "sha256": raw.sha256, **left_out},
+        revision=_revision(),
+        versions={name: version(name) for name in LIBRARIES},
+    )
+    return Plan(config, recipe, data, pick_samples(raw, data.test))
+
+
+def plan_recipe(
+    model: str,
+    dataset: str,
+    *,
+    data_dir: Path | Sequence[Path] | None = None,
+    download: bool = False,
+    skip_bad: bool = False,
+    size: int | None = None,
+    overrides: dict[str, Any] | None = None,
+) -> Recipe:
+    """The recipe that `make_plan` would choose."""
+    raw = load_dataset(dataset, data_dir=data_dir, download=download, skip_bad=skip_bad)
+    return _recipe(model, raw, _fed_size(model, raw, size), overrides or {}, None)
+
+
+def _fed_size(model: str, raw: RawDataset, size: int | None) -> tuple[int, int]:
+    return (size, size) if size is not None else network_size(model, raw.size or (0, 0))
+
+
+def _recipe(
+    model: str, raw: RawDataset, size: tuple[int, int], overrides: dict[str, Any], base: Recipe | None
+) -> Recipe:
+    optimizer = overrides.get("optimizer", "adamw")
+    base = base or default_recipe(model, raw.name, images=len(raw.train), size=size, mode=raw.mode, optimizer=optimizer)
+    return base.override(overrides)
+
+
+def build(config: CheckpointConfig) -> nn.Module:
+    """The network with fresh weights.
+
+    Raises:
+        ValueError: options that it does not take.
+    """
+    try:
+        return config.build_network()
+    except TypeError as error:  # an option of the wrong type
+        raise ValueError(f"{config.model} cannot be built with the options {config.options}: {error}") from None
+
+
+def facts_of(config: CheckpointConfig) -> dict[str, Any]:
+    """What must be the same for a run to go on, besides the recipe."""
+    return {
+        "model": config.model,
+        "options": config.options,
+        "classes": config.classes,
+        "size": config.input.height,
+        "input": config.input.to_json(),
+        "dataset": config.dataset,
+    }
+
+
+def check_fits(workdir: Path, state: RunState, config: CheckpointConfig) -> None:
+    """Nothing if the run that `state` is of can go on with this configuration.
+
+    Raises:
+        ValueError: it cannot; the message names what differs.
+    """
+    there, here = {**state.facts, **state.recipe}, {**facts_of(config), **config.recipe}
+    for name in here:
+        if there.get(name) != here[name]:
+            raise ValueError(
+                f"cannot resume {workdir}: {name} is {there.get(name)!r} in that run and {here[name]!r} now; "
+                "give the same, or start another run with --out"
+            )
+
+
+def _revision() -> str | None:
+    """The git commit of this code, `-dirty` if it was changed since; None outside a repository or without git."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,52 @@
+"""Optimizers and schedules of the learning rate by the names a recipe gives them."""
+
+import math
+
+import torch
+from torch import nn
+from torch.optim import SGD, AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
+
+from training.recipe import Recipe
+
+
+def make_optimizer(network: nn.Module, recipe: Recipe) -> Optimizer:
+    """The recipe's, over all parameters; those of one dimension, biases and normalisations', are not decayed."""
+    parameters = list(network.parameters())
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if recipe.optimizer == "sgd":
+        momentum = recipe.momentum
+        sgd = SGD(groups, lr=recipe.learning_rate, momentum=momentum, nesterov=momentum > 0, fused=True)
+        for parameter in parameters if momentum else ():
+            # Or those that are unfrozen later have none when others do, which the fused step refuses.
+            sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        return sgd
+    return AdamW(groups, lr=recipe.learning_rate, fused=True)
+
+
+def make_schedule(optimizer: Optimizer, recipe: Recipe, *, steps: int) -> LRScheduler:
+    """The recipe's, over `steps` steps.
+
+    One cycle is Smith and Topin, Super-Convergence (2017), with cosines; AdamW's first beta goes against the rate from
+    0.95 to 0.85 and back, momentum stays. Cosine is Loshchilov and Hutter, SGDR (2016), eq. 5, without restarts.
+    """
+    rising = recipe.warmup_epochs / recipe.epochs
+    if recipe.schedule == "onecycle":
+        return OneCycleLR(
+            optimizer,
+            max_lr=recipe.learning_rate,
+            total_steps=steps,
+            pct_start=rising or 0.3,
+            cycle_momentum=recipe.optimizer == "adamw",
+        )
+    warm = round(rising * steps)
+
+    def factor(step: int) -> float:
+        if step < warm:
+            return (step + 1) / (warm + 1)
+        return (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm))) / 2
+
+    return LambdaLR(optimizer, factor)

@@ -1,0 +1,118 @@
+"""The splits of a data set at the network's input size, in memory or streamed, and the input specification for them."""
+
+import os
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.inputs import InputSpec
+from training.raw import RawDataset, RawSplit
+from training.stream import CHUNK, Source, StreamedImages, in_order
+from training.tensors import prepare
+
+MEMORY_LIMIT_MB = 4096
+MOST_WORKERS = 8
+
+
+@dataclass(frozen=True)
+class Splits:
+    """What is learnt from, what decides which epoch is kept, and what is looked at once at the end."""
+
+    train: Source
+    validation: Source
+    test: Source
+
+    @property
+    def streamed(self) -> bool:
+        """Whether images are decoded when they are needed."""
+        return isinstance(self.train, StreamedImages)
+
+
+def prepare_splits(
+    raw: RawDataset,
+    *,
+    size: tuple[int, int],
+    fraction: float,
+    seed: int,
+    memory_limit_mb: int = MEMORY_LIMIT_MB,
+    workers: int | None = None,
+) -> tuple[InputSpec, Splits]:
+    """All splits of a data set, and the input specification with the training images' mean and deviation.
+
+    Args:
+        raw: the data set.
+        size: (height, width) for the network.
+        fraction: of the training images that become the validation split, if the data set brings none.
+        seed: of the draw of these.
+        memory_limit_mb: files that would be larger than so many megabytes, all splits together, are streamed.
+        workers: processes that decode what is streamed; by default one a processor, up to 8.
+
+    Raises:
+        ValueError: a file that is no image, or damaged; it is named.
+    """
+    spec = _plain_spec(raw, size)
+    streamed = sum(raw.counts.values()) * int(np.prod(spec.shape)) > memory_limit_mb * 2**20
+    workers = min(MOST_WORKERS, os.cpu_count() or 1) if workers is None else workers
+
+    def source(split: RawSplit) -> Source:
+        if streamed and isinstance(split.images, list):
+            return StreamedImages(split.images, torch.from_numpy(np.array(split.labels)), spec, workers)
+        return prepare(split, spec)
+
+    train = source(raw.train)
+    if raw.validation is not None:
+        validation = source(raw.validation)
+    else:
+        train, validation = hold_out(train, fraction=fraction, seed=seed)
+    mean, std = channel_statistics(train)
+    return replace(spec, mean=mean, std=std), Splits(train, validation, source(raw.test))
+
+
+def hold_out(images: Source, *, fraction: float, seed: int) -> tuple[Source, Source]:
+    """Splits at random into what stays for training and the share `fraction`, at least one image, for validation.
+
+    Raises:
+        ValueError: nothing would stay.
+    """
+    count = max(1, round(fraction * len(images)))
+    if count >= len(images):
+        raise ValueError(f"a validation split of {count} leaves nothing of {len(images)} training images")
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+    return images.take(order[count:].sort().values), images.take(order[:count].sort().values)
+
+
+def channel_statistics(images: Source) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel of the images, scaled to [0, 1].
+
+    From histograms, so that neither a float copy is made nor a sum overflows. A channel that is constant gets the
+    deviation of one grey level.
+    """
+    counts: Tensor | int = 0
+    for batch in images.batches(in_order(len(images), CHUNK)):
+        channels = batch.images.flatten(0, 2).unbind(-1)
+        counts = counts + torch.stack([torch.bincount(channel, minlength=256) for channel in channels])  # (C, 256)
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    mean, std = [], []
+    for channel in torch.as_tensor(counts).double():
+        share = channel / channel.sum()  # (256,)
+        mean.append(float(share @ levels))
+        std.append(max(float((share @ (levels - mean[-1]) ** 2).sqrt()), 1 / 255))
+    return tuple(mean), tuple(std)
+
+
+def _plain_spec(raw: RawDataset, size: tuple[int, int]) -> InputSpec:
+    """The specification less its mean and deviation. Images of other proportions are cut, not stretched."""
+    channels = 1 if raw.mode == "L" else 3
+    stretch = raw.size is not None and raw.size[0] * size[1] == raw.size[1] * size[0]
+    return InputSpec(
+        mode=raw.mode,
+        height=size[0],
+        width=size[1],
+        resize=size if stretch else max(size),
+        crop=None if stretch else size,
+        background=(raw.background,) * channels,
+        mean=(0.0,) * channels,
+        std=(1.0,) * channels,
+    )

@@ -1,0 +1,208 @@
+"""A training under way: what resume.pt holds, in use."""
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.files import whole_file
+from models.inputs import InputSpec
+from training.augment import augment
+from training.evaluation import logits_of
+from training.freezing import set_frozen
+from training.learner import forward_of, make_learner, pick_device, train_step, training_forward
+from training.mixing import Partners, mix
+from training.parallel import Team
+from training.recipe import Recipe
+from training.report import EpochDone, Report, StepDone
+from training.splits import Splits
+from training.state import RunState, Weights, generator_states, set_generator_states
+from training.stream import Source
+from training.tensors import Images
+
+LOG_FILE = "log.jsonl"
+CHECK_EVERY = 50  # steps; looking at a loss makes an accelerator wait
+
+
+class LossError(ValueError):
+    """A loss that is infinite or no number."""
+
+
+class Trainer:
+    """Trains epoch by epoch. Every process of the team has one, with its share of each batch."""
+
+    def __init__(
+        self, network: nn.Module, data: Splits, recipe: Recipe, spec: InputSpec, facts: dict[str, Any], team: Team
+    ) -> None:
+        self.recipe, self.spec, self.facts, self.team = recipe, spec, facts, team
+        self.device = pick_device(recipe.device, local_rank=team.local_rank if team.size > 1 else None)
+        self.steps = math.ceil(len(data.train) / recipe.batch_size)
+        if len(data.train) // self.steps < team.size:
+            raise ValueError(f"batches of {len(data.train) // self.steps} images cannot be shared by {team.size}")
+        self.learner = make_learner(network, spec, recipe, steps=self.steps * recipe.epochs, device=self.device)
+        self.train = data.train.to(self.device)
+        self.validation_count = len(data.validation)
+        self.validation: Source = data.validation.to(self.device)
+        if team.size > 1:
+            self.validation = self.validation.take(team.share(torch.arange(self.validation_count, device=self.device)))
+        self.generators = {
+            "order": torch.Generator().manual_seed(recipe.seed),  # the same in every process
+            "augment": torch.Generator(self.device).manual_seed(recipe.seed + 1 + 2 * team.rank),
+            "mix": torch.Generator().manual_seed(recipe.seed + 2 + 2 * team.rank),
+        }
+        self.history: list[EpochDone] = []
+        self.best_epoch, self.best_weights = 0, _copy(self.learner.evaluated)
+        self.forward_made_for: bool | None = None  # whether for a frozen network
+
+    def restore(self, state: RunState) -> None:
+        if len(state.generators) != self.team.size:
+            raise ValueError(f"the run was by {len(state.generators)} processes; {self.team.size} cannot go on with it")
+        self.learner.network.load_state_dict(state.weights)
+        self.learner.optimizer.load_state_dict(state.optimizer)
+        self.learner.schedule.load_state_dict(state.schedule)
+        if self.learner.average is not None and state.average is not None:
+            self.learner.average.restore(state.average["weights"], state.average["steps"])
+        set_generator_states(self.generators, self.device, state.generators[self.team.rank])
+        self.history = [EpochDone.from_json(line) for line in state.history]
+        self.best_epoch, self.best_weights = state.best_epoch, state.best_weights
+
+    def save(self, workdir: Path) -> None:
+        """Writes resume.pt and log.jsonl, if this process writes."""
+        lines = [line.to_json() for line in self.history]
+        generators = self.team.gather(generator_states(self.generators, self.device))
+        if not self.team.writes:
+            return
+        average = self.learner.average
+        RunState(
+            facts=self.facts,
+            recipe=self.recipe.to_json(),
+            epoch=len(lines),
+            history=lines,
+            best_epoch=self.best_epoch,
+            weights=self.learner.network.state_dict(),
+            best_weights=self.best_weights,
+            optimizer=self.learner.optimizer.state_dict(),
+            schedule=self.learner.schedule.state_dict(),
+            average=None if average is None else {"weights": average.network.state_dict(), "steps": average.steps},
+            generators=generators,
+        ).write(workdir)
+        with whole_file(workdir / LOG_FILE) as path:
+            path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    def epoch(self, number: int, report: Report) -> EpochDone:
+        """Trains and validates.
+
+        Raises:
+            LossError: a loss is infinite or no number.
+        """
+        started, rate = time.perf_counter(), float(self.learner.schedule.get_last_lr()[0])
+        totals = self._pass(number, report)
+        loss, accuracy = (self.team.sum(totals) / len(self.train)).tolist()
+        seconds = time.perf_counter() - started
+        self.team.average_buffers(self.learner.network)
+        if self.learner.average is not None:
+            self.team.average_buffers(self.learner.average.network)
+        validation_loss, validation_accuracy = self._validate()
+        if not math.isfinite(validation_loss):
+            raise LossError(f"the validation loss is {validation_loss} after epoch {number}")
+        return EpochDone(
+            epoch=number,
+            train_loss=loss,
+            train_accuracy=accuracy,
+            validation_loss=validation_loss,
+            validation_accuracy=validation_accuracy,
+            learning_rate=rate,
+            images_per_s=len(self.train) / seconds,
+            seconds=time.perf_counter() - started,
+        )
+
+    def keep(self, done: EpochDone) -> None:
+        """Adds to the history and remembers the weights if they are the best so far."""
+        self.history.append(done)
+        if self.best_epoch == 0 or done.quality > self.history[self.best_epoch - 1].quality:
+            self.best_epoch, self.best_weights = done.epoch, _copy(self.learner.evaluated)
+
+    def _pass(self, number: int, report: Report) -> Tensor:
+        self._prepare_network(number)
+        totals, seen = torch.zeros(2, dtype=torch.float64, device=self.device), 0
+        recent: list[Tensor] = []
+        for step, (batch, weight) in enumerate(self._batches(), start=1):
+            images, partners = self._augmented(batch)
+            recent.append(train_step(self.learner, images, batch.labels, partners=partners, weight=weight))
+            totals += recent[-1]
+            seen += len(batch)
+            report(StepDone(epoch=number, step=step, images=seen, totals=totals, processes=self.team.size))
+            if step % CHECK_EVERY == 0 or step == self.steps:
+                self._check(number, step, torch.stack(recent)[:, 0])
+                recent.clear()
+        return totals
+
+    def _prepare_network(self, number: int) -> None:
+        frozen = number <= self.recipe.freeze_epochs
+        self.learner.network.train()
+        if self.recipe.freeze_epochs:
+            set_frozen(self.learner.network, frozen)
+        if self.forward_made_for != frozen:
+            self.learner.forward = training_forward(self.learner.network, self.spec, self.recipe, team=self.team)
+            self.forward_made_for = frozen
+
+    def _check(self, number: int, step: int, losses: Tensor) -> None:
+        """Looks at the losses of the last steps, (n,), summed over each step's images."""
+        for index, loss in enumerate(self.team.sum(losses).tolist()):
+            if not math.isfinite(loss):
+                bad = step - len(losses) + 1 + index
+                total = (number - 1) * self.steps + bad
+                raise LossError(f"the training loss is {loss} at step {total} (epoch {number}, its step {bad})")
+
+    def _batches(self) -> Iterator[tuple[Images, float]]:
+        """Images and the weight of the loss, of this process's share of each batch.
+
+        Every image comes once, in random order; sizes differ by one at most, as batch norm minds a tiny last batch.
+        """
+        order = torch.randperm(len(self.train), generator=self.generators["order"])
+        whole = order.tensor_split(self.steps)
+        if isinstance(self.train, Images):
+            whole = order.to(self.device).tensor_split(self.steps)
+        shares = [self.team.share(index) for index in whole]
+        for index, batch in zip(whole, self.train.batches(shares), strict=True):
+            # Gradients are averaged over the processes: shares of unequal size must count by theirs.
+            weight = self.team.size * len(batch) / len(index) if self.team.size > 1 else 1.0
+            yield batch, weight
+
+    def _augmented(self, batch: Images) -> tuple[Tensor, Partners | None]:
+        recipe = self.recipe
+        images = augment(
+            batch.images,
+            shift=recipe.shift,
+            flip=recipe.flip,
+            rotation=recipe.rotation,
+            erasing=recipe.erasing,
+            background=self.spec.background[0],
+            generator=self.generators["augment"],
+        )
+        if not (recipe.mixup or recipe.cutmix):
+            return images, None
+        generator = self.generators["mix"]
+        return mix(images, batch.labels, mixup=recipe.mixup, cutmix=recipe.cutmix, generator=generator)
+
+    def _validate(self) -> tuple[float, float]:
+        """Mean loss and accuracy on the validation split, over all processes."""
+        self.learner.evaluated.eval()
+        classify = forward_of(self.learner.evaluated, self.spec, device=self.device)
+        sums = torch.zeros(2, dtype=torch.float64, device=self.device)
+        if len(self.validation):
+            logits, labels = logits_of(classify, self.validation), self.validation.labels.to(self.device)
+            sums[0] = functional.cross_entropy(logits, labels, reduction="sum")
+            sums[1] = (logits.argmax(1) == labels).sum()
+        loss, accuracy = (self.team.sum(sums) / self.validation_count).tolist()
+        return loss, accuracy
+
+
+def _copy(network: nn.Module) -> Weights:
+    return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
