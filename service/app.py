@@ -40,6 +40,7 @@ class Classifier:
         CATALOG.open()
         gc.collect()
         gc.freeze()  # what is loaded stays; the collector need not look at it again
+        gc.set_threshold(100_000, 20, 100)  # BentoML keeps a timer a request for a while, which each collection walks
 
     @bentoml.api  # type: ignore[untyped-decorator]  # bentoml ships no types for it
     async def predict(self, images: Annotated[np.ndarray, DType("uint8")], model: str = "") -> np.ndarray:
