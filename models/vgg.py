@@ -1,6 +1,7 @@
 """VGG-11, -13 and -16 with torchvision's layer names: a small head for small images, the classic one for large."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Literal
 
 import torch
@@ -38,9 +39,9 @@ class VGG(nn.Module):
         height: int,
         width: int,
         classes: int,
-        batch_norm: bool,
-        head: Head,
-        dropout: float,
+        batch_norm: bool = True,
+        head: Head = "auto",
+        dropout: float = 0.5,
     ) -> None:
         super().__init__()
         if min(height, width) < 32:
@@ -69,46 +70,7 @@ class VGG(nn.Module):
         return self.classifier(torch.flatten(x, 1))  # type: ignore[no-any-return]  # calling a Module is untyped
 
 
-def vgg11(
-    *,
-    channels: int,
-    height: int,
-    width: int,
-    classes: int,
-    batch_norm: bool = True,
-    head: Head = "auto",
-    dropout: float = 0.5,
-) -> nn.Module:
-    """Column A of the paper's table 1: 8 convolutions."""
-    size = {"channels": channels, "height": height, "width": width, "classes": classes}
-    return VGG((1, 1, 2, 2, 2), **size, batch_norm=batch_norm, head=head, dropout=dropout)
-
-
-def vgg13(
-    *,
-    channels: int,
-    height: int,
-    width: int,
-    classes: int,
-    batch_norm: bool = True,
-    head: Head = "auto",
-    dropout: float = 0.5,
-) -> nn.Module:
-    """Column B of the paper's table 1: 10 convolutions."""
-    size = {"channels": channels, "height": height, "width": width, "classes": classes}
-    return VGG((2, 2, 2, 2, 2), **size, batch_norm=batch_norm, head=head, dropout=dropout)
-
-
-def vgg16(
-    *,
-    channels: int,
-    height: int,
-    width: int,
-    classes: int,
-    batch_norm: bool = True,
-    head: Head = "auto",
-    dropout: float = 0.5,
-) -> nn.Module:
-    """Column D of the paper's table 1: 13 convolutions."""
-    size = {"channels": channels, "height": height, "width": width, "classes": classes}
-    return VGG((2, 2, 3, 3, 3), **size, batch_norm=batch_norm, head=head, dropout=dropout)
+# Columns A, B and D of the paper's table 1: 8, 10 and 13 convolutions.
+vgg11 = partial(VGG, (1, 1, 2, 2, 2))
+vgg13 = partial(VGG, (2, 2, 2, 2, 2))
+vgg16 = partial(VGG, (2, 2, 3, 3, 3))
