@@ -13,6 +13,7 @@ from torch import nn
 from models.files import sha256_of, whole_file
 from models.inputs import InputSpec
 from models.registry import build_network
+from models.tensors import put_tensors
 
 SCHEMA = 1
 CONFIG_FILE = "config.json"
@@ -36,6 +37,7 @@ class CheckpointConfig:
         metrics: by split, for example `{"test": {"accuracy": 0.99}}`; accuracies in [0, 1], losses in nats.
         dataset: name, counts by split and SHA-256 of the images and labels.
         temperature: logits are divided by it before the softmax.
+        weights: name and SHA-256 of the file that training began with; empty if it began with random weights.
         revision: git commit of the code, or None outside a repository.
         versions: of the libraries used.
     """
@@ -48,6 +50,7 @@ class CheckpointConfig:
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     dataset: dict[str, Any] = field(default_factory=dict)
     temperature: float = 1.0
+    weights: dict[str, Any] = field(default_factory=dict)
     revision: str | None = None
     versions: dict[str, str] = field(default_factory=dict)
 
@@ -138,6 +141,6 @@ def load_weights(network: nn.Module, path: Path) -> None:
         CheckpointError: not a safetensors file, or its tensors do not fit.
     """
     try:
-        network.load_state_dict(load_file(path))
+        put_tensors(network, load_file(path))
     except (SafetensorError, RuntimeError) as error:
         raise CheckpointError(f"{path}: {str(error).splitlines()[0]}") from None

@@ -8,6 +8,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from models.tensors import put_tensors
+
+AUXILIARY = ("AuxLogits.", "aux1.", "aux2.")  # of torchvision's Inception and GoogLeNet
+
 
 @dataclass(frozen=True)
 class PretrainedReport:
@@ -16,6 +20,7 @@ class PretrainedReport:
     Attributes:
         loaded: names of tensors that are now the file's.
         skipped: names of those of the head, left as initialised because the file is for another class count.
+        ignored: how many tensors of auxiliary classifiers, which are not used here.
         summed: the first convolution's weight, if the file's takes three channels and the network one.
         classes: the file's class count if its head was skipped.
     """
@@ -23,6 +28,7 @@ class PretrainedReport:
     loaded: tuple[str, ...]
     skipped: tuple[str, ...] = ()
     summed: tuple[str, ...] = ()
+    ignored: int = 0
     classes: int | None = None
 
     def __str__(self) -> str:
@@ -31,6 +37,8 @@ class PretrainedReport:
             text += f"; {', '.join(self.skipped)} left as initialised: the file's head is for {self.classes} classes"
         if self.summed:
             text += f"; {self.summed[0]} summed over colours for grey images"
+        if self.ignored:
+            text += f"; {self.ignored} of auxiliary classifiers not used"
         return text
 
 
@@ -66,12 +74,13 @@ def load_pretrained(network: nn.Module, path: Path) -> PretrainedReport:
             summed.append(name)
         else:
             raise ValueError(f"{path}: {name} is {tuple(found.shape)}; the network's is {tuple(tensor.shape)}")
-    if unknown := [name for name in given if name not in own]:
+    foreign = [name for name in given if name not in own]
+    if unknown := [name for name in foreign if not name.startswith(AUXILIARY)]:
         raise ValueError(
             f"{path}: the network has no {unknown[0]!r}; {len(unknown)} of {len(given)} tensors are unknown"
         )
-    network.load_state_dict(loaded, strict=False)
-    return PretrainedReport(tuple(loaded), tuple(skipped), tuple(summed), classes)
+    put_tensors(network, own | loaded)
+    return PretrainedReport(tuple(loaded), tuple(skipped), tuple(summed), len(foreign), classes)
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -210,3 +211,12 @@ def test_the_shared_random_checkpoints_differ_by_seed_only(tmp_path: Path) -> No
     torch.testing.assert_close(first.state_dict(), again.state_dict(), rtol=0, atol=0)
     assert not torch.equal(first.conv1.weight, other.conv1.weight)
     assert not torch.equal(first.bn1.running_mean, torch.zeros(16))
+
+
+def test_a_network_that_asks_for_the_version_of_its_weights(tmp_path: Path) -> None:
+    """torchvision's MNASNet does, and files have none."""
+    config = replace(CONFIG, model="mnasnet0_5", options={})
+    network = config.build_network()
+    save_checkpoint(tmp_path, config, network.state_dict())
+    again = load_checkpoint(tmp_path).network.state_dict()
+    assert all(torch.equal(tensor, again[name]) for name, tensor in network.state_dict().items())

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+import torchvision
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -108,3 +109,16 @@ def test_a_file_that_holds_no_weights_is_refused(name: str, says: str, tmp_path:
         (tmp_path / name).write_bytes(b"nothing of the kind")
     with pytest.raises(ValueError, match=says):
         load_pretrained(build(), tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["googlenet", "mobilenet_v3_small", "densenet121", "mnasnet0_5", "regnet_y_400mf"])
+def test_the_heads_of_torchvisions_published_files_are_left(name: str, tmp_path: Path) -> None:
+    """Those files have 1,000 classes, and GoogLeNet's auxiliary classifiers, which are not used."""
+    settings: dict[str, Any] = {"init_weights": False} if name == "googlenet" else {}
+    theirs = torchvision.models.get_model(name, weights=None, **settings)
+    network = build_network(f"torchvision:{name}", channels=3, height=64, width=64, classes=5)
+    report = load_pretrained(network, write(tmp_path / "w.safetensors", theirs.state_dict()))
+    assert (len(report.skipped), report.classes) == (2, 1000)
+    assert (report.ignored > 0) == (name == "googlenet")
+    assert len(report.loaded) + 2 == len(network.state_dict())
+    assert all(torch.equal(theirs.state_dict()[key], network.state_dict()[key]) for key in report.loaded)

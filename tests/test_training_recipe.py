@@ -19,7 +19,7 @@ from training.schedules import make_optimizer, make_schedule
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("epochs", 0),
+        ("epochs", -1),
         ("batch_size", 1),
         ("learning_rate", 0.0),
         ("learning_rate", float("nan")),
@@ -80,7 +80,7 @@ def test_a_recipe_is_read_from_its_json_and_from_a_config(nested: bool, tmp_path
         ("{", "x.json is not a recipe: Expecting"),
         ("[]", "x.json is not a recipe: it must be a JSON object"),
         ('{"lr": 1}', "x.json: a recipe has no 'lr'"),
-        ('{"epochs": 0}', "x.json: epochs is 0; it must be at least 1"),
+        ('{"epochs": -1}', "x.json: epochs is -1; it must be at least 0"),
         ('{"shift": 1.5}', "x.json: shift is 1.5; it must be a whole number"),
     ],
 )

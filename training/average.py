@@ -5,6 +5,7 @@ import copy
 import torch
 from torch import nn
 
+from models.tensors import put_tensors
 from training.state import Weights
 
 
@@ -38,5 +39,5 @@ class Average:
 
     def restore(self, weights: Weights, steps: int) -> None:
         """Goes on from the state of an earlier one."""
-        self.network.load_state_dict(weights)
+        put_tensors(self.network, weights)
         self.steps = steps

@@ -9,6 +9,7 @@ from typing import Annotated
 from cyclopts import CycloptsError, Parameter
 from rich.console import Console
 
+from training.allocator import keep_freed_memory
 from training.datasets import check_dataset, data_places
 from training.learner import pick_device
 from training.options import parse_options
@@ -38,6 +39,7 @@ def train(
     workers: int | None = None,
     size: int | None = None,
     option: Annotated[list[str] | None, Parameter(negative="")] = None,
+    weights: str | None = None,
     recipe_file: Annotated[Path | None, Parameter(name="--recipe")] = None,
     print_recipe: Annotated[bool, Parameter(negative="")] = False,
     recipe: Annotated[RecipeFlags | None, Parameter(name="*")] = None,
@@ -63,6 +65,9 @@ def train(
         workers: Processes that decode then [default: one a processor, up to 8].
         size: Height and width the network sees [default: the images' own, if the network takes it].
         option: A network's own option as key=value, for example hidden=84; repeatable.
+        weights: Begin with these: a file of tensors by name (.pth, .safetensors), a checkpoint directory, or for
+            torchvision's networks DEFAULT or another name of its published weights. A last layer for another number
+            of classes stays random; --epochs 0 trains nothing.
         recipe_file: JSON with settings, or a checkpoint's config.json; flags go before it.
         print_recipe: Print the recipe as JSON and train nothing.
     """
@@ -75,13 +80,23 @@ def train(
             raise ValueError(f"--memory-limit-mb is {memory_limit_mb} and --workers {workers}; both must be at least 0")
         overrides = {**(read_recipe(recipe_file) if recipe_file else {}), **(recipe or {})}
         device = Recipe().override(with_epochs_for_warmup(overrides)).device
+        if overrides.get("epochs") == 0 and weights is None:
+            raise ValueError("epochs is 0; it must be at least 1, or --weights be given to be taken as they are")
     console, places = Console(), data_places(data_dir)
     if print_recipe:
         chosen = plan_recipe(
-            model, data, data_dir=places, download=download, skip_bad=skip_bad, size=size, overrides=overrides
+            model,
+            data,
+            data_dir=places,
+            download=download,
+            skip_bad=skip_bad,
+            size=size,
+            overrides=overrides,
+            pretrained=weights is not None,
         )
         print(json.dumps(chosen.to_json(), indent=2))
         return None
+    keep_freed_memory()
     with joined_team(cuda=pick_device(device).type == "cuda") as team, TrainingProgress(console) as progress:
         try:
             path = train_checkpoint(
@@ -96,6 +111,7 @@ def train(
                 size=size,
                 options=options,
                 overrides=overrides,
+                weights=weights,
                 resume=resume,
                 overwrite=overwrite,
                 report=progress if team.writes else silent,

@@ -13,9 +13,10 @@ def default_recipe(
     images: int,
     size: tuple[int, int],
     mode: Literal["L", "RGB"],
-    optimizer: str = "adamw",
+    optimizer: str | None = None,
+    pretrained: bool = False,
 ) -> Recipe:
-    """Defaults that were found by measurement; config.json records them.
+    """Defaults that were found by measurement on validation splits; config.json records them.
 
     Args:
         model: name of the network.
@@ -24,14 +25,16 @@ def default_recipe(
         size: (height, width) as the network sees them.
         mode: of the images as the network sees them.
         optimizer: that the caller asks for; rates and decays that suit adamw do not suit sgd.
+        pretrained: whether training begins with weights that have learnt already.
     """
     epochs = {"digits": 30, "stripes": 8, "mnist": 10, "fashion-mnist": 20, "cifar10": 30}
+    residual = "resnet" in model
     recipe = Recipe(
         epochs=epochs.get(dataset, min(100, max(20, 40_000 // images))),  # small sets need more passes to learn at all
         batch_size=256 if images >= 20_000 else 64 if images >= 5_000 else 32,
         shift=round(min(size) * (0.125 if mode == "RGB" else 0.07)),
         flip=mode == "RGB" or dataset == "fashion-mnist",
-        channels_last="resnet" in model or (model == "simple_cnn" and mode == "RGB"),
+        channels_last=residual or (model == "simple_cnn" and mode == "RGB"),
     )
     if model == "lenet1998":  # sigmoids pass little gradient: larger steps, and no decay that pulls back
         recipe = replace(recipe, learning_rate=1e-2, weight_decay=0.0)
@@ -41,4 +44,8 @@ def default_recipe(
         recipe = replace(recipe, epochs=12, batch_size=128, learning_rate=2e-2, shift=0, flip=False)
     if optimizer == "sgd":
         recipe = replace(recipe, optimizer="sgd", learning_rate=0.1, weight_decay=5e-4)
+    if pretrained:  # smaller steps, the new last layer first: large ones would undo what was learnt
+        recipe = replace(
+            recipe, epochs=max(4, recipe.epochs // 2), learning_rate=recipe.learning_rate / 10, freeze_epochs=1
+        )
     return recipe

@@ -10,6 +10,8 @@ from typing import Any
 from torch import nn
 
 from models.checkpoint import CheckpointConfig
+from models.initial_weights import InitialWeights
+from models.inputs import InputSpec
 from models.registry import network_size
 from models.samples import Samples
 from training.datasets import load_dataset
@@ -52,16 +54,19 @@ def make_plan(
     size: int | None = None,
     options: dict[str, Any] | None = None,
     overrides: dict[str, Any] | None = None,
-    base: Recipe | None = None,
+    weights: InitialWeights | None = None,
+    state: RunState | None = None,
 ) -> Plan:
-    """Loads the data and decides the rest; see `train_checkpoint`. `base` is the recipe of a run that is gone on with.
+    """Loads the data and decides the rest; see `train_checkpoint`. `state` is that of a run that is gone on with.
 
     Raises:
         ValueError: an unknown name, a value out of range, absent or damaged data.
     """
     raw = load_dataset(dataset, data_dir=data_dir, download=download, skip_bad=skip_bad)
     fed = _fed_size(model, raw, size)
-    recipe = _recipe(model, raw, fed, overrides or {}, base)
+    base = None if state is None else Recipe(**state.recipe)
+    begun_with = _weights_facts(weights, state)
+    recipe = _recipe(model, raw, fed, overrides or {}, base, pretrained=bool(begun_with))
     spec, data = prepare_splits(
         raw,
         size=fed,
@@ -69,6 +74,7 @@ def make_plan(
         seed=recipe.seed,
         memory_limit_mb=memory_limit_mb,
         workers=workers,
+        like=_known_input(weights, state) if begun_with else None,
     )
     counts = {"train": len(data.train), "validation": len(data.validation), "test": len(data.test)}
     left_out = {"left_out": {"count": len(raw.left_out), "first": list(raw.left_out[:NAMED])}} if skip_bad else {}
@@ -79,6 +85,7 @@ def make_plan(
         input=spec,
         recipe=recipe.to_json(),
         dataset={"name": raw.name, "counts": counts, "sha256": raw.sha256, **left_out},
+        weights=begun_with,
         revision=_revision(),
         versions={name: version(name) for name in LIBRARIES},
     )
@@ -94,10 +101,11 @@ def plan_recipe(
     skip_bad: bool = False,
     size: int | None = None,
     overrides: dict[str, Any] | None = None,
+    pretrained: bool = False,
 ) -> Recipe:
     """The recipe that `make_plan` would choose."""
     raw = load_dataset(dataset, data_dir=data_dir, download=download, skip_bad=skip_bad)
-    return _recipe(model, raw, _fed_size(model, raw, size), overrides or {}, None)
+    return _recipe(model, raw, _fed_size(model, raw, size), overrides or {}, None, pretrained=pretrained)
 
 
 def _fed_size(model: str, raw: RawDataset, size: int | None) -> tuple[int, int]:
@@ -105,11 +113,40 @@ def _fed_size(model: str, raw: RawDataset, size: int | None) -> tuple[int, int]:
 
 
 def _recipe(
-    model: str, raw: RawDataset, size: tuple[int, int], overrides: dict[str, Any], base: Recipe | None
+    model: str,
+    raw: RawDataset,
+    size: tuple[int, int],
+    overrides: dict[str, Any],
+    base: Recipe | None,
+    *,
+    pretrained: bool,
 ) -> Recipe:
-    optimizer = overrides.get("optimizer", "adamw")
-    base = base or default_recipe(model, raw.name, images=len(raw.train), size=size, mode=raw.mode, optimizer=optimizer)
-    return base.override(overrides)
+    base = base or default_recipe(
+        model,
+        raw.name,
+        images=len(raw.train),
+        size=size,
+        mode=raw.mode,
+        optimizer=overrides.get("optimizer"),
+        pretrained=pretrained,
+    )
+    recipe = base.override(overrides)
+    if recipe.epochs == 0 and not pretrained:
+        raise ValueError("epochs is 0: nothing would be learnt; that is for --weights, to take them as they are")
+    return recipe
+
+
+def _weights_facts(weights: InitialWeights | None, state: RunState | None) -> dict[str, Any]:
+    if weights is not None:
+        return weights.to_json()
+    return {} if state is None else dict(state.facts.get("weights", {}))
+
+
+def _known_input(weights: InitialWeights | None, state: RunState | None) -> InputSpec | None:
+    """What the initial weights were trained on; a run that is gone on with need not find the weights again."""
+    if state is not None:
+        return InputSpec.from_json(state.facts["input"])
+    return None if weights is None else weights.input
 
 
 def build(config: CheckpointConfig) -> nn.Module:
@@ -133,6 +170,7 @@ def facts_of(config: CheckpointConfig) -> dict[str, Any]:
         "size": config.input.height,
         "input": config.input.to_json(),
         "dataset": config.dataset,
+        "weights": config.weights,
     }
 
 

@@ -58,9 +58,11 @@ class TrainingProgress:
                 self.epoch_began = time.perf_counter()
             case Finished():
                 self.bar.stop()
+                kept = f"epoch {event.best_epoch}, the best on the validation split"
+                kept = kept if event.best_epoch else "the weights as they came"
                 self._line(
-                    f"test accuracy {event.metrics['test']['accuracy']:.2%} (epoch {event.best_epoch}, "
-                    f"the best on the validation split) after {event.seconds:.1f} s of training"
+                    f"test accuracy {event.metrics['test']['accuracy']:.2%} "
+                    f"({kept}) after {event.seconds:.1f} s of training"
                 )
 
     def say_how_to_go_on(self, model: str, data: str, data_dir: Path | None) -> None:
@@ -84,6 +86,8 @@ class TrainingProgress:
             self._line(f"{event.processes} processes train together")
         if event.streamed:
             self._line("the images are more than --memory-limit-mb: decoded from their files in every epoch")
+        if event.weights:
+            self._line(f"initial weights: {event.weights}")
         if event.left_out:
             self._line(f"{event.left_out} damaged files are left out; config.json names the first of them")
         if event.first_epoch > 1:

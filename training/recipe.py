@@ -16,7 +16,7 @@ class Recipe:
     """All that decides how a network is trained, besides the data and the network.
 
     Attributes:
-        epochs: Passes over the training images.
+        epochs: Passes over the training images; 0, with weights from a file, trains nothing.
         batch_size: Images a step, over all processes.
         optimizer: adamw, or sgd with Nesterov momentum.
         learning_rate: The highest rate of the schedule.
@@ -81,14 +81,18 @@ class Recipe:
             check(name, isinstance(value, kinds) and isinstance(value, bool) == (hint is bool), wanted)
             if hint is not bool and get_args(hint):
                 check(name, value in get_args(hint), "one of " + ", ".join(get_args(hint)))
-        check("epochs", self.epochs >= 1, "at least 1")
+        check("epochs", self.epochs >= 0, "at least 0")
         check("batch_size", self.batch_size >= 2, "at least 2")
         check("learning_rate", 0 < self.learning_rate < math.inf, "above 0 and finite")
         for name in ("weight_decay", "clip_norm", "mixup", "cutmix"):
             check(name, 0 <= getattr(self, name) < math.inf, "at least 0 and finite")
         for name in ("momentum", "ema", "label_smoothing"):
             check(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
-        check("warmup_epochs", 0 <= self.warmup_epochs < self.epochs, f"at least 0 and below the {self.epochs} epochs")
+        check(
+            "warmup_epochs",
+            0 <= self.warmup_epochs < max(1, self.epochs),
+            f"at least 0 and below the {self.epochs} epochs",
+        )
         check("shift", self.shift >= 0, "at least 0 pixels")
         check("rotation", 0 <= self.rotation <= 180, "between 0 and 180 degrees")
         check("erasing", 0 <= self.erasing <= 1, "between 0 and 1")

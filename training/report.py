@@ -25,6 +25,7 @@ class Started:
     processes: int = 1
     streamed: bool = False
     left_out: int = 0
+    weights: str = ""  # what was taken from a file
 
 
 @dataclass(frozen=True, kw_only=True)

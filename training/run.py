@@ -10,7 +10,10 @@ import torch
 from torch import nn
 
 from models.checkpoint import CONFIG_FILE, CheckpointConfig, save_checkpoint
+from models.initial_weights import InitialWeights, find_weights
+from models.pretrained import load_pretrained
 from models.samples import SAMPLES_FILE, save_samples
+from models.tensors import put_tensors
 from training.calibration import fit_temperature
 from training.evaluation import Evaluation, logits_of
 from training.learner import forward_of, pick_device, pick_precision
@@ -18,7 +21,6 @@ from training.loop import FitResult, fit
 from training.parallel import ALONE, Team
 from training.plan import Plan, build, check_fits, facts_of, make_plan
 from training.plots import MISTAKES, draw_confusion, draw_curves, draw_mistakes, write_figures
-from training.recipe import Recipe
 from training.report import Finished, Report, Started, silent
 from training.run_directory import fresh_directory, unfinished_directory
 from training.splits import MEMORY_LIMIT_MB
@@ -39,6 +41,7 @@ def train_checkpoint(
     size: int | None = None,
     options: dict[str, Any] | None = None,
     overrides: dict[str, Any] | None = None,
+    weights: str | None = None,
     resume: bool = False,
     overwrite: bool = False,
     report: Report = silent,
@@ -58,6 +61,7 @@ def train_checkpoint(
         size: height and width to feed the network with; by default `network_size` of the images' own.
         options: the network's own keyword arguments.
         overrides: values of `Recipe` fields that differ from `default_recipe`.
+        weights: to begin with, as `find_weights` takes them; by default random ones.
         resume: go on with the unfinished run in `out`; what is left out is then as it was in that run.
         overwrite: replace the run in `out`.
         report: called with every `Event`, in the process that writes.
@@ -77,6 +81,8 @@ def train_checkpoint(
         size, options = size or state.facts["size"], options or state.facts["options"]
         skip_bad = skip_bad or "left_out" in state.facts["dataset"]
 
+    given = team.from_writer(lambda: find_weights(weights, model=model)) if weights else None
+
     def plan_run() -> Plan:
         return make_plan(
             model,
@@ -89,7 +95,8 @@ def train_checkpoint(
             size=size,
             options=options,
             overrides=overrides,
-            base=Recipe(**state.recipe) if state is not None else None,
+            weights=given,
+            state=state,
         )
 
     if download and team.size > 1:  # one fetches, then the others find the files
@@ -100,15 +107,22 @@ def train_checkpoint(
         plan = plan_run()
     if state is not None:
         check_fits(workdir, state, plan.config)
-    _learn(workdir, plan, state, report if team.writes else silent, team)
+    _learn(workdir, plan, given, state, report if team.writes else silent, team)
     return workdir
 
 
-def _learn(workdir: Path, plan: Plan, state: RunState | None, report: Report, team: Team) -> None:
+def _learn(
+    workdir: Path, plan: Plan, weights: InitialWeights | None, state: RunState | None, report: Report, team: Team
+) -> None:
     config, recipe = plan.config, plan.recipe
     device = pick_device(recipe.device, local_rank=team.local_rank if team.size > 1 else None)
     with seeded(recipe.seed, device):
         network = build(config)
+    loaded = None
+    if weights is not None and state is None:
+        loaded = load_pretrained(network, weights.path)
+        if loaded.skipped and recipe.epochs == 0:
+            raise ValueError(f"{weights.path}: {loaded}; with --epochs 0 that layer would stay random")
     report(
         Started(
             directory=workdir,
@@ -124,6 +138,7 @@ def _learn(workdir: Path, plan: Plan, state: RunState | None, report: Report, te
             processes=team.size,
             streamed=plan.data.streamed,
             left_out=plan.left_out,
+            weights="" if loaded is None else str(loaded),
         )
     )
     if team.writes:
@@ -143,15 +158,18 @@ def _learn(workdir: Path, plan: Plan, state: RunState | None, report: Report, te
 def _finish(workdir: Path, plan: Plan, network: nn.Module, result: FitResult) -> dict[str, dict[str, float]]:
     """Fits the temperature, looks once at the test split, and writes the checkpoint."""
     config, data = plan.config, plan.data
-    network.load_state_dict(result.weights)
+    put_tensors(network, result.weights)
     device = next(network.parameters()).device
     classify = forward_of(network.eval(), config.input, device=device)
-    temperature = fit_temperature(logits_of(classify, data.validation.to(device)), data.validation.labels)
+    held_out = logits_of(classify, data.validation.to(device)).cpu()
+    temperature = fit_temperature(held_out, data.validation.labels)
+    seen = Evaluation.of(held_out, data.validation.labels)
+    validation = {"accuracy": seen.accuracy, "loss": seen.loss, "epoch": result.best_epoch}
     logits = logits_of(classify, data.test.to(device)).cpu()
     before = Evaluation.of(logits, data.test.labels)
     test = Evaluation.of(logits, data.test.labels, temperature=temperature)
     calibration = {"calibration_error_before_temperature": before.reliability.calibration_error}
-    metrics = {"validation": _validation_metrics(result), "test": test.to_json() | calibration}
+    metrics = {"validation": validation, "test": test.to_json() | calibration}
     _write_pictures(workdir, result, test, data.test, config)
     save_checkpoint(workdir, replace(config, metrics=metrics, temperature=temperature), result.weights)
     (workdir / RESUME_FILE).unlink()
@@ -165,14 +183,10 @@ def _write_pictures(
     mistakes = np.zeros((0, *config.input.shape), dtype=np.uint8)
     if len(surest := test.surest_mistakes(MISTAKES)):
         mistakes = images.take(torch.from_numpy(surest)).in_memory().images.numpy()
+    curves = {"curves.png": draw_curves(result.history)} if result.history else {}
     figures = {
-        "curves.png": draw_curves(result.history),
+        **curves,
         "confusion.png": draw_confusion(test, classes=classes),
         "mistakes.png": draw_mistakes(test, mistakes, classes=classes),
     }
     write_figures(workdir, figures)
-
-
-def _validation_metrics(result: FitResult) -> dict[str, float]:
-    best = result.history[result.best_epoch - 1]
-    return {"accuracy": best.validation_accuracy, "loss": best.validation_loss, "epoch": best.epoch}

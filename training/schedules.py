@@ -33,7 +33,7 @@ def make_schedule(optimizer: Optimizer, recipe: Recipe, *, steps: int) -> LRSche
     One cycle is Smith and Topin, Super-Convergence (2017), with cosines; AdamW's first beta goes against the rate from
     0.95 to 0.85 and back, momentum stays. Cosine is Loshchilov and Hutter, SGDR (2016), eq. 5, without restarts.
     """
-    rising = recipe.warmup_epochs / recipe.epochs
+    rising, steps = recipe.warmup_epochs / max(1, recipe.epochs), max(1, steps)  # no epochs: never stepped
     if recipe.schedule == "onecycle":
         return OneCycleLR(
             optimizer,

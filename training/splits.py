@@ -38,6 +38,7 @@ def prepare_splits(
     seed: int,
     memory_limit_mb: int = MEMORY_LIMIT_MB,
     workers: int | None = None,
+    like: InputSpec | None = None,
 ) -> tuple[InputSpec, Splits]:
     """All splits of a data set, and the input specification with the training images' mean and deviation.
 
@@ -48,11 +49,15 @@ def prepare_splits(
         seed: of the draw of these.
         memory_limit_mb: files that would be larger than so many megabytes, all splits together, are streamed.
         workers: processes that decode what is streamed; by default one a processor, up to 8.
+        like: what the initial weights were trained on; taken as it is if its mode and size are the same.
 
     Raises:
         ValueError: a file that is no image, or damaged; it is named.
     """
     spec = _plain_spec(raw, size)
+    known = like is not None and (like.mode, like.height, like.width) == (spec.mode, *size)
+    if like is not None and known:
+        spec = replace(like, background=spec.background)
     streamed = sum(raw.counts.values()) * int(np.prod(spec.shape)) > memory_limit_mb * 2**20
     workers = min(MOST_WORKERS, os.cpu_count() or 1) if workers is None else workers
 
@@ -66,8 +71,10 @@ def prepare_splits(
         validation = source(raw.validation)
     else:
         train, validation = hold_out(train, fraction=fraction, seed=seed)
-    mean, std = channel_statistics(train)
-    return replace(spec, mean=mean, std=std), Splits(train, validation, source(raw.test))
+    if not known:
+        mean, std = channel_statistics(train)
+        spec = replace(spec, mean=mean, std=std)
+    return spec, Splits(train, validation, source(raw.test))
 
 
 def hold_out(images: Source, *, fraction: float, seed: int) -> tuple[Source, Source]:

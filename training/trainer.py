@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from models.files import whole_file
 from models.inputs import InputSpec
+from models.tensors import put_tensors
 from training.augment import augment
 from training.evaluation import logits_of
 from training.freezing import set_frozen
@@ -63,7 +64,7 @@ class Trainer:
     def restore(self, state: RunState) -> None:
         if len(state.generators) != self.team.size:
             raise ValueError(f"the run was by {len(state.generators)} processes; {self.team.size} cannot go on with it")
-        self.learner.network.load_state_dict(state.weights)
+        put_tensors(self.learner.network, state.weights)
         self.learner.optimizer.load_state_dict(state.optimizer)
         self.learner.schedule.load_state_dict(state.schedule)
         if self.learner.average is not None and state.average is not None:
