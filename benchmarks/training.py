@@ -1,70 +1,98 @@
-"""Images a second of this project's training loop, of the usual tutorial loop, and of bare forward and backward.
+"""Images per second of our training loop, of the usual tutorial loop and of bare forward and backward, in one run.
 
-LeNet on MNIST. Run `python benchmarks/training.py --help` from the repository's root.
+    python benchmarks/training.py --data-dir ../shared/data --cifar10 cifar10-jpeg
+
+LeNet and SimpleCNN on MNIST, SimpleCNN and ResNet-20 on a folder of 32x32 colour images. The tutorial loop has a data
+set of torchvision with ToTensor and Normalize for each image, a DataLoader of 2 workers, batches of 64, plain fp32 and
+a `loss.item()` a step. Bare is our step on one batch that is there already. Training on 2 cores suffers from
+anything else that runs: every loop is measured in turn, several times, and its best counts.
 """
 
-import argparse
 import math
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import cyclopts
 import torch
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 from torch import nn
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout this file is in, installed or not
-
 from models.inputs import InputSpec
 from models.registry import build_network
+from training.allocator import keep_freed_memory
 from training.datasets import data_places, load_dataset
 from training.default_recipe import default_recipe
-from training.learner import make_learner, train_step
+from training.learner import make_learner, train_step, training_forward
 from training.loop import fit
+from training.raw import RawDataset
 from training.recipe import Recipe
 from training.report import silent
 from training.splits import Splits, prepare_splits
 
-USUAL = "tutorial: DataLoader, batch 64"
+TUTORIAL_BATCH = 64
+WARM_UP = 3  # steps that are not counted
+PRECISIONS: dict[str, dict[str, object]] = {
+    "fp32": {"precision": "fp32", "channels_last": False},
+    "bf16": {"precision": "bf16", "channels_last": False},
+    "bf16 channels_last": {"precision": "bf16", "channels_last": True},
+}
+COMPILED = {f"{name} compiled": {**settings, "compile": True} for name, settings in PRECISIONS.items()}
 
 
-def make_network() -> nn.Module:
-    """LeNet for MNIST."""
-    return build_network("lenet", channels=1, height=28, width=28, classes=10)
+@dataclass(frozen=True)
+class Task:
+    """A network with the images it learns from."""
+
+    model: str
+    dataset: str
+    spec: InputSpec
+    data: Splits
+    items: Callable[[transforms.Compose], torch.utils.data.Dataset[object]]  # the tutorial's, one image at a time
+    recipe: Recipe
+
+    def network(self) -> nn.Module:
+        """With fresh weights."""
+        height, width, channels = self.spec.shape
+        return build_network(self.model, channels=channels, height=height, width=width, classes=10)
 
 
-def ours(spec: InputSpec, data: Splits, recipe: Recipe) -> float:
-    """Our loop as the command runs it, augmentation included, validation not."""
-    with tempfile.TemporaryDirectory() as folder:
-        result = fit(make_network(), data, recipe, Path(folder), silent, spec=spec)
-    return result.history[0].images_per_s
-
-
-def bare(spec: InputSpec, data: Splits, recipe: Recipe, *, seconds: float) -> float:
-    """Steps on one batch that is there already."""
-    learner = make_learner(make_network(), spec, recipe, steps=10**6)
-    images, labels = data.train.images[: recipe.batch_size], data.train.labels[: recipe.batch_size]
-    learner.network.train()
+def bare(task: Task, recipe: Recipe, *, seconds: float) -> float:
+    """Steps on one batch."""
+    network = task.network()
+    learner = make_learner(network, task.spec, recipe, steps=10**6)
+    learner.forward = training_forward(network, task.spec, recipe)
+    network.train()
+    batch = next(task.data.train.batches([torch.arange(recipe.batch_size)]))
 
     def steps() -> Iterator[int]:
         while True:
-            train_step(learner, images, labels)
-            yield len(images)
+            train_step(learner, batch.images, batch.labels)
+            yield len(batch)
 
-    return rate(steps, seconds=seconds)
+    return rate(steps(), seconds=seconds)
 
 
-def tutorial(root: Path, *, batch_size: int, workers: int, seconds: float) -> float:
-    """torchvision's dataset with ToTensor and Normalize for each item, a DataLoader, SGD and `loss.item()` a step."""
-    per_item = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))])
-    dataset = datasets.MNIST(root, train=True, transform=per_item)
-    loader = DataLoader(dataset, batch_size=batch_size, shuffle=True, num_workers=workers)
-    network, criterion = make_network(), nn.CrossEntropyLoss()
+def ours(task: Task, recipe: Recipe, *, images: int) -> float:
+    """An epoch of so many images as the command runs it, augmentation included, validation not."""
+    train = task.data.train.take(torch.arange(min(images, len(task.data.train))))
+    data = replace(task.data, train=train, validation=task.data.validation.take(torch.arange(64)))
+    with tempfile.TemporaryDirectory() as folder:
+        result = fit(task.network(), data, recipe.override({"epochs": 2}), Path(folder), silent, spec=task.spec)
+    return result.history[1].images_per_s  # the first one warms up
+
+
+def tutorial(task: Task, *, workers: int, seconds: float) -> float:
+    """What most tutorials have."""
+    per_item = transforms.Compose([transforms.ToTensor(), transforms.Normalize(task.spec.mean, task.spec.std)])
+    loader = DataLoader(task.items(per_item), batch_size=TUTORIAL_BATCH, shuffle=True, num_workers=workers)
+    network, criterion = task.network(), nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
 
     def steps() -> Iterator[int]:
@@ -77,57 +105,88 @@ def tutorial(root: Path, *, batch_size: int, workers: int, seconds: float) -> fl
             running += loss.item()
             yield len(images)
 
-    return rate(steps, seconds=seconds)
+    return rate(steps(), seconds=seconds)
 
 
-def rate(steps: Callable[[], Iterator[int]], *, seconds: float, warm_up: int = 10) -> float:
-    """Images a second over `seconds`, or over what there is; starting up is not counted."""
+def rate(steps: Iterator[int], *, seconds: float) -> float:
+    """Images a second over `seconds`, or over what there is."""
     count, began = 0, math.nan
-    for number, images in enumerate(steps()):
-        if number == warm_up:
+    for number, images in enumerate(steps, start=1):
+        if number == WARM_UP:
             count, began = 0, time.perf_counter()
-        elif number > warm_up:
+        elif number > WARM_UP:
             count += images
             if time.perf_counter() - began > seconds:
                 break
     return count / (time.perf_counter() - began)
 
 
-def main() -> None:
-    """Measures and prints one table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-dir", type=Path, help="the folder above MNIST/raw")
-    parser.add_argument("--seconds", type=float, default=4.0, help="for each measurement (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="of which the best counts (default: %(default)s)")
-    parser.add_argument("--workers", type=int, default=2, help="of the tutorial's DataLoader (default: %(default)s)")
-    arguments = parser.parse_args()
-    places = data_places(arguments.data_dir)
-    raw = load_dataset("mnist", data_dir=places)
+def make_task(model: str, raw: RawDataset, items: Callable[[transforms.Compose], object]) -> Task:
+    """The network's default recipe for these images."""
+    assert raw.size is not None
+    recipe = default_recipe(model, raw.name, images=len(raw.train), size=raw.size, mode=raw.mode)
+    spec, data = prepare_splits(raw, size=raw.size, fraction=recipe.validation_fraction, seed=0)
+    return Task(model, raw.name, spec, data, items, recipe.override({"device": "cpu"}))  # type: ignore[arg-type]
+
+
+def find_tasks(data_dir: Path | None, cifar10: Path | None) -> Iterator[Task]:
+    """Those whose images are here."""
+    places = data_places(data_dir)
     root = next(place for place in places if (place / "MNIST/raw").is_dir())
-    defaults = default_recipe("lenet", "mnist", images=len(raw.train), size=(28, 28), mode="L")
-    recipe = defaults.override({"epochs": 1, "device": "cpu"})
-    spec, data = prepare_splits(raw, size=(28, 28), fraction=recipe.validation_fraction, seed=0)
-    small = recipe.override({"batch_size": 64})
-    seconds, workers = arguments.seconds, arguments.workers
-    loops: dict[str, Callable[[], float]] = {
-        f"bare forward + backward + step, batch {recipe.batch_size}": lambda: bare(spec, data, recipe, seconds=seconds),
-        f"convscope, batch {recipe.batch_size}": lambda: ours(spec, data, recipe),
-        "bare forward + backward + step, batch 64": lambda: bare(spec, data, small, seconds=seconds),
-        "convscope, batch 64": lambda: ours(spec, data, small),
-        USUAL: lambda: tutorial(root, batch_size=64, workers=workers, seconds=seconds),
-    }
-    best = dict.fromkeys(loops, 0.0)
-    for _ in range(arguments.rounds):  # in turn, and the best of each: other work on the machine hits some of them
-        for name, measure in loops.items():
-            best[name] = max(best[name], measure())
-    table = Table(title=f"Training LeNet on MNIST, CPU, {torch.get_num_threads()} threads, torch {torch.__version__}")
-    table.add_column("loop")
-    table.add_column("images/s", justify="right")
-    table.add_column("of the tutorial", justify="right")
-    for name, figure in best.items():
-        table.add_row(name, f"{figure:,.0f}", f"{figure / best[USUAL]:.1f}x")
-    Console().print(table)
+    mnist = load_dataset("mnist", data_dir=places)
+    for model in ("lenet", "simple_cnn"):
+        yield make_task(model, mnist, lambda each: datasets.MNIST(root, train=True, transform=each))
+    if cifar10 is not None:
+        folder = load_dataset(str(cifar10))
+        for model in ("simple_cnn", "resnet20"):
+            yield make_task(model, folder, lambda each: datasets.ImageFolder(str(cifar10 / "train"), transform=each))
+
+
+def main(
+    *,
+    data_dir: Path | None = None,
+    cifar10: Path | None = None,
+    seconds: float = 4.0,
+    rounds: int = 3,
+    workers: int = 2,
+    compiled: bool = False,
+) -> None:
+    """Prints the table.
+
+    Args:
+        data_dir: the folder above MNIST/raw.
+        cifar10: a folder of 32x32 colour images, train/CLASS/*.jpg; without it, MNIST only.
+        seconds: a measurement.
+        rounds: of which the best counts.
+        workers: of the tutorial's DataLoader.
+        compiled: measure torch.compile as well, which takes minutes to start.
+    """
+    keep_freed_memory()
+    console = Console()
+    title = f"Training on the CPU, {torch.get_num_threads()} threads, torch {torch.__version__}, images/s"
+    table = Table(
+        "network", "images", "precision", "batch", "bare", "convscope", "of bare", "tutorial", "gain", title=title
+    )
+    for task in find_tasks(data_dir, cifar10):
+        variants = {**PRECISIONS, **(COMPILED if compiled else {})}
+        recipes = {name: task.recipe.override(dict(settings)) for name, settings in variants.items()}
+        best = dict.fromkeys([("bare", name) for name in recipes] + [("ours", name) for name in recipes], 0.0)
+        usual = 0.0
+        for _ in track(range(rounds), f"{task.model} on {task.dataset}", console=console, transient=True):
+            usual = max(usual, tutorial(task, workers=workers, seconds=seconds))
+            for name, recipe in recipes.items():
+                found = bare(task, recipe, seconds=seconds)
+                best["bare", name] = max(best["bare", name], found)
+                images = max(4 * recipe.batch_size, round(found * seconds / recipe.batch_size) * recipe.batch_size)
+                best["ours", name] = max(best["ours", name], ours(task, recipe, images=images))
+        for name, recipe in recipes.items():
+            floor, loop = best["bare", name], best["ours", name]
+            row = (f"{floor:,.0f}", f"{loop:,.0f}", f"{loop / floor:.0%}", f"{usual:,.0f}", f"{loop / usual:.1f}x")
+            size = "x".join(map(str, task.spec.shape))
+            table.add_row(task.model, f"{task.dataset} {size}", name, str(recipe.batch_size), *row)
+        table.add_section()
+    console.print(table)
 
 
 if __name__ == "__main__":
-    main()
+    cyclopts.run(main)

@@ -2,27 +2,68 @@
 
 import hashlib
 import os
+import re
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 
 # What numpy.load and the reading of its arrays raise for files that are missing, damaged or something else.
 NPZ_ERRORS = (OSError, KeyError, ValueError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
+class UnwritableError(OSError):
+    """A file or directory that cannot be written; the message names it and says why."""
+
+
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yields a temporary path in the same folder; renames it to `path` when the block ends well, removes it if not."""
+    """Yields a temporary path in the same folder; renames it to `path` when the block ends well, removes it if not.
+
+    Raises:
+        UnwritableError: the disk is full, for example; what was at `path` is there still.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):  # where nothing can be written, nothing can be removed either
+            temporary.unlink()
+        if isinstance(error, Exception) and (reason := _system_reason(error)):
+            raise UnwritableError(f"{path} cannot be written: {reason}") from error
+        raise
+
+
+def check_writable(directory: Path) -> None:
+    """Nothing if files can be written to a directory or, while it does not exist, if it can be made; makes nothing.
+
+    Raises:
+        UnwritableError: they cannot.
+    """
+    there = directory
+    try:
+        there = next(path for path in (directory, *directory.parents) if path.exists())
+        with TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        reason = f"no file can be made in {there} ({error.strerror})"
+        raise UnwritableError(f"the directory {directory} cannot be written: {reason}; give another") from error
+
+
+def _system_reason(error: BaseException | None) -> str | None:
+    """Why the system refused, if that is what is behind an error; libraries hide it behind errors of their own."""
+    while error is not None:
+        if isinstance(error, OSError) and error.strerror:
+            return error.strerror
+        if code := re.search(r"\(os error (\d+)\)", str(error)):  # Rust's words, thus those of safetensors
+            return os.strerror(int(code[1]))
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def sha256_of(path: Path) -> str:

@@ -51,12 +51,12 @@ def randomise(network: nn.Module, images: torch.Tensor) -> None:
             nn.init.uniform_(module.running_var, 0.5, 1.5)
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.normal_(module.bias, 0, 0.1)
-    last = [module for module in network.modules() if isinstance(module, nn.Linear)][-1]
+    last = [module for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)][-1]
     with torch.no_grad():
         logits = network.eval()(images)
         scale = (1 / logits.std(0)).clamp(max=20)  # more would magnify rounding
         last.bias.copy_((last.bias - logits.mean(0)) * scale)
-        last.weight.mul_(scale[:, None])
+        last.weight.mul_(scale.view(-1, *[1] * (last.weight.ndim - 1)))
 
 
 def make_checkpoint(

@@ -88,7 +88,7 @@ def test_a_state_dict_brings_back_the_logits(name: str) -> None:
         ("simple_cnn", 28, 1, 416 + 12_832 + 200_832 + 1_290),
         ("simple_cnn", 32, 3, 896 + 18_496 + 73_856 + 1_049_088 + 5_130),
         ("mlp", 28, 1, 784 * 128 + 128 + 128 * 10 + 10),
-        ("compact_cnn", 28, 1, 72 + 16 + 1_152 + 32 + 7 * 7 * 16 * 10 + 10),
+        ("compact_cnn", 28, 1, 72 + 16 + 1_152 + 32 + 7 * 7 * 16 * 128 + 128 + 128 * 10 + 10),
         # The same with two 1x1 convolutions, n to n / 4 and back, in each of the nine blocks.
         ("se_resnet20", 32, 3, 269_722 + 3 * sum(2 * n * (n // 4) + n // 4 + n for n in (16, 32, 64))),
         # torchvision's features with batch norm, and 512-K

@@ -136,6 +136,28 @@ def test_a_damaged_file_of_torchvision_names_its_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("split", "labels", "message"),
+    [
+        ("train", [0, 9, 10], "the label of training image 2 is 10; labels are 0 to 9"),
+        ("t10k", [200, 1, 2], "the label of test image 0 is 200; labels are 0 to 9"),
+        ("t10k", [1, 2], "3 images have 2 labels"),
+    ],
+)
+def test_labels_that_do_not_fit_are_named(split: str, labels: list[int], message: str, tmp_path: Path) -> None:
+    folder = tmp_path / "MNIST/raw"
+    folder.mkdir(parents=True)
+    for name in ("train", "t10k"):
+        numbers = bytes(labels if name == split else [0, 1, 2])
+        header = b"".join(number.to_bytes(4, "big") for number in (0x803, 3, 28, 28))  # of the format IDX
+        (folder / f"{name}-images-idx3-ubyte").write_bytes(header + bytes(3 * 28 * 28))
+        (folder / f"{name}-labels-idx1-ubyte").write_bytes(
+            (0x801).to_bytes(4, "big") + len(numbers).to_bytes(4, "big") + numbers
+        )
+    with pytest.raises(ValueError, match=re.escape(f"{folder}: {message}")):
+        load_dataset("mnist", data_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
     ("name", "message"),
     [("mnits", "did you mean mnist"), ("zzzz", "known are digits, stripes"), ("no/such", "folder no/such does not")],
 )

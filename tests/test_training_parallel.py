@@ -13,8 +13,38 @@ import torch
 from models.checkpoint import load_checkpoint
 from training.parallel import ALONE, Team, joined_team
 from training.run import train_checkpoint
+from training.state import read_state, seeded
 
 ROOT = Path(__file__).parents[1]
+
+# State of every kind that a resumed run must bring back, and parameters that never get a gradient. DIES_AT is a step.
+MORTAL = """
+import os
+import signal
+
+import torch
+from torch import nn
+
+
+class Mortal(nn.Module):
+    def __init__(self, *, channels: int, height: int, width: int, classes: int) -> None:
+        super().__init__()
+        self.idle = nn.Linear(3, 3)
+        self.layers = nn.Sequential(
+            nn.Conv2d(channels, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Dropout(0.3)
+        )
+        self.last = nn.Linear(4 * (height - 2) * (width - 2), classes)
+        self.steps = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.steps += self.training
+        if self.training and str(self.steps) == os.environ.get("DIES_AT"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.last(self.layers(x))
+"""
+WORDS = ["mortal:Mortal", "--data", "digits", "--device", "cpu"]
+SETTINGS = ["--epochs", "3", "--batch-size", "50", "--shift", "1", "--ema", "0.9", "--freeze-epochs", "1"]
+STEPS = 26  # an epoch: 1294 images
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
@@ -32,9 +62,9 @@ def test_without_torchrun_there_is_one_process(monkeypatch: pytest.MonkeyPatch) 
         assert team.wrap(network := torch.nn.Linear(1, 1)) is network
 
 
-def torchrun(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def torchrun(*words: str, folder: Path, **more: str) -> subprocess.CompletedProcess[str]:
     command = [Path(sys.executable).with_name("torchrun"), "--nproc-per-node", "2", "--master-port", "0"]
-    variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **more}
     command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "-m", "training", *words]
     return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False, timeout=120)
 
@@ -59,6 +89,42 @@ def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
         for key in ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy"):
             assert ours[key] == pytest.approx(theirs[key], abs=5e-3), key
     assert not list((tmp_path / "both").glob("*.tmp")) and not (tmp_path / "both/resume.pt").exists()
+
+
+@pytest.fixture(scope="module")
+def mortals(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the network and the run `whole`, which two processes did in one go."""
+    folder = tmp_path_factory.mktemp("mortals")
+    (folder / "mortal.py").write_text(MORTAL)
+    done = torchrun(*WORDS, *SETTINGS, "--out", "whole", folder=folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_parameters_without_a_gradient_do_not_hinder_two_processes(
+    mortals: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(mortals)
+    trained = load_checkpoint(mortals / "whole")
+    with seeded(0, torch.device("cpu")):
+        start = trained.config.build_network().state_dict()
+    same = {name for name, tensor in trained.network.state_dict().items() if torch.equal(tensor, start[name])}
+    assert same == {"idle.weight", "idle.bias"}
+    assert trained.config.metrics["test"]["accuracy"] > 0.5
+
+
+def test_two_processes_that_are_killed_resume_to_the_same_bits(mortals: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(mortals)
+    killed = torchrun(*WORDS, *SETTINGS, "--out", "parts", folder=mortals, DIES_AT=str(STEPS + 2))
+    assert killed.returncode != 0 and "epoch 1/3" in killed.stdout and "epoch 2/3" not in killed.stdout
+    assert read_state(mortals / "parts").epoch == 1
+    resumed = torchrun(*WORDS, "--out", "parts", "--resume", folder=mortals)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "going on with epoch 2 of 3" in resumed.stdout
+    whole, parts = (load_checkpoint(mortals / name) for name in ("whole", "parts"))
+    assert parts.config.metrics == whole.config.metrics
+    for name, weights in whole.network.state_dict().items():
+        assert torch.equal(parts.network.state_dict()[name], weights), name
 
 
 @pytest.mark.parametrize("rank", [0, 1])

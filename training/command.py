@@ -12,7 +12,7 @@ from rich.console import Console
 from training.allocator import keep_freed_memory
 from training.datasets import check_dataset, data_places
 from training.learner import pick_device
-from training.options import parse_options
+from training.options import check_options, parse_options
 from training.parallel import joined_team
 from training.plan import plan_recipe
 from training.progress import TrainingProgress
@@ -76,6 +76,7 @@ def train(
         check_dataset(data)
         if size is not None and size < 1:
             raise ValueError(f"--size is {size}; it must be at least 1")
+        check_options(model, options, size=size)
         if memory_limit_mb < 0 or (workers is not None and workers < 0):
             raise ValueError(f"--memory-limit-mb is {memory_limit_mb} and --workers {workers}; both must be at least 0")
         overrides = {**(read_recipe(recipe_file) if recipe_file else {}), **(recipe or {})}

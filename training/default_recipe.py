@@ -28,20 +28,32 @@ def default_recipe(
         pretrained: whether training begins with weights that have learnt already.
     """
     epochs = {"digits": 30, "stripes": 8, "mnist": 10, "fashion-mnist": 20, "cifar10": 30}
-    residual = "resnet" in model
+    small_residual = model in ("resnet20", "se_resnet20")
     recipe = Recipe(
         epochs=epochs.get(dataset, min(100, max(20, 40_000 // images))),  # small sets need more passes to learn at all
         batch_size=256 if images >= 20_000 else 64 if images >= 5_000 else 32,
         shift=round(min(size) * (0.125 if mode == "RGB" else 0.07)),
         flip=mode == "RGB" or dataset == "fashion-mnist",
-        channels_last=residual or (model == "simple_cnn" and mode == "RGB"),
+        channels_last="resnet" in model or (model == "simple_cnn" and mode == "RGB"),
     )
     if model == "lenet1998":  # sigmoids pass little gradient: larger steps, and no decay that pulls back
         recipe = replace(recipe, learning_rate=1e-2, weight_decay=0.0)
     if model == "mlp" and dataset == "mnist":  # 98.59 %; shifts of 2 pixels are too much without convolutions
         recipe = replace(recipe, epochs=12, batch_size=128, learning_rate=5e-3, shift=1)
-    if model == "compact_cnn" and dataset == "fashion-mnist":  # 3 epochs 89.72 %; with shifts and mirroring 84.4 %
-        recipe = replace(recipe, epochs=12, batch_size=128, learning_rate=2e-2, shift=0, flip=False)
+    if model == "compact_cnn" and dataset == "fashion-mnist":  # on validation 92.3 %; not augmented 91.9 %
+        recipe = replace(recipe, epochs=12, batch_size=128, learning_rate=1e-2, shift=1)
+    if model == "simple_cnn" and dataset == "mnist":
+        recipe = replace(recipe, epochs=30)
+    if model == "simple_cnn" and dataset == "fashion-mnist":
+        recipe = replace(recipe, epochs=60, learning_rate=2e-3, weight_decay=0.05, shift=1, label_smoothing=0.05)
+        recipe = replace(recipe, erasing=0.2)
+    if images >= 20_000 and mode == "RGB" and max(size) <= 64:  # CIFAR-10 and what resembles it
+        if model == "simple_cnn":
+            recipe = replace(recipe, epochs=48, learning_rate=2e-3, weight_decay=0.05, label_smoothing=0.05)
+        if small_residual and optimizer is None:
+            recipe = replace(recipe, epochs=40, batch_size=128, optimizer="sgd", learning_rate=0.2, weight_decay=5e-4)
+    if images >= 20_000:  # 2,000 images tell epochs apart well enough
+        recipe = replace(recipe, validation_fraction=0.04)
     if optimizer == "sgd":
         recipe = replace(recipe, optimizer="sgd", learning_rate=0.1, weight_decay=5e-4)
     if pretrained:  # smaller steps, the new last layer first: large ones would undo what was learnt

@@ -70,8 +70,8 @@ def pick_device(name: str, *, local_rank: int | None = None) -> torch.device:
 def pick_precision(recipe: Recipe, device: torch.device) -> str:
     """The precision of a recipe, "fp32" or "bf16".
 
-    `auto` is bf16 with CUDA, and on processors with instructions for it if the images are channels_last: those networks
-    train 2.2 to 2.5 times faster so, while small convolutions of few channels do not.
+    `auto` is bf16 with CUDA and on processors with instructions for it: `benchmarks/training.py` measures the gain, and
+    docs/training.md the accuracies.
     """
     if recipe.precision != "auto":
         return recipe.precision
@@ -79,7 +79,7 @@ def pick_precision(recipe: Recipe, device: torch.device) -> str:
         return "bf16"
     processor: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # newer than the oldest torch we take
     fast = processor.get("avx512_bf16") or processor.get("amx_bf16")
-    return "bf16" if recipe.channels_last and fast else "fp32"
+    return "bf16" if fast else "fp32"
 
 
 def forward_of(

@@ -6,12 +6,13 @@ from typing import Any
 
 from torch import nn
 
+from models.files import UnwritableError
 from models.inputs import InputSpec
 from training.parallel import ALONE, Team
 from training.recipe import Recipe
 from training.report import EpochDone, Report
 from training.splits import Splits
-from training.state import RESUME_FILE, RunState, Weights, seeded
+from training.state import RESUME_FILE, RunState, Weights, how_to_go_on, seeded
 from training.trainer import LossError, Trainer
 
 
@@ -54,22 +55,27 @@ def fit(
 
     Raises:
         LossError: a loss became infinite or NaN. Looked at every 50 steps, so up to 49 further ones were done by then.
+        UnwritableError: the disk is full, for example; resume.pt is then as it was after the last epoch.
     """
     trainer = Trainer(network, data, recipe, spec, facts or {}, team)
     with seeded(recipe.seed + team.rank, trainer.device):  # dropout draws from the global generator
         if state is not None:
             trainer.restore(state)
-        trainer.save(workdir)
-        for epoch in range(len(trainer.history) + 1, recipe.epochs + 1):
-            try:
-                done = trainer.epoch(epoch, report)
-            except LossError as error:
-                raise LossError(
-                    f"{error}; {workdir / RESUME_FILE} holds the state after epoch {epoch - 1}; a --learning-rate "
-                    f"smaller than {recipe.learning_rate} or --clip-norm 1 often helps"
-                ) from None
-            trainer.keep(done)
+        try:
             trainer.save(workdir)
-            report(done)
+            for epoch in range(len(trainer.history) + 1, recipe.epochs + 1):
+                done = trainer.epoch(epoch, report)
+                trainer.keep(done)
+                trainer.save(workdir)
+                report(done)
+        except LossError as error:
+            raise LossError(
+                f"{error}; {workdir / RESUME_FILE} holds the state after epoch {len(trainer.history)}; a "
+                f"--learning-rate smaller than {recipe.learning_rate} or --clip-norm 1 often helps"
+            ) from None
+        except UnwritableError as error:
+            if trainer.saved is None:
+                raise
+            raise UnwritableError(f"{error}; {how_to_go_on(trainer.saved)}") from error
     weights = {name: tensor.cpu() for name, tensor in trainer.best_weights.items()}
     return FitResult(tuple(trainer.history), trainer.best_epoch, weights)

@@ -59,14 +59,14 @@ class Team:
         return values
 
     def from_writer(self, make: Callable[[], T]) -> T:
-        """What `make` returns in the writing process; a ValueError there is raised in every one."""
+        """What `make` returns in the writing process; an error there is a ValueError in every one."""
         if self.size == 1:
             return make()
         outcome: list[Any] = [None, None]
         if self.writes:
             try:
                 outcome[0] = make()
-            except ValueError as error:
+            except (ValueError, OSError) as error:
                 outcome[1] = str(error)
         distributed.broadcast_object_list(outcome, src=0)
         if outcome[1] is not None:
@@ -83,7 +83,9 @@ class Team:
         """The network with its gradients averaged over all processes; itself if there is one process."""
         if self.size == 1:
             return network
-        return DistributedDataParallel(network)
+        # Told that every step is like the first, it learns there which parameters have no part in the logits, and waits
+        # for no gradient of theirs. Searching for them in every step would take time and print a warning.
+        return DistributedDataParallel(network, static_graph=True)
 
 
 ALONE = Team()

@@ -36,7 +36,7 @@ class Recipe:
         freeze_epochs: First epochs in which all but the last layer stay as they are, for fine-tuning.
         validation_fraction: Share of the training images that decides which epoch is kept.
         seed: Of initialisation, order, augmentation, dropout and the validation split.
-        precision: auto is bf16 autocast with CUDA, and on a CPU that has bf16 if channels_last; else fp32.
+        precision: auto is bf16 autocast with CUDA, and on a CPU that has instructions for it; else fp32.
         channels_last: Keep images with their channels innermost; faster for networks of many channels.
         compile: Train through torch.compile; slow to start.
         device: auto is CUDA where there is a device.

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from models.checkpoint import CONFIG_FILE, CheckpointConfig, save_checkpoint
+from models.files import UnwritableError
 from models.initial_weights import InitialWeights, find_weights
 from models.pretrained import load_pretrained
 from models.samples import SAMPLES_FILE, save_samples
@@ -24,7 +25,7 @@ from training.plots import MISTAKES, draw_confusion, draw_curves, draw_mistakes,
 from training.report import Finished, Report, Started, silent
 from training.run_directory import fresh_directory, unfinished_directory
 from training.splits import MEMORY_LIMIT_MB
-from training.state import RESUME_FILE, RunState, read_state, seeded
+from training.state import RESUME_FILE, RunState, how_to_go_on, read_state, seeded
 from training.stream import Source
 
 
@@ -73,6 +74,7 @@ def train_checkpoint(
     Raises:
         ValueError: an unknown name, a value out of range, absent or damaged data, an `out` that holds another run, an
             unfinished run that does not fit, or a loss that became infinite.
+        UnwritableError: the directory cannot be written, or the disk is full; the message says what is kept.
     """
     find = unfinished_directory if resume else fresh_directory
     workdir = team.from_writer(lambda: find(out, model=model, dataset=dataset, overwrite=overwrite))
@@ -149,7 +151,10 @@ def _learn(
         network, plan.data, recipe, workdir, report, spec=config.input, facts=facts_of(config), state=state, team=team
     )
     if team.writes:
-        metrics = _finish(workdir, plan, network, result)
+        try:
+            metrics = _finish(workdir, plan, network, result)
+        except UnwritableError as error:
+            raise UnwritableError(f"{error}; {how_to_go_on(len(result.history))}") from error
         seconds = sum(line.seconds for line in result.history)
         report(Finished(directory=workdir, metrics=metrics, best_epoch=result.best_epoch, seconds=seconds))
     team.wait()

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from models.checkpoint import CONFIG_FILE
+from models.files import check_writable
 from training.datasets import DATASETS
 from training.state import RESUME_FILE
 
@@ -15,15 +16,17 @@ def fresh_directory(out: Path | None, *, model: str, dataset: str, overwrite: bo
 
     Raises:
         ValueError: `out` holds a run, finished or not, and is not to be overwritten; or it is no directory.
+        UnwritableError: nothing can be written there.
     """
     if out is None:
-        return next(path for path in _names(model, dataset) if overwrite or not (_finished(path) or _unfinished(path)))
+        out = next(path for path in _names(model, dataset) if overwrite or not (_finished(path) or _unfinished(path)))
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file; --out takes a directory")
     if not overwrite and _finished(out):
         raise ValueError(f"{out} holds a finished checkpoint; --overwrite replaces it")
     if not overwrite and _unfinished(out):
         raise ValueError(f"{out} holds an unfinished run; go on with --resume, or replace it with --overwrite")
+    check_writable(out)
     return out
 
 
@@ -32,6 +35,7 @@ def unfinished_directory(out: Path | None, *, model: str, dataset: str, overwrit
 
     Raises:
         ValueError: there is no unfinished run, or it is asked to be overwritten as well.
+        UnwritableError: nothing can be written there.
     """
     if overwrite:
         raise ValueError("--resume goes on with a run and --overwrite replaces it; give one of them")
@@ -45,11 +49,12 @@ def unfinished_directory(out: Path | None, *, model: str, dataset: str, overwrit
         if not unfinished:
             first = next(_names(model, dataset))
             raise ValueError(f"nothing to resume: no unfinished run in {first} or its successors; --out names another")
-        return unfinished[-1]
+        out = unfinished[-1]
     if _finished(out):
         raise ValueError(f"nothing to resume: {out} holds a finished checkpoint")
     if not _unfinished(out):
         raise ValueError(f"nothing to resume: {out / RESUME_FILE} does not exist")
+    check_writable(out)
     return out
 
 

@@ -45,8 +45,8 @@ class RunState:
 
     def write(self, workdir: Path) -> None:
         """Writes resume.pt, whole or not at all."""
-        with whole_file(workdir / RESUME_FILE) as path:
-            torch.save({"schema": SCHEMA, **vars(self)}, path)
+        with whole_file(workdir / RESUME_FILE) as path, path.open("wb") as file:  # given a path, torch tells no reason
+            torch.save({"schema": SCHEMA, **vars(self)}, file)
 
 
 def read_state(workdir: Path) -> RunState:
@@ -67,6 +67,11 @@ def read_state(workdir: Path) -> RunState:
     if schema != SCHEMA:
         raise ValueError(f"{path}: schema is {schema!r}; this version reads {SCHEMA}")
     return RunState(**content)
+
+
+def how_to_go_on(epoch: int) -> str:
+    """What to say when a file could not be written; `epoch` is the last that resume.pt holds."""
+    return f"{RESUME_FILE} is as it was after epoch {epoch}, and --resume goes on from there"
 
 
 @contextmanager

@@ -58,6 +58,7 @@ class Trainer:
             "mix": torch.Generator().manual_seed(recipe.seed + 2 + 2 * team.rank),
         }
         self.history: list[EpochDone] = []
+        self.saved: int | None = None  # epochs that resume.pt holds
         self.best_epoch, self.best_weights = 0, _copy(self.learner.evaluated)
         self.forward_made_for: bool | None = None  # whether for a frozen network
 
@@ -72,9 +73,14 @@ class Trainer:
         set_generator_states(self.generators, self.device, state.generators[self.team.rank])
         self.history = [EpochDone.from_json(line) for line in state.history]
         self.best_epoch, self.best_weights = state.best_epoch, state.best_weights
+        self.saved = state.epoch
 
     def save(self, workdir: Path) -> None:
-        """Writes resume.pt and log.jsonl, if this process writes."""
+        """Writes resume.pt and log.jsonl, if this process writes.
+
+        Raises:
+            UnwritableError: one of them cannot be written; `saved` says what resume.pt holds.
+        """
         lines = [line.to_json() for line in self.history]
         generators = self.team.gather(generator_states(self.generators, self.device))
         if not self.team.writes:
@@ -93,6 +99,7 @@ class Trainer:
             average=None if average is None else {"weights": average.network.state_dict(), "steps": average.steps},
             generators=generators,
         ).write(workdir)
+        self.saved = len(lines)
         with whole_file(workdir / LOG_FILE) as path:
             path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
