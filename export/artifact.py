@@ -2,10 +2,8 @@
 
 import hashlib
 import json
-import os
 import re
 import shutil
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -19,6 +17,8 @@ from models.nodes import Node
 SCHEMA = 1
 MANIFEST_FILE = "manifest.json"
 ONNX_FILE = "model.onnx"
+FP16_FILE = "model.fp16.onnx"
+INT8_FILE = "model.int8.onnx"
 TORCHSCRIPT_FILE = "model.ts"
 GOLDEN_FILE = "golden.npz"
 WEIGHTS_FILE = "weights.safetensors"
@@ -31,11 +31,19 @@ class ArtifactError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class FileEntry:
-    """One file of an artifact: its hash, its size, and what verification measured (empty for files without a graph)."""
+    """One file of an artifact: its hash, its size and, if it is a graph, what verification measured.
+
+    Attributes:
+        parity: the fields of `export.parity.Parity`; empty for files without a graph.
+        accuracy: on the test split, in [0, 1]; None if export was given no data.
+        images_per_s: on the machine that exported, by batch size.
+    """
 
     sha256: str
     size_bytes: int
     parity: dict[str, Any] = field(default_factory=dict)
+    accuracy: float | None = None
+    images_per_s: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +58,7 @@ class Manifest:
         model, options: the network in the registry, to rebuild it from `weights.safetensors`.
         nodes: the network's values and what they are called in the ONNX graph.
         files: by plain file name.
+        dropped: files that were made and not kept, with the reason.
         metrics, dataset, revision, versions: from the checkpoint.
     """
 
@@ -66,6 +75,7 @@ class Manifest:
     dataset: dict[str, Any]
     revision: str | None
     versions: dict[str, str]
+    dropped: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The content of manifest.json, its own hash included."""
@@ -179,45 +189,64 @@ def newest_version(path: Path) -> Path:
     return found[-1]
 
 
+@dataclass(frozen=True)
+class Staging:
+    """An artifact that is being written: its folder under a temporary name, and the version that is kept for it."""
+
+    path: Path
+    version: int
+
+
 @contextmanager
-def staged(root: Path, name: str) -> Iterator[Path]:
-    """Yields an empty folder on the same disk; removes it, with what is left in it, when the block ends."""
+def staged(root: Path, name: str) -> Iterator[Staging]:
+    """Reserves the next version of `root`/`name` and yields an empty folder on the same disk; removes the folder, with
+    what is left in it, when the block ends.
+
+    The number is reserved by an empty folder, which nobody takes for an artifact; a process that is killed leaves it,
+    and the number is left out.
+    """
     folder = root / check_name(name)
-    staging = folder / f".staging-{os.getpid()}-{threading.get_ident()}"
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
+    version = _reserve(folder)
+    path = folder / f".staging-{version}"
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir()
     try:
-        yield staging
+        yield Staging(path, version)
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
-        with suppress(OSError):  # it holds versions, or another export's folder
-            folder.rmdir()
+        shutil.rmtree(path, ignore_errors=True)
+        for reserved in (folder / str(version), folder):
+            with suppress(OSError):  # published, or it holds other versions
+                reserved.rmdir()
 
 
-def publish(staging: Path, manifest: Manifest) -> Path:
-    """Numbers a staged folder with the next version, writes its manifest and renames it into place.
+def publish(staging: Staging, manifest: Manifest) -> Path:
+    """Writes a staged folder's manifest and renames it into place, which makes the artifact visible.
 
-    `manifest.version` is set here; the renaming is what makes the artifact visible.
+    `manifest.version` is set here.
 
     Returns:
         The artifact directory.
     """
-    folder = staging.parent
-    version = max((int(path.name) for path in _numbered(folder, complete=False)), default=0) + 1
+    content = replace(manifest, version=staging.version).to_json()
+    (staging.path / MANIFEST_FILE).write_text(json.dumps(content, indent=1) + "\n")
+    return staging.path.rename(staging.path.parent / str(staging.version))
+
+
+def _reserve(folder: Path) -> int:
     while True:
-        content = replace(manifest, version=version).to_json()
-        (staging / MANIFEST_FILE).write_text(json.dumps(content, indent=1) + "\n")
+        version = max((int(path.name) for path in _numbered(folder, complete=False)), default=0) + 1
         try:
-            return staging.rename(folder / str(version))
-        except OSError:  # another export took this number meanwhile
-            if not (folder / str(version)).exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / str(version)).mkdir()
+            return version
+        except (FileExistsError, FileNotFoundError):  # another export took it, or removed the folder when it failed
+            if folder.exists() and not folder.is_dir():
                 raise
-            version += 1
 
 
-def file_entry(path: Path, parity: dict[str, Any] | None = None) -> FileEntry:
+def file_entry(path: Path, parity: dict[str, Any] | None = None, **measured: Any) -> FileEntry:
     """The manifest's row for a file as it lies there."""
-    return FileEntry(sha256=sha256_of(path), size_bytes=path.stat().st_size, parity=parity or {})
+    return FileEntry(sha256=sha256_of(path), size_bytes=path.stat().st_size, parity=parity or {}, **measured)
 
 
 def _numbered(folder: Path, *, complete: bool = True) -> list[Path]:

@@ -1,18 +1,23 @@
 """The verbs `convscope export`, `verify`, `evaluate` and `summary`."""
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from cyclopts import CycloptsError, Parameter
+from rich import filesize
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from export.artifact import newest_version, read_manifest
-from export.evaluation_data import load_test, open_classifier
-from export.pipeline import FORMATS, export_checkpoint
+from export.artifact import Manifest, newest_version, read_manifest
+from export.evaluation_data import load_export_data, load_test, open_classifier
+from export.forms import FORMATS, FORMS
+from export.pipeline import Limits, choose_forms, export_checkpoint
 from export.subject import find_subject
 from export.verification import FileReport, verify_artifact
+from models.checkpoint import read_config
 from training.evaluation import Evaluation, logits_of
 from training.evaluation_report import write_evaluation
 
@@ -21,24 +26,53 @@ def export(
     checkpoint: Path,
     *,
     formats: str = ",".join(FORMATS),
+    precision: str = "fp32",
+    data: str | None = None,
+    data_dir: Path | None = None,
     name: str | None = None,
     out: Path = Path("artifacts"),
+    limit_difference: float = Limits.difference,
+    limit_points: float = 100 * Limits.accuracy_loss,
 ) -> None:
     """Turns a checkpoint into a verified artifact: ONNX and TorchScript, compared with the network on real images.
 
-    For example `convscope export runs/lenet-mnist`.
+    For example `convscope export runs/lenet-mnist`, or with smaller files that are kept only if they are good enough
+    `convscope export runs/resnet20-cifar10 --precision fp32,fp16,int8 --data cifar10`.
 
     Args:
         checkpoint: The directory that `convscope train` wrote.
         formats: Comma-separated: onnx, torchscript.
+        precision: Comma-separated: fp32 and, of ONNX, fp16 and int8; these need --data.
+        data: The data set of the checkpoint: its test split gives every file an accuracy, its training split the ranges
+            of int8.
+        data_dir: Where data files are looked for first.
         name: The artifact's name [default: the checkpoint directory's].
         out: The folder of artifacts; the next free version is taken.
+        limit_difference: Largest difference of a probability to the trained network, for fp32.
+        limit_points: Most percentage points of accuracy that fp16 and int8 may lose; else they are left out.
     """
-    wanted = [form.strip() for form in formats.split(",") if form.strip()]
-    if not wanted or set(wanted) - set(FORMATS):
-        raise CycloptsError(msg=f"--formats is {formats!r}; known are {', '.join(FORMATS)}")
-    console = _console()
-    path = export_checkpoint(checkpoint, out=out, name=name, formats=wanted, report=console.print)
+    wanted, precisions = _words(formats), _words(precision)
+    try:
+        choose_forms(wanted, precisions, has_data=data is not None)
+    except ValueError as error:
+        raise CycloptsError(msg=str(error)) from None
+    if limit_difference < 0 or limit_points < 0:
+        raise CycloptsError(msg="--limit-difference and --limit-points must be at least 0")
+    console, images = _console(), None
+    if data is not None:
+        config = read_config(checkpoint)
+        images = load_export_data(data, data_dir=data_dir, spec=config.input, classes=config.classes)
+    path = export_checkpoint(
+        checkpoint,
+        out=out,
+        name=name,
+        formats=wanted,
+        precisions=precisions,
+        data=images,
+        limits=Limits(difference=limit_difference, accuracy_loss=limit_points / 100),
+        report=console.print,
+    )
+    console.print(_manifest_table(read_manifest(path)))
     console.print(f"artifact: {path}", f"next: convscope serve {path}", sep="\n")
 
 
@@ -149,22 +183,60 @@ def summary(
 
 
 def _verification_table(title: str, reports: list[FileReport]) -> Table:
-    table = Table(title=f"{title} verified")
-    for heading in ("file", "engine", "images", "largest", "same top-1", "accuracy"):
-        table.add_column(heading, justify="left" if heading in ("file", "engine") else "right", no_wrap=True)
+    table = _files_table(f"{title} verified ({reports[0].device})")
     for report in reports:
-        parity = report.parity
-        table.add_row(
-            report.file,
-            f"{report.engine} ({report.device})",
-            str(parity.images),
-            f"{parity.maximum_difference:.1e}",
-            f"{parity.top1_agreement:.0%}",
-            "" if report.accuracy is None else f"{report.accuracy:.2%}",
-        )
-    batches, limit = ", ".join(map(str, reports[0].parity.batches)), reports[0].parity.limit
-    table.caption = f"differences of probabilities to the network in PyTorch, batches {batches}; the limit is {limit:g}"
+        _add_file(table, report.file, report.size_bytes, asdict(report.parity), report.accuracy, report.images_per_s)
+    parity = next((report.parity for report in reports if report.parity.limit is not None), reports[0].parity)
+    table.caption = _caption(asdict(parity))
     return table
+
+
+def _manifest_table(manifest: Manifest) -> Table:
+    table = _files_table(f"{manifest.name}:{manifest.version} (cpu)")
+    for form in FORMS:
+        if (entry := manifest.files.get(form.file)) is not None:
+            _add_file(table, form.file, entry.size_bytes, entry.parity, entry.accuracy, entry.images_per_s)
+            if form.precision == "fp32":
+                table.caption = _caption(entry.parity)
+    return table
+
+
+def _files_table(title: str) -> Table:
+    table = Table(title=title, box=SIMPLE, padding=0)
+    for heading in ("file", "size", "largest", "mean", "top-1", "accuracy", "at 1", "at 32"):
+        table.add_column(heading, justify="left" if heading == "file" else "right", overflow="fold")
+    return table
+
+
+def _add_file(
+    table: Table,
+    file: str,
+    size_bytes: int,
+    parity: dict[str, Any],
+    accuracy: float | None,
+    images_per_s: dict[str, float],
+) -> None:
+    table.add_row(
+        file,
+        filesize.decimal(size_bytes),
+        f"{parity['maximum_difference']:.1e}",
+        f"{parity['mean_difference']:.1e}",
+        f"{parity['top1_agreement']:.2%}",
+        "" if accuracy is None else f"{accuracy:.2%}",
+        *(f"{rate:,.0f}" for rate in images_per_s.values()),
+    )
+
+
+def _caption(parity: dict[str, Any]) -> str:
+    return (
+        f"largest and mean difference of probabilities, and share of equal first classes, to the network in PyTorch: "
+        f"{parity['images']} images at batches {', '.join(map(str, parity['batches']))}, the limit of fp32 is "
+        f"{parity['limit'] or 0:g}; then accuracy on the test split, and images/s at batches 1 and 32"
+    )
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 def _share(part: np.int64, whole: np.int64) -> str:

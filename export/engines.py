@@ -2,14 +2,21 @@
 
 from pathlib import Path
 
-from export.artifact import ONNX_FILE, TORCHSCRIPT_FILE, Manifest, check_file
+from export.artifact import ONNX_FILE, Manifest, check_file
 from export.cuda import Device, why_no_cuda
 from export.engine import Engine, EngineError, EngineName
 from export.engine_onnx import OnnxEngine
+from export.forms import Precision, find_form
 
 
 def open_engine(
-    directory: Path, manifest: Manifest, *, engine: EngineName = "auto", device: Device = "auto", threads: int = 0
+    directory: Path,
+    manifest: Manifest,
+    *,
+    engine: EngineName = "auto",
+    precision: Precision = "fp32",
+    device: Device = "auto",
+    threads: int = 0,
 ) -> Engine:
     """Opens an artifact's file for inference, after checking its hash.
 
@@ -17,6 +24,7 @@ def open_engine(
         directory: the artifact.
         manifest: its manifest.
         engine: `auto` takes ONNX Runtime where there is an ONNX file.
+        precision: fp16 and int8 where the artifact has them, for ONNX Runtime only.
         device: `auto` takes CUDA when it works; `cuda` fails where it does not.
         threads: of one run; 0 leaves it to the engine.
 
@@ -25,9 +33,14 @@ def open_engine(
         EngineError: there is no such file in the manifest, it does not open, or the device is not there.
     """
     chosen = engine if engine != "auto" else "onnxruntime" if ONNX_FILE in manifest.files else "torchscript"
-    file = ONNX_FILE if chosen == "onnxruntime" else TORCHSCRIPT_FILE
+    form = find_form(chosen, precision)
+    if form is None:
+        raise EngineError(f"the engine {chosen} runs no {precision}; fp16 and int8 are for onnxruntime")
+    file = form.file
     if file not in manifest.files:
-        raise EngineError(f"{directory} has no {file} for the engine {chosen}; it has {', '.join(manifest.files)}")
+        why = f"; export left it out: {manifest.dropped[file]}" if file in manifest.dropped else ""
+        there = ", ".join(manifest.files)
+        raise EngineError(f"{directory} has no {file} for the engine {chosen}; it has {there}{why}")
     check_file(directory, manifest, file)
     if device == "cuda" and (reason := why_no_cuda()):
         raise EngineError(f"device is cuda, but there is {reason}")

@@ -3,13 +3,17 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from export.artifact import newest_version, read_manifest
 from export.engines import open_engine
 from export.parity import Run
-from export.pipeline import reference
+from export.pipeline import ExportData, reference
+from export.reduced import CALIBRATION_IMAGES
 from models.checkpoint import load_checkpoint
 from models.inputs import InputSpec
 from training.datasets import data_places, load_dataset
+from training.raw import RawDataset
 from training.tensors import Images, prepare
 
 
@@ -50,7 +54,24 @@ def load_test(
     Raises:
         ValueError: no such data, or its classes are not the network's.
     """
+    return prepare(_load(data, data_dir, classes, skip_bad=skip_bad).test, spec)
+
+
+def load_export_data(data: str, *, data_dir: Path | None, spec: InputSpec, classes: tuple[str, ...]) -> ExportData:
+    """Loads the test split, and training images to calibrate int8 on: a seeded draw.
+
+    Raises:
+        ValueError: no such data, or its classes are not the network's.
+    """
+    raw = _load(data, data_dir, classes)
+    count = min(CALIBRATION_IMAGES, len(raw.train))
+    drawn = np.sort(np.random.default_rng(0).choice(len(raw.train), count, replace=False))
+    some = raw.train.take(drawn)
+    return ExportData(prepare(raw.test, spec), prepare(some, spec).images.numpy())
+
+
+def _load(data: str, data_dir: Path | None, classes: tuple[str, ...], *, skip_bad: bool = False) -> RawDataset:
     raw = load_dataset(data, data_dir=data_places(data_dir), skip_bad=skip_bad)
     if tuple(raw.classes) != classes:
         raise ValueError(f"{data} has the classes {', '.join(raw.classes)}; the network has {', '.join(classes)}")
-    return prepare(raw.test, spec)
+    return raw

@@ -11,6 +11,7 @@ from models.files import NPZ_ERRORS, whole_file
 from models.inputs import Pixels, fit_image, to_image
 
 TOLERANCE = {"cpu": 1e-4, "cuda": 1e-3}  # largest difference of a probability; GPUs sum in another order
+REDUCED_TOLERANCE = 0.01  # for fp16 and int8, on top of what export measured: other processors round differently
 
 
 def save_golden(directory: Path, raw: tuple[Pixels, ...], probabilities: Floats) -> None:
@@ -44,7 +45,8 @@ def check_golden(engine: Engine, directory: Path, manifest: Manifest) -> float:
         The largest difference of a probability.
 
     Raises:
-        ArtifactError: an image's probabilities differ by more than `TOLERANCE`, or its first class does.
+        ArtifactError: an image's probabilities differ by more than `TOLERANCE`, or its first class does. Files of lower
+            precision may differ by what export measured of them and `REDUCED_TOLERANCE`, and in the first class.
     """
     images, expected = load_golden(directory, manifest)
     found, _ = engine.run(images)
@@ -56,11 +58,14 @@ def check_golden(engine: Engine, directory: Path, manifest: Manifest) -> float:
         )
     differences = np.abs(found - expected).max(axis=1)
     worst = int(np.nan_to_num(differences, nan=np.inf).argmax())
-    if not differences[worst] <= TOLERANCE[engine.device]:
+    parity = manifest.files[engine.file].parity if engine.file in manifest.files else {}
+    reduced = bool(parity) and parity["limit"] is None
+    tolerance = parity["maximum_difference"] + REDUCED_TOLERANCE if reduced else TOLERANCE[engine.device]
+    if not differences[worst] <= tolerance:
         raise ArtifactError(
             f"{directory / engine.file}: golden image {worst} differs by {differences[worst]:.2g} "
-            f"from the trained network on {engine.name} ({engine.device}); the limit is {TOLERANCE[engine.device]:g}"
+            f"from the trained network on {engine.name} ({engine.device}); the limit is {tolerance:g}"
         )
-    if len(other := np.flatnonzero(found.argmax(axis=1) != expected.argmax(axis=1))):
+    if not reduced and len(other := np.flatnonzero(found.argmax(axis=1) != expected.argmax(axis=1))):
         raise ArtifactError(f"{directory / engine.file}: golden image {other[0]} is of another class than recorded")
     return float(differences[worst])

@@ -6,7 +6,6 @@ norm; then the extra outputs are struck from the list again, and the values stay
 norm when they load the file (ONNX Runtime at its basic level), so serving loses nothing.
 """
 
-import json
 import logging
 import warnings
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ import onnx
 import torch
 
 from export.deployable import TappedDeployable
+from export.identity import KEY, Identity, describe
 from models.capture import trace
 from models.checkpoint import Checkpoint
 from models.nodes import Node
@@ -27,7 +27,9 @@ _TAKEN = {"image", *OUTPUTS}
 _OURS = "convscope:"  # no value that the exporter names begins so
 
 
-def write_onnx(checkpoint: Checkpoint, nodes: tuple[Node, ...], path: Path) -> tuple[Node, ...]:
+def write_onnx(
+    checkpoint: Checkpoint, nodes: tuple[Node, ...], path: Path, *, identity: Identity | None = None
+) -> tuple[Node, ...]:
     """Writes the file and returns the node table with the graph's value names filled in.
 
     Raises:
@@ -60,8 +62,7 @@ def write_onnx(checkpoint: Checkpoint, nodes: tuple[Node, ...], path: Path) -> t
     known = {name for node in model.graph.node for name in node.output}
     if lost := [node.name for node in nodes if node.value not in known]:
         raise ValueError(f"the exporter lost the values {', '.join(lost)}")
-    about = {"model": checkpoint.config.model, "classes": checkpoint.config.classes, **spec.to_json()}
-    onnx.helper.set_model_props(model, {"convscope": json.dumps(about)})
+    onnx.helper.set_model_props(model, {KEY: describe(checkpoint.config, identity)})
     onnx.checker.check_model(model)
     path.write_bytes(model.SerializeToString())
     return nodes

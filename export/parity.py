@@ -9,7 +9,7 @@ import numpy.typing as npt
 from export.engine import Floats
 from models.inputs import Pixels
 
-BATCHES = (1, 2, 7, 64)
+BATCHES = (1, 2, 7, 64, 256)  # the last is the most images a request brings unless a setting says otherwise
 LIMIT_FP32 = 1e-5
 Run = Callable[[Pixels], tuple[Floats, Floats]]
 
@@ -20,53 +20,64 @@ class ParityError(ValueError):
 
 @dataclass(frozen=True)
 class Parity:
-    """What a comparison found; differences are of probabilities, agreement is of the first class, in [0, 1]."""
+    """What a comparison found; differences are of probabilities, agreement is of the first class, in [0, 1].
+
+    `limit` is what every difference had to stay under; None if there was none.
+    """
 
     images: int
     batches: tuple[int, ...]
-    limit: float
+    limit: float | None
     maximum_difference: float
     mean_difference: float
     top1_agreement: float
 
 
 def compare(
-    run: Run, reference: Run, images: Pixels, *, batches: Sequence[int] = BATCHES, limit: float = LIMIT_FP32
+    run: Run, reference: Run, images: Pixels, *, batches: Sequence[int] = BATCHES, limit: float | None = LIMIT_FP32
 ) -> Parity:
     """Compares two implementations of the same deployable graph.
 
     Args:
         run: the exported file.
         reference: the trained network.
-        images: uint8 (N, H, W, C); every batch size sees all of them (the last batch may be short).
+        images: uint8 (N, H, W, C); every batch size sees all of them (the last batch may be short), and where there are
+            fewer than a batch some of them again.
         batches: sizes to try.
-        limit: largest difference of a probability that is allowed.
+        limit: largest difference of a probability that is allowed; then the first class must be the same too. None
+            only measures, for precisions that are judged by their accuracy.
 
     Raises:
-        ParityError: a shape, a probability beyond the limit or another first class.
+        ParityError: a shape, a number that is none, a probability beyond the limit or another first class.
     """
     expected = np.concatenate([reference(images[start : start + 64])[0] for start in range(0, len(images), 64)])
     differences: list[npt.NDArray[np.float32]] = []
+    agreements: list[float] = []
     for batch in batches:
-        found = np.concatenate([_checked(run, images[i : i + batch], batch) for i in range(0, len(images), batch)])
-        if found.shape != expected.shape:
-            raise ParityError(
-                f"at batch {batch} the output is {found.shape}; the trained network gives {expected.shape}"
-            )
-        difference = np.abs(found - expected).max(axis=1)
+        repeated = np.resize(np.arange(len(images)), max(len(images), batch))
+        parts = [repeated[start : start + batch] for start in range(0, len(repeated), batch)]
+        found = np.concatenate([_checked(run, images[part], batch) for part in parts])
+        wanted = expected[repeated]
+        if found.shape != wanted.shape:
+            raise ParityError(f"at batch {batch} the output is {found.shape}; the trained network gives {wanted.shape}")
+        difference = np.abs(found - wanted).max(axis=1)
         difference = np.where(np.isfinite(difference), difference, np.inf)
         worst = int(difference.argmax())
-        if difference[worst] > limit:
-            cause = _cause(found, expected, worst)
+        if difference[worst] > (np.finfo(np.float32).max if limit is None else limit):
+            cause = _cause(found, wanted, worst)
             raise ParityError(
-                f"at batch {batch} image {worst} differs by {difference[worst]:.3g} in probability "
-                f"(limit {limit:g}){cause}"
+                f"at batch {batch} image {repeated[worst]} differs by {difference[worst]:.3g} in probability "
+                f"(limit {1 if limit is None else limit:g}){cause}"
             )
-        if wrong := np.flatnonzero(found.argmax(axis=1) != expected.argmax(axis=1)).tolist():
-            raise ParityError(f"at batch {batch} image {wrong[0]} is of another class than in the trained network")
+        same = found.argmax(axis=1) == wanted.argmax(axis=1)
+        if limit is not None and not same.all():
+            wrong = repeated[np.flatnonzero(~same)[0]]
+            raise ParityError(f"at batch {batch} image {wrong} is of another class than in the trained network")
         differences.append(difference)
+        agreements.append(float(same.mean()))
     joined = np.concatenate(differences)
-    return Parity(len(images), tuple(batches), limit, float(joined.max()), float(joined.mean()), 1.0)
+    agreement = float(np.mean(agreements))
+    return Parity(len(images), tuple(batches), limit, float(joined.max()), float(joined.mean()), agreement)
 
 
 def _checked(run: Run, images: Pixels, batch: int) -> Floats:

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,25 +11,54 @@ import torch
 from export import artifact
 from export.artifact import FileEntry, Manifest
 from export.deployable import Deployable
-from export.engine import Engine, Floats
+from export.engine import Engine, EngineName, Floats
 from export.engine_onnx import OnnxEngine
 from export.engine_torchscript import TorchScriptEngine
+from export.forms import FORMATS, FORMS, PRECISIONS, Form
 from export.golden import save_golden
+from export.identity import Identity
 from export.onnx_file import write_onnx
-from export.parity import BATCHES, ParityError, Run, compare
+from export.parity import BATCHES, LIMIT_FP32, Parity, ParityError, Run, compare
+from export.reduced import write_fp16, write_int8
+from export.speed import measure_speed
 from export.torchscript_file import write_torchscript
 from models.checkpoint import WEIGHTS_FILE, Checkpoint, load_checkpoint
 from models.geometry import node_table
 from models.inputs import Pixels, fit_image, to_image
 from models.nodes import Node
 from models.samples import SAMPLES_FILE, Samples, load_samples
+from training.tensors import Images
 
-FORMATS = ("onnx", "torchscript")
-_FILES = {"onnx": artifact.ONNX_FILE, "torchscript": artifact.TORCHSCRIPT_FILE}
-_ENGINES: dict[str, Callable[[Path], Engine]] = {
-    "onnx": lambda path: OnnxEngine(path, device="cpu"),
+_ENGINES: dict[EngineName, Callable[[Path], Engine]] = {
+    "onnxruntime": lambda path: OnnxEngine(path, device="cpu"),
     "torchscript": lambda path: TorchScriptEngine(path, device="cpu"),
 }
+
+
+@dataclass(frozen=True)
+class ExportData:
+    """Images of the data set that the network was trained on, as the network takes them.
+
+    Attributes:
+        test: of the test split, for accuracies.
+        calibration: of the training split, for the ranges of int8; uint8 (N, H, W, C).
+    """
+
+    test: Images
+    calibration: Pixels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What an exported file must keep.
+
+    Attributes:
+        difference: fp32: the largest difference of a probability; then every first class is the same too.
+        accuracy_loss: fp16 and int8: of the accuracy on the test split, as a share; 0.002 is 0.2 points.
+    """
+
+    difference: float = LIMIT_FP32
+    accuracy_loss: float = 0.002
 
 
 def export_checkpoint(
@@ -38,44 +67,88 @@ def export_checkpoint(
     out: Path,
     name: str | None = None,
     formats: Sequence[str] = FORMATS,
+    precisions: Sequence[str] = ("fp32",),
+    data: ExportData | None = None,
+    limits: Limits | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> Path:
     """Exports a checkpoint, compares every file with the trained network on the checkpoint's sample images, and
     publishes the result as the next version of `out`/`name`.
+
+    An fp32 file that differs fails the export. One of lower precision is left out, with the reason in the manifest, if
+    it loses too much accuracy; int8 also if it is not faster here than fp32, at batch 1 and at batch 32.
 
     Args:
         directory: the checkpoint.
         out: the folder of artifacts.
         name: of the artifact; the checkpoint directory's if None.
         formats: of `FORMATS`, at least one.
+        precisions: of `PRECISIONS`; those below fp32 are ONNX files, made of model.onnx.
+        data: for accuracies; precisions below fp32 need it.
+        limits: what every file must keep.
         report: is told each step in a line.
 
     Returns:
         The artifact directory.
 
     Raises:
-        CheckpointError, ValueError: the checkpoint cannot be read or exported.
+        CheckpointError, ValueError: the checkpoint cannot be read or exported, or the arguments do not fit each other.
         ParityError: a file differs from the network; then nothing is published.
     """
-    if unknown := [form for form in formats if form not in FORMATS]:
-        raise ValueError(f"no format is called {unknown[0]!r}; known are {', '.join(FORMATS)}")
-    if not formats:
-        raise ValueError(f"no formats were given; known are {', '.join(FORMATS)}")
-    name = artifact.check_name(name or directory.resolve().name)
+    forms = choose_forms(formats, precisions, has_data=data is not None)
+    name, limits = artifact.check_name(name or directory.resolve().name), limits or Limits()
     checkpoint = load_checkpoint(directory)
     samples = load_samples(directory / SAMPLES_FILE)
     nodes = node_table(checkpoint.network, checkpoint.config.input)
+    network = reference(checkpoint)
     with artifact.staged(out, name) as staging:
-        files: dict[str, FileEntry] = {}
-        for form in dict.fromkeys(formats):
-            path = staging / _FILES[form]
-            nodes = _write(form, checkpoint, nodes, samples, path)
-            files[path.name] = _verified(form, checkpoint, samples, path, report)
-        shutil.copyfile(directory / WEIGHTS_FILE, staging / artifact.WEIGHTS_FILE)
-        _write_golden(checkpoint, samples, staging)
-        for extra in (artifact.WEIGHTS_FILE, artifact.GOLDEN_FILE):
-            files[extra] = artifact.file_entry(staging / extra)
-        return artifact.publish(staging, _manifest(name, checkpoint, nodes, files))
+        shutil.copyfile(directory / WEIGHTS_FILE, staging.path / artifact.WEIGHTS_FILE)
+        weights = artifact.file_entry(staging.path / artifact.WEIGHTS_FILE)
+        identity = Identity(name=name, version=staging.version, weights_sha256=weights.sha256)
+        checked: dict[str, Checked] = {}
+        for form in forms:
+            path = staging.path / form.file
+            nodes = _write(form, checkpoint, nodes, samples, path, data, identity)
+            report(f"{form.file}: comparing it with the trained network")
+            checked[form.file] = _check(form, path, network, samples, data, limits)
+        rates = measure_speed({file: one.engine.run for file, one in checked.items()}, samples.images)
+        accuracy = None if data is None else accuracy_of(network, data.test)
+        dropped = _judge(checked, rates, accuracy, limits)
+        for file, reason in dropped.items():
+            (staging.path / file).unlink()
+            report(f"{file}: not kept: {reason}")
+        files = {
+            file: artifact.file_entry(
+                staging.path / file, asdict(one.parity), accuracy=one.accuracy, images_per_s=rates[file]
+            )
+            for file, one in checked.items()
+            if file not in dropped
+        }
+        _write_golden(checkpoint, samples, staging.path)
+        files[artifact.WEIGHTS_FILE] = weights
+        files[artifact.GOLDEN_FILE] = artifact.file_entry(staging.path / artifact.GOLDEN_FILE)
+        return artifact.publish(staging, _manifest(name, checkpoint, nodes, files, dropped))
+
+
+def choose_forms(formats: Sequence[str], precisions: Sequence[str], *, has_data: bool) -> list[Form]:
+    """What to write, in an order in which each finds what it is made of.
+
+    Raises:
+        ValueError: an unknown word, or words that do not fit each other.
+    """
+    for kind, words, known in (("format", formats, FORMATS), ("precision", precisions, PRECISIONS)):
+        if unknown := [word for word in words if word not in known]:
+            raise ValueError(f"no {kind} is called {unknown[0]!r}; known are {', '.join(known)}")
+        if not words:
+            raise ValueError(f"no {kind} was given; known are {', '.join(known)}")
+    if "fp32" not in precisions:
+        raise ValueError("fp32 cannot be left out: the other precisions are made of it and measured against it")
+    if reduced := [word for word in precisions if word != "fp32"]:
+        if "onnx" not in formats:
+            raise ValueError(f"{reduced[0]} is made of model.onnx; add the format onnx")
+        if not has_data:
+            raise ValueError(f"{reduced[0]} needs the data set: it is kept only if its accuracy holds")
+    return [form for form in FORMS if form.format in formats and form.precision in precisions]
 
 
 def reference(checkpoint: Checkpoint) -> Run:
@@ -90,12 +163,42 @@ def reference(checkpoint: Checkpoint) -> Run:
     return run
 
 
+def accuracy_of(run: Run, test: Images) -> float:
+    """Share of labelled images whose first class is right, in [0, 1]."""
+    images, labels = np.asarray(test.images), np.asarray(test.labels)
+    predicted = [run(images[start : start + 64])[1].argmax(axis=1) for start in range(0, len(images), 64)]
+    return float((np.concatenate(predicted) == labels).mean())
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A file that was written, open, and what was found of it."""
+
+    engine: Engine
+    form: Form
+    parity: Parity
+    accuracy: float | None
+
+
 def _write(
-    form: str, checkpoint: Checkpoint, nodes: tuple[Node, ...], samples: Samples, path: Path
+    form: Form,
+    checkpoint: Checkpoint,
+    nodes: tuple[Node, ...],
+    samples: Samples,
+    path: Path,
+    data: ExportData | None,
+    identity: Identity,
 ) -> tuple[Node, ...]:
-    if form == "onnx":
-        return write_onnx(checkpoint, nodes, path)
-    write_torchscript(checkpoint, samples.images[:2], path)
+    source = path.with_name(artifact.ONNX_FILE)
+    if form.file == artifact.ONNX_FILE:
+        return write_onnx(checkpoint, nodes, path, identity=identity)
+    if form.precision == "fp16":
+        write_fp16(source, path)
+    elif form.precision == "int8":
+        assert data is not None, "choose_forms refuses"
+        write_int8(source, data.calibration, path)
+    else:
+        write_torchscript(checkpoint, samples.images[:2], path, identity=identity)
     return nodes
 
 
@@ -104,25 +207,47 @@ def _write_golden(checkpoint: Checkpoint, samples: Samples, staging: Path) -> No
     save_golden(staging, samples.raw, reference(checkpoint)(images)[0])
 
 
-def _verified(
-    form: str, checkpoint: Checkpoint, samples: Samples, path: Path, report: Callable[[str], None]
-) -> FileEntry:
+def _check(form: Form, path: Path, network: Run, samples: Samples, data: ExportData | None, limits: Limits) -> Checked:
+    engine = _ENGINES[form.engine](path)
+    limit = limits.difference if form.precision == "fp32" else None
     try:
-        parity = compare(_ENGINES[form](path).run, reference(checkpoint), samples.images, batches=BATCHES)
+        parity = compare(engine.run, network, samples.images, batches=BATCHES, limit=limit)
     except ParityError as error:
         raise ParityError(f"{path.name}: {error}; nothing was exported") from None
-    report(
-        f"{path.name}: {parity.images} images at batches {', '.join(map(str, parity.batches))}: "
-        f"largest difference {parity.maximum_difference:.1e} (limit {parity.limit:g}), same top-1 for all"
-    )
-    return artifact.file_entry(path, asdict(parity))
+    return Checked(engine, form, parity, None if data is None else accuracy_of(engine.run, data.test))
 
 
-def _manifest(name: str, checkpoint: Checkpoint, nodes: tuple[Node, ...], files: dict[str, FileEntry]) -> Manifest:
+def _judge(
+    checked: dict[str, Checked], rates: dict[str, dict[str, float]], accuracy: float | None, limits: Limits
+) -> dict[str, str]:
+    """Why files of lower precision are not kept."""
+    reasons: dict[str, str] = {}
+    for file, one in checked.items():
+        if one.form.precision == "fp32" or accuracy is None or one.accuracy is None:
+            continue
+        if accuracy - one.accuracy > limits.accuracy_loss:
+            lost = f"{one.accuracy:.2%} of the test images instead of {accuracy:.2%}"
+            reasons[file] = f"{lost}; at most {100 * limits.accuracy_loss:g} points may be lost"
+        elif one.form.precision == "int8":
+            slower = {size: rate for size, rate in rates[file].items() if rate <= rates[artifact.ONNX_FILE][size]}
+            if slower:
+                size, rate = next(iter(slower.items()))
+                whole = rates[artifact.ONNX_FILE][size]
+                reasons[file] = f"no faster here: {rate:,.0f} images/s at batch {size}, {whole:,.0f} in fp32"
+    return reasons
+
+
+def _manifest(
+    name: str,
+    checkpoint: Checkpoint,
+    nodes: tuple[Node, ...],
+    files: dict[str, FileEntry],
+    dropped: dict[str, str],
+) -> Manifest:
     config = checkpoint.config
     return Manifest(
         name=name,
-        version=0,  # publish() numbers it
+        version=0,  # publish() sets it
         classes=config.classes,
         input=config.input,
         temperature=config.temperature,
@@ -134,4 +259,5 @@ def _manifest(name: str, checkpoint: Checkpoint, nodes: tuple[Node, ...], files:
         dataset=config.dataset,
         revision=config.revision,
         versions=config.versions,
+        dropped=dropped,
     )

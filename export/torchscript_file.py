@@ -1,7 +1,6 @@
 """model.ts: the deployable graph, traced and frozen, without the source lines TorchScript archives carry."""
 
 import io
-import json
 from pathlib import Path
 
 import numpy as np
@@ -9,29 +8,26 @@ import torch
 
 from export.deployable import Deployable
 from export.engine_torchscript import quiet_torchscript
+from export.identity import KEY, Identity, describe
 from models.checkpoint import Checkpoint
 from models.inputs import Pixels
 
 _DEBUG = ".debug_pkl"  # maps each operation to the lines of this machine's files
 
 
-def write_torchscript(checkpoint: Checkpoint, example: Pixels, path: Path) -> None:
+def write_torchscript(checkpoint: Checkpoint, example: Pixels, path: Path, *, identity: Identity | None = None) -> None:
     """Traces on real images (N, H, W, C), N at least 2, and writes the archive.
 
     Raises:
         ValueError: torch refuses the network.
     """
     images = torch.from_numpy(np.array(example))
-    about = {
-        "model": checkpoint.config.model,
-        "classes": checkpoint.config.classes,
-        **checkpoint.config.input.to_json(),
-    }
+    about = {f"{KEY}.json": describe(checkpoint.config, identity)}
     buffer = io.BytesIO()
     with quiet_torchscript(), torch.no_grad():
         try:
             traced = torch.jit.trace(Deployable(checkpoint), (images,))  # type: ignore[no-untyped-call]
-            torch.jit.save(torch.jit.freeze(traced), buffer, _extra_files={"convscope.json": json.dumps(about)})
+            torch.jit.save(torch.jit.freeze(traced), buffer, _extra_files=about)
         except (RuntimeError, torch.jit.TracingCheckError) as error:  # type: ignore[attr-defined]  # not in __all__
             raise ValueError(f"torch.jit cannot trace the network: {str(error).splitlines()[0]}") from None
     path.write_bytes(_without_debug(buffer))

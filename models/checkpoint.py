@@ -114,18 +114,12 @@ def load_checkpoint(directory: Path) -> Checkpoint:
     Raises:
         CheckpointError: the message names the file and what is wrong with it.
     """
-    config_path, weights_path = directory / CONFIG_FILE, directory / WEIGHTS_FILE
-    if not config_path.is_file():
-        unfinished = (directory / "resume.pt").is_file()
-        hint = "the training there is not finished; go on with --resume" if unfinished else "no checkpoint there"
-        raise CheckpointError(f"{config_path} does not exist: {hint}")
+    config, expected = _read(directory)
+    weights_path = directory / WEIGHTS_FILE
     try:
-        content = json.loads(config_path.read_text())
-        expected = content.pop("weights_sha256")
-        config = CheckpointConfig.from_json(content)
         network = config.build_network()
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise CheckpointError(f"{config_path}: {error}") from None
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{directory / CONFIG_FILE}: {error}") from None
     if not weights_path.is_file():
         raise CheckpointError(f"{weights_path} does not exist")
     if (found := sha256_of(weights_path)) != expected:
@@ -144,3 +138,27 @@ def load_weights(network: nn.Module, path: Path) -> None:
         put_tensors(network, load_file(path))
     except (SafetensorError, RuntimeError) as error:
         raise CheckpointError(f"{path}: {str(error).splitlines()[0]}") from None
+
+
+def read_config(directory: Path) -> CheckpointConfig:
+    """The configuration alone.
+
+    Raises:
+        CheckpointError: it is missing, damaged or of another schema.
+    """
+    return _read(directory)[0]
+
+
+def _read(directory: Path) -> tuple[CheckpointConfig, str]:
+    """The configuration and the hash of the weights."""
+    config_path = directory / CONFIG_FILE
+    if not config_path.is_file():
+        unfinished = (directory / "resume.pt").is_file()
+        hint = "the training there is not finished; go on with --resume" if unfinished else "no checkpoint there"
+        raise CheckpointError(f"{config_path} does not exist: {hint}")
+    try:
+        content = json.loads(config_path.read_text())
+        expected = content.pop("weights_sha256")
+        return CheckpointConfig.from_json(content), str(expected)
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise CheckpointError(f"{config_path}: {error}") from None

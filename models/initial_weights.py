@@ -1,6 +1,5 @@
 """Where the weights of a network come from that does not begin with random ones."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from urllib.parse import urlparse
 import torch
 import torchvision
 
-from models.checkpoint import CONFIG_FILE, WEIGHTS_FILE, CheckpointConfig
+from models.checkpoint import CONFIG_FILE, WEIGHTS_FILE, read_config
 from models.files import sha256_of
 from models.inputs import InputSpec
 from models.torchvision_network import PREFIX, torchvision_names
@@ -64,13 +63,7 @@ def find_weights(given: str, *, model: str) -> InitialWeights:
 
 
 def _of_checkpoint(directory: Path) -> InitialWeights:
-    try:
-        content = json.loads((directory / CONFIG_FILE).read_text())
-        content.pop("weights_sha256", None)
-        config = CheckpointConfig.from_json(content)
-    except (OSError, ValueError, AttributeError) as error:
-        raise ValueError(f"{directory / CONFIG_FILE}: {error}") from None
-    return InitialWeights(directory / WEIGHTS_FILE, directory.resolve().name, config.input)
+    return InitialWeights(directory / WEIGHTS_FILE, directory.resolve().name, read_config(directory).input)
 
 
 def _published(model: str) -> Any:

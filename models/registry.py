@@ -25,9 +25,7 @@ NETWORKS: dict[str, NetworkEntry] = {
     "lenet1998": NetworkEntry(LeNet1998, (28, 32), "the original shape: sigmoid and average pooling"),
     "simple_cnn": NetworkEntry(SimpleCNN, (28, 32), "plain convolutions, ReLU, max pooling, one hidden layer"),
     "mlp": NetworkEntry(MLP, (28, 32), "no convolution: the flattened image, 128, K"),
-    "compact_cnn": NetworkEntry(
-        CompactCNN, (28, 32), "two 3x3 convolutions of 8 and 16 channels, batch norm, 128-K"
-    ),
+    "compact_cnn": NetworkEntry(CompactCNN, (28, 32), "two 3x3 convolutions of 8 and 16 channels, batch norm, 128-K"),
     "resnet18": NetworkEntry(resnet18, (32, 224), "18 layers; 3x3 stem up to 64x64, 7x7 above"),
     "resnet34": NetworkEntry(resnet34, (32, 224), "34 layers; 3x3 stem up to 64x64, 7x7 above"),
     "resnet50": NetworkEntry(resnet50, (32, 224), "50 layers in bottlenecks; 3x3 stem up to 64x64, 7x7 above"),

@@ -130,7 +130,14 @@ def open_model(directory: Path, settings: Settings) -> ServedModel:
     manifest = read_manifest(directory)
     check_files(directory, manifest)
     threads = settings.threads_per_run
-    engine = open_engine(directory, manifest, engine=settings.engine, device=settings.device, threads=threads)
+    engine = open_engine(
+        directory,
+        manifest,
+        engine=settings.engine,
+        precision=settings.precision,
+        device=settings.device,
+        threads=threads,
+    )
     difference = check_golden(engine, directory, manifest)
     inline = _seconds(engine, manifest, settings.max_batch_size) < INLINE_LIMIT_S
     batcher = Batcher(

@@ -49,8 +49,10 @@ FILES = ("manifest.json", "model.onnx", "model.ts", "weights.safetensors", "gold
 def export(root: Path, name: str = "net") -> Path:
     """A small artifact by the same way as a real one."""
     with staged(root, name) as staging:
-        (staging / "model.onnx").write_bytes(os.urandom(64))
-        return publish(staging, replace(MANIFEST, name=name, files={"model.onnx": file_entry(staging / "model.onnx")}))
+        (staging.path / "model.onnx").write_bytes(os.urandom(64))
+        return publish(
+            staging, replace(MANIFEST, name=name, files={"model.onnx": file_entry(staging.path / "model.onnx")})
+        )
 
 
 def write_manifest(directory: Path, content: Any) -> None:
@@ -164,19 +166,30 @@ def test_parallel_exports_take_different_versions(tmp_path: Path) -> None:
     assert len(os.listdir(tmp_path / "net")) == 24
 
 
-def test_two_processes_that_found_the_same_free_number_both_publish(tmp_path: Path) -> None:
-    with staged(tmp_path, "net") as first:
-        (tmp_path / "net" / "1").mkdir()
-        (tmp_path / "net" / "1" / "manifest.json").touch()
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("export.artifact._numbered", lambda *_, **__: [])  # it looked before the other was there
-            assert publish(first, MANIFEST).name == "2"
+def test_a_number_that_another_export_took_meanwhile_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "net" / "1").mkdir(parents=True)
+    looked = iter([[], [tmp_path / "net" / "1"]])  # it looked before the other was there
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("export.artifact._numbered", lambda *_, **__: next(looked))
+        with staged(tmp_path, "net") as staging:
+            assert staging.version == 2
+            assert publish(staging, MANIFEST).name == "2"
+    assert read_manifest(tmp_path / "net" / "2").version == 2
+
+
+def test_a_reserved_number_is_no_artifact_and_is_given_back(tmp_path: Path) -> None:
+    export(tmp_path)
+    with pytest.raises(ValueError, match="stop"), staged(tmp_path, "net") as staging:
+        assert staging.version == 2 and (tmp_path / "net" / "2").is_dir()
+        assert find_versions(tmp_path) == [tmp_path / "net" / "1"]
+        raise ValueError("stop")
+    assert export(tmp_path).name == "2"
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_an_export_that_fails_leaves_nothing(tmp_path: Path, error: type[BaseException]) -> None:
     with pytest.raises(error, match="stop"), staged(tmp_path, "net") as staging:
-        (staging / "model.onnx").touch()
+        (staging.path / "model.onnx").touch()
         raise error("stop")
     assert os.listdir(tmp_path) == []
 
@@ -190,8 +203,8 @@ def test_an_export_that_fails_leaves_earlier_versions(tmp_path: Path) -> None:
 
 def test_a_half_written_artifact_is_never_found(tmp_path: Path) -> None:
     with staged(tmp_path, "net") as staging:
-        (staging / "model.onnx").touch()
-        (staging / "manifest.json").write_text("{}")
+        (staging.path / "model.onnx").touch()
+        (staging.path / "manifest.json").write_text("{}")
         for place in (tmp_path, tmp_path / "net"):
             assert find_versions(place) == []
     (tmp_path / "net" / "1").mkdir(parents=True)  # a copy that has not come to its manifest

@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import RAW_COUNT, digit_images, make_checkpoint, make_spec
 
-from export.artifact import ArtifactError, Manifest, check_files, file_entry, publish, read_manifest
+from export.artifact import ArtifactError, Manifest, Staging, check_files, file_entry, publish, read_manifest
 from export.engine import Floats
 from export.engines import open_engine
 from export.golden import TOLERANCE, check_golden, load_golden, save_golden
@@ -106,7 +106,7 @@ def test_another_networks_file_fails_even_with_the_hashes_fixed_up(lenet_artifac
     shutil.copyfile(other / "model.onnx", staging / "model.onnx")
     forged = read_manifest(staging)
     files = {**forged.files, "model.onnx": file_entry(staging / "model.onnx", forged.files["model.onnx"].parity)}
-    directory = publish(staging, replace(forged, files=files))
+    directory = publish(Staging(staging, 2), replace(forged, files=files))
     check_files(directory, read_manifest(directory))  # hashes alone do not show it
     engine = open_engine(directory, read_manifest(directory), engine="onnxruntime", device="cpu")
     with pytest.raises(ArtifactError, match=r"model.onnx: golden image \d differs by 0.\d+ from the trained network"):

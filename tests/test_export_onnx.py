@@ -98,7 +98,10 @@ def test_the_file_describes_itself(lenet_artifact: Path) -> None:
     about = {prop.key: prop.value for prop in onnx.load(lenet_artifact / "model.onnx").metadata_props}
     content = json.loads(about["convscope"])
     assert content["classes"] == [str(digit) for digit in range(10)]
-    assert InputSpec.from_json(content) == read_manifest(lenet_artifact).input
+    manifest = read_manifest(lenet_artifact)
+    assert InputSpec.from_json({key: content[key] for key in ("input", "preprocess")}) == manifest.input
+    assert (content["name"], content["version"], content["temperature"]) == ("lenet", 1, manifest.temperature)
+    assert content["weights_sha256"] == manifest.files["weights.safetensors"].sha256
 
 
 def test_an_inner_value_that_is_not_there_is_named(lenet_artifact: Path) -> None:

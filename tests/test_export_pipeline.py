@@ -17,6 +17,7 @@ from export import pipeline
 from export.artifact import find_versions, read_manifest
 from export.deployable import Deployable
 from export.engine_torchscript import quiet_torchscript
+from export.identity import Identity
 from export.parity import ParityError
 from export.pipeline import export_checkpoint
 from export.rebuild import rebuild
@@ -33,8 +34,10 @@ def test_the_manifest_says_what_was_trained_and_measured(exported: Exported) -> 
         assert getattr(manifest, name) == getattr(config, name), name
     for file in ("model.onnx", "model.ts"):
         parity = manifest.files[file].parity
-        assert parity["batches"] == [1, 2, 7, 64] and parity["images"] == len(samples.images)
+        assert parity["batches"] == [1, 2, 7, 64, 256] and parity["images"] == len(samples.images)
         assert 0 < parity["maximum_difference"] <= parity["limit"] == 1e-5
+        assert manifest.files[file].images_per_s.keys() == {"1", "32"}
+        assert min(manifest.files[file].images_per_s.values()) > 0
     assert exported.artifact.parts[-2:] == (exported.checkpoint.name, "1")
 
 
@@ -63,7 +66,7 @@ def test_only_the_formats_asked_for_are_written(
     path = export_checkpoint(lenet_checkpoint, out=tmp_path, name="other", formats=formats, report=lines.append)
     assert path == tmp_path / "other" / "1"
     assert set(os.listdir(path)) == {*files, "manifest.json", "weights.safetensors", "golden.npz"}
-    assert len(lines) == 1 and "80 images at batches 1, 2, 7, 64" in lines[0]
+    assert lines == ["model.ts: comparing it with the trained network"]
     assert all(node.value == "" for node in read_manifest(path).nodes)
 
 
@@ -103,7 +106,7 @@ def other_temperature(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def write_broken(monkeypatch: pytest.MonkeyPatch, breaking: Callable[[Checkpoint], Checkpoint]) -> None:
-    def write(checkpoint: Checkpoint, example: Any, path: Path) -> None:
+    def write(checkpoint: Checkpoint, example: Any, path: Path, *, identity: Identity) -> None:
         # A copy, or the reference would be broken with it.
         broken = breaking(replace(checkpoint, network=copy.deepcopy(checkpoint.network)))
         write_torchscript(broken, example[:1], path)
@@ -182,7 +185,7 @@ def test_every_file_is_compared_not_the_first_alone(
     ("more", "says"),
     [
         ({"formats": ["onnx", "coreml"]}, "no format is called 'coreml'; known are onnx, torchscript"),
-        ({"formats": []}, "no formats were given; known are onnx, torchscript"),
+        ({"formats": []}, "no format was given; known are onnx, torchscript"),
         ({"name": "a/b"}, "'a/b' cannot be an artifact's name"),
     ],
 )

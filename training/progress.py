@@ -91,7 +91,8 @@ class TrainingProgress:
         if event.left_out:
             self._line(f"{event.left_out} damaged files are left out; config.json names the first of them")
         if event.first_epoch > 1:
-            self._line(f"going on with epoch {event.first_epoch} of {event.epochs}")
+            left = f"epoch {event.first_epoch} of {event.epochs}"
+            self._line(f"going on with {left if event.first_epoch <= event.epochs else 'the evaluation'}")
         self.directory = event.directory
         self.epochs, self.train_images, self.first_epoch = event.epochs, event.counts["train"], event.first_epoch
         total = self.train_images * (event.epochs - event.first_epoch + 1)

@@ -1,0 +1,34 @@
+"""The graph files an artifact may hold: what runs each, and in which precision."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from export.artifact import FP16_FILE, INT8_FILE, ONNX_FILE, TORCHSCRIPT_FILE
+from export.engine import EngineName
+
+Precision = Literal["fp32", "fp16", "int8"]
+FORMATS = ("onnx", "torchscript")
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+
+
+@dataclass(frozen=True)
+class Form:
+    """One kind of graph file; `format` is the word for it on the command line."""
+
+    file: str
+    format: str
+    engine: EngineName
+    precision: Precision
+
+
+FORMS = (
+    Form(ONNX_FILE, "onnx", "onnxruntime", "fp32"),
+    Form(FP16_FILE, "onnx", "onnxruntime", "fp16"),
+    Form(INT8_FILE, "onnx", "onnxruntime", "int8"),
+    Form(TORCHSCRIPT_FILE, "torchscript", "torchscript", "fp32"),
+)
+
+
+def find_form(engine: EngineName, precision: Precision) -> Form | None:
+    """The form that an engine runs in a precision, or None."""
+    return next((form for form in FORMS if (form.engine, form.precision) == (engine, precision)), None)

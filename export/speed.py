@@ -1,0 +1,43 @@
+"""How fast exported files run, side by side."""
+
+import statistics
+import time
+from collections.abc import Mapping
+
+import numpy as np
+
+from export.parity import Run
+from models.inputs import Pixels
+
+BATCHES = (1, 32)
+_ROUNDS = 3
+_LEAST_RUNS = 3
+
+
+def measure_speed(runs: Mapping[str, Run], images: Pixels, *, seconds: float = 0.1) -> dict[str, dict[str, float]]:
+    """Images a second of each of `runs`, by batch size, of `images` uint8 (N, H, W, C), repeated where they are few.
+
+    They take turns, so that other work on the machine hits all of them alike; each round is the median of its runs and
+    the best round counts.
+
+    Args:
+        seconds: a round, of at least three runs.
+    """
+    found: dict[str, dict[str, float]] = {name: {} for name in runs}
+    for size in BATCHES:
+        batch = images[np.resize(np.arange(len(images)), size)]
+        for _ in range(_ROUNDS):
+            for name, run in runs.items():
+                rate = size / _seconds(run, batch, seconds)
+                found[name][str(size)] = max(found[name].get(str(size), 0.0), rate)
+    return {name: {size: round(rate, 1) for size, rate in rates.items()} for name, rates in found.items()}
+
+
+def _seconds(run: Run, batch: Pixels, seconds: float) -> float:
+    run(batch)  # the first of a size is slower
+    times: list[float] = []
+    while sum(times) < seconds or len(times) < _LEAST_RUNS:
+        began = time.perf_counter()
+        run(batch)
+        times.append(time.perf_counter() - began)
+    return statistics.median(times)
