@@ -20,6 +20,7 @@ ONNX_FILE = "model.onnx"
 FP16_FILE = "model.fp16.onnx"
 INT8_FILE = "model.int8.onnx"
 TORCHSCRIPT_FILE = "model.ts"
+PT2_FILE = "model.pt2"
 GOLDEN_FILE = "golden.npz"
 WEIGHTS_FILE = "weights.safetensors"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from export.artifact import Manifest, newest_version, read_manifest
 from export.evaluation_data import load_export_data, load_test, open_classifier
-from export.forms import FORMATS, FORMS
+from export.forms import DEFAULT_FORMATS, FORMS
 from export.pipeline import Limits, choose_forms, export_checkpoint
 from export.subject import find_subject
 from export.verification import FileReport, verify_artifact
@@ -25,7 +25,7 @@ from training.evaluation_report import write_evaluation
 def export(
     checkpoint: Path,
     *,
-    formats: str = ",".join(FORMATS),
+    formats: str = ",".join(DEFAULT_FORMATS),
     precision: str = "fp32",
     data: str | None = None,
     data_dir: Path | None = None,
@@ -41,7 +41,7 @@ def export(
 
     Args:
         checkpoint: The directory that `convscope train` wrote.
-        formats: Comma-separated: onnx, torchscript.
+        formats: Comma-separated: onnx, torchscript, pt2 (torch.export).
         precision: Comma-separated: fp32 and, of ONNX, fp16 and int8; these need --data.
         data: The data set of the checkpoint: its test split gives every file an accuracy, its training split the ranges
             of int8.

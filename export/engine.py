@@ -8,7 +8,8 @@ import numpy.typing as npt
 from models.inputs import Pixels
 
 Floats = npt.NDArray[np.float32]
-EngineName = Literal["auto", "onnxruntime", "torchscript"]
+EngineName = Literal["auto", "onnxruntime", "torchscript"]  # what a server may be told
+FormEngine = Literal["onnxruntime", "torchscript", "pt2"]
 
 
 class EngineError(RuntimeError):
@@ -19,7 +20,7 @@ class Engine(Protocol):
     """Runs one exported file.
 
     Attributes:
-        name: `onnxruntime` or `torchscript`.
+        name: `onnxruntime`, `torchscript` or `pt2`.
         file: the artifact's file that runs.
         device: where: `cpu` or `cuda`.
     """

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from export.artifact import ONNX_FILE, Manifest, check_file
 from export.cuda import Device, why_no_cuda
-from export.engine import Engine, EngineError, EngineName
+from export.engine import Engine, EngineError, EngineName, FormEngine
 from export.engine_onnx import OnnxEngine
 from export.forms import Precision, find_form
 
@@ -13,7 +13,7 @@ def open_engine(
     directory: Path,
     manifest: Manifest,
     *,
-    engine: EngineName = "auto",
+    engine: EngineName | FormEngine = "auto",
     precision: Precision = "fp32",
     device: Device = "auto",
     threads: int = 0,
@@ -32,7 +32,8 @@ def open_engine(
         ArtifactError: the file is missing or was changed.
         EngineError: there is no such file in the manifest, it does not open, or the device is not there.
     """
-    chosen = engine if engine != "auto" else "onnxruntime" if ONNX_FILE in manifest.files else "torchscript"
+    best: FormEngine = "onnxruntime" if ONNX_FILE in manifest.files else "torchscript"
+    chosen: FormEngine = best if engine == "auto" else engine
     form = find_form(chosen, precision)
     if form is None:
         raise EngineError(f"the engine {chosen} runs no {precision}; fp16 and int8 are for onnxruntime")
@@ -46,9 +47,13 @@ def open_engine(
         raise EngineError(f"device is cuda, but there is {reason}")
     if chosen == "onnxruntime":
         return OnnxEngine(directory / file, device=device, threads=threads)
-    try:
-        from export.engine_torchscript import TorchScriptEngine  # needs torch, which takes seconds to import
+    try:  # torch takes seconds to import
+        if chosen == "pt2":
+            from export.engine_pt2 import Pt2Engine
+
+            return Pt2Engine(directory / file, device=device, threads=threads)
+        from export.engine_torchscript import TorchScriptEngine
     except ModuleNotFoundError as error:
-        raise EngineError(f"the engine torchscript needs the package {error.name}, which is not installed") from None
+        raise EngineError(f"the engine {chosen} needs the package {error.name}, which is not installed") from None
 
     return TorchScriptEngine(directory / file, device=device, threads=threads)

@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from export.artifact import FP16_FILE, INT8_FILE, ONNX_FILE, TORCHSCRIPT_FILE
-from export.engine import EngineName
+from export.artifact import FP16_FILE, INT8_FILE, ONNX_FILE, PT2_FILE, TORCHSCRIPT_FILE
+from export.engine import FormEngine
 
 Precision = Literal["fp32", "fp16", "int8"]
-FORMATS = ("onnx", "torchscript")
+FORMATS = ("onnx", "torchscript", "pt2")
+DEFAULT_FORMATS = ("onnx", "torchscript")
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 
 
@@ -17,7 +18,7 @@ class Form:
 
     file: str
     format: str
-    engine: EngineName
+    engine: FormEngine
     precision: Precision
 
 
@@ -26,9 +27,10 @@ FORMS = (
     Form(FP16_FILE, "onnx", "onnxruntime", "fp16"),
     Form(INT8_FILE, "onnx", "onnxruntime", "int8"),
     Form(TORCHSCRIPT_FILE, "torchscript", "torchscript", "fp32"),
+    Form(PT2_FILE, "pt2", "pt2", "fp32"),
 )
 
 
-def find_form(engine: EngineName, precision: Precision) -> Form | None:
+def find_form(engine: FormEngine, precision: Precision) -> Form | None:
     """The form that an engine runs in a precision, or None."""
     return next((form for form in FORMS if (form.engine, form.precision) == (engine, precision)), None)

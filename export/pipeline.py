@@ -11,14 +11,16 @@ import torch
 from export import artifact
 from export.artifact import FileEntry, Manifest
 from export.deployable import Deployable
-from export.engine import Engine, EngineName, Floats
+from export.engine import Engine, Floats, FormEngine
 from export.engine_onnx import OnnxEngine
+from export.engine_pt2 import Pt2Engine
 from export.engine_torchscript import TorchScriptEngine
-from export.forms import FORMATS, FORMS, PRECISIONS, Form
+from export.forms import DEFAULT_FORMATS, FORMATS, FORMS, PRECISIONS, Form
 from export.golden import save_golden
 from export.identity import Identity
 from export.onnx_file import write_onnx
 from export.parity import BATCHES, LIMIT_FP32, Parity, ParityError, Run, compare
+from export.pt2_file import write_pt2
 from export.reduced import write_fp16, write_int8
 from export.speed import measure_speed
 from export.torchscript_file import write_torchscript
@@ -29,9 +31,10 @@ from models.nodes import Node
 from models.samples import SAMPLES_FILE, Samples, load_samples
 from training.tensors import Images
 
-_ENGINES: dict[EngineName, Callable[[Path], Engine]] = {
+_ENGINES: dict[FormEngine, Callable[[Path], Engine]] = {
     "onnxruntime": lambda path: OnnxEngine(path, device="cpu"),
     "torchscript": lambda path: TorchScriptEngine(path, device="cpu"),
+    "pt2": lambda path: Pt2Engine(path, device="cpu"),
 }
 
 
@@ -66,7 +69,7 @@ def export_checkpoint(
     *,
     out: Path,
     name: str | None = None,
-    formats: Sequence[str] = FORMATS,
+    formats: Sequence[str] = DEFAULT_FORMATS,
     precisions: Sequence[str] = ("fp32",),
     data: ExportData | None = None,
     limits: Limits | None = None,
@@ -197,6 +200,8 @@ def _write(
     elif form.precision == "int8":
         assert data is not None, "choose_forms refuses"
         write_int8(source, data.calibration, path)
+    elif form.format == "pt2":
+        write_pt2(checkpoint, samples.images[:2], path, identity=identity)
     else:
         write_torchscript(checkpoint, samples.images[:2], path, identity=identity)
     return nodes

@@ -127,7 +127,7 @@ def test_summaries_of_a_checkpoint_and_its_artifact_agree(run, lenet_checkpoint:
         (["summary", "lenet", "--size", "30"], "LeNet takes 28x28 or 32x32 images, got 30x30"),
         (["summary", "lenet", "--size", "large"], "large"),
         (["summary"], "subject"),
-        (["export", "x", "--formats", "coreml"], "no format is called 'coreml'; known are onnx, torchscript"),
+        (["export", "x", "--formats", "coreml"], "no format is called 'coreml'; known are onnx, torchscript, pt2"),
         (["export", "x", "--formats", ","], "no format was given"),
         (["export", "x", "--precision", "fp8"], "no precision is called 'fp8'; known are fp32, fp16, int8"),
         (["export", "x", "--precision", "int8"], "fp32 cannot be left out"),

@@ -184,8 +184,8 @@ def test_every_file_is_compared_not_the_first_alone(
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        ({"formats": ["onnx", "coreml"]}, "no format is called 'coreml'; known are onnx, torchscript"),
-        ({"formats": []}, "no format was given; known are onnx, torchscript"),
+        ({"formats": ["onnx", "coreml"]}, "no format is called 'coreml'; known are onnx, torchscript, pt2"),
+        ({"formats": []}, "no format was given; known are onnx, torchscript, pt2"),
         ({"name": "a/b"}, "'a/b' cannot be an artifact's name"),
     ],
 )
