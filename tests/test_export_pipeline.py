@@ -137,7 +137,7 @@ def test_a_broken_export_publishes_nothing(
 
 
 def test_an_export_with_dropout_on_publishes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def write(checkpoint: Checkpoint, example: Any, path: Path) -> None:
+    def write(checkpoint: Checkpoint, example: Any, path: Path, *, identity: Identity) -> None:
         with quiet_torchscript():
             module = torch.jit.script(Forgotten(checkpoint))
             torch.jit.save(module, str(path))
