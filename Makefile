@@ -20,7 +20,7 @@ acceptance: .venv/installed-dev  ## full trainings and thousands of requests; ta
 	$(BIN)/pytest -m acceptance --timeout 3600
 
 bench: .venv/installed-dev  ## the tables of benchmarks/
-	$(BIN)/python benchmarks/training.py
+	$(BIN)/python -m benchmarks.training
 	$(BIN)/python benchmarks/serving.py
 
 clean:  ## the environment and everything that was made; runs/ and artifacts/ stay

@@ -1,6 +1,6 @@
 """Images per second of our training loop, of the usual tutorial loop and of bare forward and backward, in one run.
 
-    python benchmarks/training.py --data-dir ../shared/data --cifar10 cifar10-jpeg
+    python -m benchmarks.training --data-dir ../shared/data --cifar10 cifar10-jpeg
 
 LeNet and SimpleCNN on MNIST, SimpleCNN and ResNet-20 on a folder of 32x32 colour images. The tutorial loop has a data
 set of torchvision with ToTensor and Normalize for each image, a DataLoader of 2 workers, batches of 64, plain fp32 and
