@@ -16,7 +16,7 @@ def default_recipe(
     optimizer: str | None = None,
     pretrained: bool = False,
 ) -> Recipe:
-    """Defaults that were found by measurement on validation splits; config.json records them.
+    """Defaults from experience or from measurement on validation splits; config.json records them.
 
     Args:
         model: name of the network.
