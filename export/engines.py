@@ -45,15 +45,24 @@ def open_engine(
     check_file(directory, manifest, file)
     if device == "cuda" and (reason := why_no_cuda()):
         raise EngineError(f"device is cuda, but there is {reason}")
-    if chosen == "onnxruntime":
-        return OnnxEngine(directory / file, device=device, threads=threads)
+    return open_file(chosen, directory / file, device=device, threads=threads)
+
+
+def open_file(engine: FormEngine, path: Path, *, device: Device = "auto", threads: int = 0) -> Engine:
+    """Opens a graph file that is known to be as it was written.
+
+    Raises:
+        EngineError: it does not open, or the engine or the device is not there.
+    """
+    if engine == "onnxruntime":
+        return OnnxEngine(path, device=device, threads=threads)
     try:  # torch takes seconds to import
-        if chosen == "pt2":
+        if engine == "pt2":
             from export.engine_pt2 import Pt2Engine
 
-            return Pt2Engine(directory / file, device=device, threads=threads)
+            return Pt2Engine(path, device=device, threads=threads)
         from export.engine_torchscript import TorchScriptEngine
     except ModuleNotFoundError as error:
-        raise EngineError(f"the engine {chosen} needs the package {error.name}, which is not installed") from None
+        raise EngineError(f"the engine {engine} needs the package {error.name}, which is not installed") from None
 
-    return TorchScriptEngine(directory / file, device=device, threads=threads)
+    return TorchScriptEngine(path, device=device, threads=threads)

@@ -11,10 +11,8 @@ import torch
 from export import artifact
 from export.artifact import FileEntry, Manifest
 from export.deployable import Deployable
-from export.engine import Engine, Floats, FormEngine
-from export.engine_onnx import OnnxEngine
-from export.engine_pt2 import Pt2Engine
-from export.engine_torchscript import TorchScriptEngine
+from export.engine import Engine, Floats
+from export.engines import open_file
 from export.forms import DEFAULT_FORMATS, FORMATS, FORMS, PRECISIONS, Form
 from export.golden import save_golden
 from export.identity import Identity
@@ -30,12 +28,6 @@ from models.inputs import Pixels, fit_image, to_image
 from models.nodes import Node
 from models.samples import SAMPLES_FILE, Samples, load_samples
 from training.tensors import Images
-
-_ENGINES: dict[FormEngine, Callable[[Path], Engine]] = {
-    "onnxruntime": lambda path: OnnxEngine(path, device="cpu"),
-    "torchscript": lambda path: TorchScriptEngine(path, device="cpu"),
-    "pt2": lambda path: Pt2Engine(path, device="cpu"),
-}
 
 
 @dataclass(frozen=True)
@@ -127,7 +119,7 @@ def export_checkpoint(
             for file, one in checked.items()
             if file not in dropped
         }
-        _write_golden(checkpoint, samples, staging.path)
+        _write_golden(checkpoint, network, samples, staging.path)
         files[artifact.WEIGHTS_FILE] = weights
         files[artifact.GOLDEN_FILE] = artifact.file_entry(staging.path / artifact.GOLDEN_FILE)
         return artifact.publish(staging, _manifest(name, checkpoint, nodes, files, dropped))
@@ -207,13 +199,13 @@ def _write(
     return nodes
 
 
-def _write_golden(checkpoint: Checkpoint, samples: Samples, staging: Path) -> None:
+def _write_golden(checkpoint: Checkpoint, network: Run, samples: Samples, staging: Path) -> None:
     images = np.stack([fit_image(to_image(image), checkpoint.config.input) for image in samples.raw])
-    save_golden(staging, samples.raw, reference(checkpoint)(images)[0])
+    save_golden(staging, samples.raw, network(images)[0])
 
 
 def _check(form: Form, path: Path, network: Run, samples: Samples, data: ExportData | None, limits: Limits) -> Checked:
-    engine = _ENGINES[form.engine](path)
+    engine = open_file(form.engine, path, device="cpu")
     limit = limits.difference if form.precision == "fp32" else None
     try:
         parity = compare(engine.run, network, samples.images, batches=BATCHES, limit=limit)

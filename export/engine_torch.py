@@ -1,0 +1,42 @@
+"""What the engines on torch share: where they run, and how arrays go in and out."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from export.cuda import Device
+from export.engine import EngineError, Floats
+from models.inputs import Pixels
+
+
+class TorchEngine:
+    """Runs a module that maps uint8 images (N, H, W, C) to probabilities and logits; see `Engine`."""
+
+    name: str
+
+    def __init__(self, path: Path, *, device: Device = "auto", threads: int = 0) -> None:
+        if device == "cuda" and not torch.cuda.is_available():
+            raise EngineError("device is cuda, but this build of torch finds no GPU it can use")
+        self.file = path.name
+        self.device: Literal["cpu", "cuda"] = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+        if threads:
+            torch.set_num_threads(threads)  # torch has one pool for the whole process
+        self._module = self._load(path)
+
+    def _load(self, path: Path) -> Callable[[torch.Tensor], Any]:
+        """The module of a file, on `device`.
+
+        Raises:
+            EngineError: torch cannot open it.
+        """
+        raise NotImplementedError
+
+    def run(self, images: Pixels) -> tuple[Floats, Floats]:
+        """See `Engine.run`."""
+        # from_numpy warns about arrays that cannot be written to; as_tensor of a decoded image would be one.
+        batch = torch.from_numpy(images if images.flags.writeable else images.copy())
+        with torch.inference_mode():
+            probabilities, logits = self._module(batch.to(self.device))
+        return probabilities.cpu().numpy(), logits.cpu().numpy()
