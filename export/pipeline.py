@@ -105,7 +105,12 @@ def export_checkpoint(
             path = staging.path / form.file
             nodes = _write(form, checkpoint, nodes, samples, path, data, identity)
             report(f"{form.file}: comparing it with the trained network")
-            checked[form.file] = _check(form, path, network, samples, data, limits)
+            engine = open_file(form.engine, path, device="cpu")
+            try:
+                test = None if data is None else data.test
+                checked[form.file] = check_form(engine, form, network, samples.images, test, limits)
+            except ParityError as error:
+                raise ParityError(f"{form.file}: {error}; nothing was exported") from None
         rates = measure_speed({file: one.engine.run for file, one in checked.items()}, samples.images)
         accuracy = None if data is None else accuracy_of(network, data.test)
         dropped = _judge(checked, rates, accuracy, limits)
@@ -167,12 +172,25 @@ def accuracy_of(run: Run, test: Images) -> float:
 
 @dataclass(frozen=True)
 class Checked:
-    """A file that was written, open, and what was found of it."""
+    """An open file, and what was found of it."""
 
     engine: Engine
     form: Form
     parity: Parity
     accuracy: float | None
+
+
+def check_form(
+    engine: Engine, form: Form, network: Run, images: Pixels, test: Images | None, limits: Limits
+) -> Checked:
+    """Compares an open file with the trained network on `images`, and counts what it has right of `test`.
+
+    Raises:
+        ParityError: an fp32 file differs by more than the limit.
+    """
+    limit = limits.difference if form.precision == "fp32" else None
+    parity = compare(engine.run, network, images, batches=BATCHES, limit=limit)
+    return Checked(engine, form, parity, None if test is None else accuracy_of(engine.run, test))
 
 
 def _write(
@@ -202,16 +220,6 @@ def _write(
 def _write_golden(checkpoint: Checkpoint, network: Run, samples: Samples, staging: Path) -> None:
     images = np.stack([fit_image(to_image(image), checkpoint.config.input) for image in samples.raw])
     save_golden(staging, samples.raw, network(images)[0])
-
-
-def _check(form: Form, path: Path, network: Run, samples: Samples, data: ExportData | None, limits: Limits) -> Checked:
-    engine = open_file(form.engine, path, device="cpu")
-    limit = limits.difference if form.precision == "fp32" else None
-    try:
-        parity = compare(engine.run, network, samples.images, batches=BATCHES, limit=limit)
-    except ParityError as error:
-        raise ParityError(f"{path.name}: {error}; nothing was exported") from None
-    return Checked(engine, form, parity, None if data is None else accuracy_of(engine.run, data.test))
 
 
 def _judge(

@@ -5,16 +5,14 @@ from pathlib import Path
 
 import numpy as np
 
-from export.artifact import ArtifactError, Manifest, check_files, read_manifest
-from export.engine import Engine
+from export.artifact import ArtifactError, check_files, read_manifest
 from export.engines import open_engine
-from export.forms import FORMS, Form
+from export.forms import FORMS
 from export.golden import check_golden, load_golden
-from export.parity import Parity, ParityError, Run, compare
-from export.pipeline import Limits, accuracy_of, reference
+from export.parity import Parity, ParityError
+from export.pipeline import Checked, Limits, accuracy_of, check_form, reference
 from export.rebuild import rebuild
 from export.speed import measure_speed
-from models.inputs import Pixels
 from training.tensors import Images
 
 
@@ -68,48 +66,32 @@ def verify_artifact(directory: Path, *, test: Images | None = None, limits: Limi
         for form in forms
     }
     wanted = None if test is None else accuracy_of(network, test)
-    reports = [
-        _verify_file(directory, manifest, form, engines[form.file], network, images, test, wanted, limits)
-        for form in forms
-    ]
+    found: dict[str, tuple[float, Checked]] = {}
+    for form in forms:
+        engine, path = engines[form.file], directory / form.file
+        golden = check_golden(engine, directory, manifest)
+        try:
+            checked = check_form(engine, form, network, images, test, limits)
+        except ParityError as error:
+            raise ArtifactError(f"{path}: {error}") from None
+        if checked.accuracy is not None and wanted is not None and wanted - checked.accuracy > limits.accuracy_loss:
+            raise ArtifactError(
+                f"{path}: {checked.accuracy:.2%} of the test images are right, and {wanted:.2%} in the trained "
+                f"network; at most {100 * limits.accuracy_loss:g} points may be lost"
+            )
+        found[form.file] = golden, checked
     rates = measure_speed({file: engine.run for file, engine in engines.items()}, images[:64])
     return [
         FileReport(
-            file=form.file,
-            engine=engines[form.file].name,
-            device=engines[form.file].device,
-            precision=form.precision,
-            size_bytes=manifest.files[form.file].size_bytes,
+            file=file,
+            engine=checked.engine.name,
+            device=checked.engine.device,
+            precision=checked.form.precision,
+            size_bytes=manifest.files[file].size_bytes,
             golden_difference=golden,
-            parity=parity,
-            accuracy=accuracy,
-            images_per_s=rates[form.file],
+            parity=checked.parity,
+            accuracy=checked.accuracy,
+            images_per_s=rates[file],
         )
-        for form, (golden, parity, accuracy) in zip(forms, reports, strict=True)
+        for file, (golden, checked) in found.items()
     ]
-
-
-def _verify_file(
-    directory: Path,
-    manifest: Manifest,
-    form: Form,
-    engine: Engine,
-    network: Run,
-    images: Pixels,
-    test: Images | None,
-    wanted: float | None,
-    limits: Limits,
-) -> tuple[float, Parity, float | None]:
-    golden = check_golden(engine, directory, manifest)
-    try:
-        limit = limits.difference if form.precision == "fp32" else None
-        parity = compare(engine.run, network, images, limit=limit)
-    except ParityError as error:
-        raise ArtifactError(f"{directory / form.file}: {error}") from None
-    accuracy = None if test is None else accuracy_of(engine.run, test)
-    if accuracy is not None and wanted is not None and wanted - accuracy > limits.accuracy_loss:
-        raise ArtifactError(
-            f"{directory / form.file}: {accuracy:.2%} of the test images are right, and {wanted:.2%} in the trained "
-            f"network; at most {100 * limits.accuracy_loss:g} points may be lost"
-        )
-    return golden, parity, accuracy
