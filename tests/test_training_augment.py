@@ -39,6 +39,28 @@ def test_every_image_is_a_shift_of_itself(shift: int, background: int) -> None:
     assert {abs(y) for y, _ in seen} == {abs(x) for _, x in seen} == set(range(shift + 1))
 
 
+@pytest.mark.parametrize("shift", [1, 2, 3])
+def test_a_reflected_border_is_numpys(shift: int) -> None:
+    """Larger shifts than the image has pixels are mirrored again, which numpy does too."""
+    for before in (IMAGES[:50], IMAGES[:50, :2, :3], IMAGES[:50, :1, :1]):
+        height, width = before.shape[1:3]
+        wide = np.pad(before.numpy(), ((0, 0), (shift, shift), (shift, shift), (0, 0)), mode="reflect")
+        seen = set()
+        for image, after in zip(wide, run(before, shift=shift, reflect=True).numpy(), strict=True):
+            moves = [(y, x) for y in range(2 * shift + 1) for x in range(2 * shift + 1)]
+            found = [(y, x) for y, x in moves if np.array_equal(after, image[y : y + height, x : x + width])]
+            assert found
+            seen.update(found)
+        assert len(seen) > 2 * shift + 1
+
+
+def test_a_turn_with_a_reflected_border_uncovers_no_grey() -> None:
+    images = torch.full((4, 9, 9, 3), 200, dtype=torch.uint8)
+    turned = rotate(images, torch.tensor([10.0, 45.0, -30.0, 90.0]), background=0, reflect=True)
+    assert torch.equal(turned, images)
+    assert rotate(images, torch.full((4,), 45.0), background=0).min() == 0
+
+
 def test_half_of_the_images_are_mirrored_and_the_rest_untouched() -> None:
     after = run(IMAGES, flip=True)
     mirrored = (after == IMAGES.flip(2)).flatten(1).all(1)

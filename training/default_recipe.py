@@ -34,6 +34,7 @@ def default_recipe(
         batch_size=256 if images >= 20_000 else 64 if images >= 5_000 else 32,
         shift=round(min(size) * (0.125 if mode == "RGB" else 0.07)),
         flip=mode == "RGB" or dataset == "fashion-mnist",
+        reflect=mode == "RGB",  # photographs fill their frame
         channels_last="resnet" in model or (model == "simple_cnn" and mode == "RGB"),
     )
     if model == "lenet1998":  # sigmoids pass little gradient: larger steps, and no decay that pulls back

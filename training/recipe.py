@@ -32,6 +32,7 @@ class Recipe:
         shift: Move training images at random by up to so many pixels: a random crop after padding.
         flip: Mirror half of the training images left to right.
         rotation: Turn training images at random by up to so many degrees.
+        reflect: Fill what shift and rotation uncover with the mirrored image, not with the background's grey.
         erasing: Share of the training images in which a random rectangle is overwritten with noise.
         freeze_epochs: First epochs in which all but the last layer stay as they are, for fine-tuning.
         validation_fraction: Share of the training images that decides which epoch is kept.
@@ -61,6 +62,7 @@ class Recipe:
     shift: int = 2
     flip: bool = False
     rotation: float = 0.0
+    reflect: bool = False
     erasing: float = 0.0
     freeze_epochs: int = 0
     validation_fraction: float = 0.1

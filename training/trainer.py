@@ -190,6 +190,7 @@ class Trainer:
             shift=recipe.shift,
             flip=recipe.flip,
             rotation=recipe.rotation,
+            reflect=recipe.reflect,
             erasing=recipe.erasing,
             background=self.spec.background[0],
             generator=self.generators["augment"],
