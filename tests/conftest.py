@@ -10,6 +10,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
+import convscope
 from export.pipeline import export_checkpoint
 from models.checkpoint import CheckpointConfig, save_checkpoint
 from models.inputs import InputSpec, Pixels, fit_image, to_image
@@ -116,6 +117,21 @@ def shared_data() -> Path:
     if not path.is_dir():
         pytest.skip(f"{path} is not there")
     return path
+
+
+@pytest.fixture
+def own_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The working directory is empty, and data files are looked for nowhere else."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CONVSCOPE_DATA_DIR", raising=False)
+
+
+def run_command(*words: str) -> int:
+    """The exit status of `convscope` with these arguments, in this process."""
+    with pytest.raises(SystemExit) as stopped:
+        convscope.main(words)
+    assert isinstance(stopped.value.code, int)
+    return stopped.value.code
 
 
 EXPORTED: dict[str, dict[str, Any]] = {  # resnets at the least size they take: what is tested is the graph

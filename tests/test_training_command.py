@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import run_command as run
 from PIL import Image
 from rich.console import Console
 
-from convscope import main
 from models.checkpoint import load_checkpoint
 from training.calibration import fit_temperature
 from training.command import train_checkpoint
@@ -24,22 +24,10 @@ from training.report import EpochDone, Event, Finished, Started, StepDone
 from training.run_directory import fresh_directory, unfinished_directory
 from training.splits import prepare_splits
 
+pytestmark = pytest.mark.usefixtures("own_directory")
 PICTURES = {"curves.png", "confusion.png", "mistakes.png"}
 FILES = {"config.json", "model.safetensors", "samples.npz", "log.jsonl"} | PICTURES
 DIGITS = ["train", "lenet", "--data", "digits"]
-
-
-@pytest.fixture(autouse=True)
-def own_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("CONVSCOPE_DATA_DIR", raising=False)
-
-
-def run(*words: str) -> int:
-    with pytest.raises(SystemExit) as stopped:
-        main(words)
-    assert isinstance(stopped.value.code, int)
-    return stopped.value.code
 
 
 def interrupted(out: Path, *, after: int) -> None:

@@ -7,27 +7,15 @@ import pytest
 import torch
 import torchvision
 from conftest import make_checkpoint
+from conftest import run_command as run
 from PIL import Image
 
-from convscope import main
 from models.checkpoint import load_checkpoint
 from training.report import EpochDone, Event, Started
 from training.run import train_checkpoint
 
+pytestmark = pytest.mark.usefixtures("own_directory")
 DIGITS = ("train", "lenet", "--data", "digits")
-
-
-@pytest.fixture(autouse=True)
-def own_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("CONVSCOPE_DATA_DIR", raising=False)
-
-
-def run(*words: str) -> int:
-    with pytest.raises(SystemExit) as stopped:
-        main(words)
-    assert isinstance(stopped.value.code, int)
-    return stopped.value.code
 
 
 def folder_of(path: Path, classes: int, size: int) -> Path:
