@@ -1,65 +1,74 @@
-"""The programs of docs/deploy.md get the trained network's answers, without our code."""
+"""The programs of docs/deploy.md get the trained network's answers, without our code; see test_docs_deploy_*.py too."""
 
 import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-from conftest import make_checkpoint
-from PIL import Image
+import yaml
+from deploy_page import INPUTS, PROGRAMS, TEXT, Deployed, deploy, write_photos
 
-from export.pipeline import export_checkpoint, reference
-from models.checkpoint import load_checkpoint
-from models.inputs import decode_image
+from export.triton import write_triton
 
-TEXT = (Path(__file__).parents[1] / "docs/deploy.md").read_text()
-PROGRAMS = dict(re.findall(r"```python\n# (\w+\.py)\n(.*?)```", TEXT, re.DOTALL))
-INPUTS: dict[str, dict[str, Any]] = {
-    "stretched": {"size": 28, "channels": 1},
-    "cropped": {"size": 32, "channels": 3, "resize": 36, "crop": (32, 32), "interpolation": "bicubic"},
-}
-IMAGES = 100
+# Of the reference of KServe's API, v1beta1: ModelSpec, with the fields of a Kubernetes container.
+MODEL_FIELDS = {"modelFormat", "protocolVersion", "runtime", "runtimeVersion", "storageUri", "args", "env", "resources"}
 
 
 def test_the_page_has_the_programs_and_each_is_short() -> None:
-    assert set(PROGRAMS) == {"classify_onnx.py", "classify_torchscript.py"}
+    assert set(PROGRAMS) == set(re.findall(r"`(classify\w*\.\w+)`, ", TEXT[: TEXT.index("\n## ")]))
+    assert len(PROGRAMS) == 6
     for program in PROGRAMS.values():
         assert len([line for line in program.splitlines() if line.strip()]) < 30
         assert not re.search(r"\b(models|training|export|service|convscope)\b\.", program.replace("convscope.json", ""))
 
 
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """JPEG files of smooth noise in all proportions, one of them turned by its EXIF orientation."""
-    folder, generator = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
-    paths = [folder / f"{index:03}.jpg" for index in range(IMAGES)]
-    for index, path in enumerate(paths):
-        coarse = generator.integers(0, 256, (generator.integers(3, 9), generator.integers(3, 9), 3), dtype=np.uint8)
-        size = tuple(int(side) for side in generator.integers(40, 120, 2))
-        exif = Image.Exif()
-        exif[0x0112] = 6 if index == 0 else 1
-        Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).save(path, quality=90, exif=exif)
-    return paths
+@pytest.fixture(scope="module", params=INPUTS)
+def deployed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Deployed:
+    return deploy(tmp_path_factory.getbasetemp(), request.param, write_photos(tmp_path_factory.mktemp("photos")))
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
-@pytest.mark.parametrize("kind", INPUTS)
-def test_the_answers_are_the_trained_networks(program: str, kind: str, photos: list[Path], tmp_path: Path) -> None:
-    checkpoint = load_checkpoint(make_checkpoint(tmp_path / "run", model="simple_cnn", **INPUTS[kind]))
-    artifact = export_checkpoint(tmp_path / "run", out=tmp_path / "artifacts")
-    (tmp_path / program).write_text(PROGRAMS[program])
-    file = artifact / ("model.onnx" if "onnx" in program else "model.ts")
-    words = [sys.executable, "-W", "ignore", "-I", str(tmp_path / program), str(file), *map(str, photos)]
+@pytest.mark.parametrize(("program", "file"), [("onnx", "model.onnx"), ("torchscript", "model.ts")])
+def test_the_answers_are_the_trained_networks(program: str, file: str, deployed: Deployed, tmp_path: Path) -> None:
+    script = tmp_path / f"classify_{program}.py"
+    script.write_text(PROGRAMS[script.name])
+    words = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-I",
+        str(script),
+        str(deployed.artifact / file),
+        *map(str, deployed.paths),
+    ]
     done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=tmp_path)
     found = [line.split("\t") for line in done.stdout.splitlines()]
-    images = np.stack([decode_image(path.read_bytes(), checkpoint.config.input) for path in photos])
-    probabilities, _ = reference(checkpoint)(images)
-    classes = checkpoint.config.classes
-    assert [(path, label) for path, label, _ in found] == [
-        (str(path), classes[row.argmax()]) for path, row in zip(photos, probabilities, strict=True)
-    ]
-    np.testing.assert_allclose([float(row[2]) for row in found], probabilities.max(1), atol=2e-4)
-    assert len({label for _, label, _ in found}) > 1
+    assert [row[0] for row in found] == [str(path) for path in deployed.paths]
+    deployed.check([row[1] for row in found], [float(row[2]) for row in found])
+
+
+def test_the_repository_of_the_page_is_the_one_that_is_written(lenet_artifact: Path, tmp_path: Path) -> None:
+    (named,) = re.findall(r"```\n((?:triton/lenet-digits/\S+\n)+)```", TEXT)
+    write_triton(lenet_artifact, tmp_path / "triton")
+    written = [path.relative_to(tmp_path) for path in (tmp_path / "triton").rglob("*") if path.is_file()]
+    assert {str(path).replace("/lenet/", "/lenet-digits/") for path in written} == set(named.split())
+
+
+def test_the_inference_service_is_kserves_and_its_storage_is_the_repository() -> None:
+    content = yaml.safe_load(PROGRAMS["classify_kserve.yaml"])
+    assert {key: content.pop(key) for key in ("apiVersion", "kind")} == {
+        "apiVersion": "serving.kserve.io/v1beta1",
+        "kind": "InferenceService",
+    }
+    model = content["spec"]["predictor"]["model"]
+    assert content == {"metadata": {"name": "lenet-digits"}, "spec": {"predictor": {"model": model}}}
+    assert set(model) <= MODEL_FIELDS
+    # KServe's own ClusterServingRuntime, which runs Triton on what is mounted, for this format and protocol
+    assert (model["runtime"], model["modelFormat"]) == ("kserve-tritonserver", {"name": "triton"})
+    assert model["protocolVersion"] == "v2"
+    scheme, _, place = model["storageUri"].partition("://")
+    assert scheme == "pvc"
+    assert place.split("/", 1)[1] == "triton"  # what is mounted is a path in the claim: the repository, not one model
+    assert set(model["resources"]) == {"requests", "limits"}
+    for amounts in model["resources"].values():
+        assert all(isinstance(amount, str) for amount in amounts.values())

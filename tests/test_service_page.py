@@ -1,13 +1,12 @@
 """The page in a real browser, against a real server."""
 
-import os
 import re
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from in_process import digit, encoded
+from real_browser import running_browser
 from real_server import running_server
 
 from export.artifact import read_manifest
@@ -17,10 +16,6 @@ from models.inputs import decode_image
 
 TIMEOUT_MS = 30_000
 MINUS, DASH, TIMES = "\N{MINUS SIGN}", "\N{EN DASH}", "\N{MULTIPLICATION SIGN}"
-ARGUMENTS = (
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-)  # fmt: skip
 # In the page: whether anything but one colour is on a canvas.
 IS_DRAWN = """canvas => {
     const {data} = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
@@ -37,18 +32,8 @@ def server(lenet_artifact, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser():
-    absent = pytest.fail if os.environ.get("CI") else pytest.skip
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        absent("playwright is not installed; `pip install playwright`")
-    path = shutil.which("chromium") or shutil.which("google-chrome")
-    if path is None:
-        absent("there is no chromium on the PATH")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=list(ARGUMENTS))
+    with running_browser() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
