@@ -21,8 +21,11 @@ FP16_FILE = "model.fp16.onnx"
 INT8_FILE = "model.int8.onnx"
 TORCHSCRIPT_FILE = "model.ts"
 PT2_FILE = "model.pt2"
+AOTI_FILE = "model.aoti.pt2"
 GOLDEN_FILE = "golden.npz"
 WEIGHTS_FILE = "weights.safetensors"
+ORIGINAL_FILE = "original.onnx"
+STORE_PREFIX = "bentoml:"  # what follows is a tag in BentoML's model store
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -38,6 +41,7 @@ class FileEntry:
         parity: the fields of `export.parity.Parity`; empty for files without a graph.
         accuracy: on the test split, in [0, 1]; None if export was given no data.
         images_per_s: on the machine that exported, by batch size.
+        machine: what the file is bound to, from `export.machine.this_machine`; empty for files that run anywhere.
     """
 
     sha256: str
@@ -45,6 +49,7 @@ class FileEntry:
     parity: dict[str, Any] = field(default_factory=dict)
     accuracy: float | None = None
     images_per_s: dict[str, float] = field(default_factory=dict)
+    machine: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,11 +61,13 @@ class Manifest:
         classes: names by index.
         input: image size, mode, resizing and normalisation.
         temperature: the logits are divided by it before the softmax, inside the graph.
-        model, options: the network in the registry, to rebuild it from `weights.safetensors`.
+        model, options: the network in the registry, to rebuild it from `weights.safetensors`; or `onnx`, and which
+            output of `original.onnx` gives what.
         nodes: the network's values and what they are called in the ONNX graph.
         files: by plain file name.
         dropped: files that were made and not kept, with the reason.
         metrics, dataset, revision, versions: from the checkpoint.
+        reference: `accuracy` and `images_per_s` of the trained network in PyTorch, measured with the files.
     """
 
     name: str
@@ -77,6 +84,7 @@ class Manifest:
     revision: str | None
     versions: dict[str, str]
     dropped: dict[str, str] = field(default_factory=dict)
+    reference: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The content of manifest.json, its own hash included."""
@@ -160,12 +168,30 @@ def check_file(directory: Path, manifest: Manifest, name: str) -> None:
         raise ArtifactError(f"{path}: sha256 is {found[:12]}..., the manifest says {expected[:12]}...")
 
 
+def locate(path: Path) -> Path:
+    """The folder that `path` means: itself, or for `bentoml:NAME:VERSION` the model's folder in BentoML's store.
+
+    Raises:
+        ArtifactError: the store has no such artifact.
+    """
+    if not str(path).startswith(STORE_PREFIX):
+        return path
+    from export.bento_store import find_in_store  # bentoml takes a second to import
+
+    return find_in_store(str(path).removeprefix(STORE_PREFIX))
+
+
 def find_versions(root: Path) -> list[Path]:
-    """The artifact directories under `root`, which may itself be one artifact, one name's folder or a folder of names.
+    """The artifact directories under `root`, which may itself be one artifact, one name's folder or a folder of names,
+    or `bentoml:NAME:VERSION`, which is one.
 
     Returns:
         Paths in the order of name and version. Whether each is sound is for `read_manifest` to say.
+
+    Raises:
+        ArtifactError: BentoML's store has no such artifact.
     """
+    root = locate(root)
     if (root / MANIFEST_FILE).is_file():
         return [root]
     found = [*_numbered(root)]

@@ -11,12 +11,13 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from export.artifact import Manifest, newest_version, read_manifest
+from export.artifact import ORIGINAL_FILE, Manifest, newest_version, read_manifest
 from export.evaluation_data import load_export_data, load_test, open_classifier
 from export.forms import DEFAULT_FORMATS, FORMS
-from export.pipeline import Limits, choose_forms, export_checkpoint
+from export.pipeline import REFERENCE, Limits, choose_forms, export_checkpoint
 from export.subject import find_subject
-from export.verification import FileReport, verify_artifact
+from export.triton import write_triton
+from export.verification import Verification, verify_artifact
 from models.checkpoint import read_config
 from training.evaluation import Evaluation, logits_of
 from training.evaluation_report import write_evaluation
@@ -31,6 +32,8 @@ def export(
     data_dir: Path | None = None,
     name: str | None = None,
     out: Path = Path("artifacts"),
+    triton: Path | None = None,
+    bentoml: Annotated[bool, Parameter(negative="")] = False,
     limit_difference: float = Limits.difference,
     limit_points: float = 100 * Limits.accuracy_loss,
 ) -> None:
@@ -41,13 +44,15 @@ def export(
 
     Args:
         checkpoint: The directory that `convscope train` wrote.
-        formats: Comma-separated: onnx, torchscript, pt2 (torch.export).
+        formats: Comma-separated: onnx, torchscript, pt2 (torch.export), aoti (compiled for this kind of machine only).
         precision: Comma-separated: fp32 and, of ONNX, fp16 and int8; these need --data.
         data: The data set of the checkpoint: its test split gives every file an accuracy, its training split the ranges
             of int8.
         data_dir: Where data files are looked for first.
         name: The artifact's name [default: the checkpoint directory's].
         out: The folder of artifacts; the next free version is taken.
+        triton: A Triton model repository, to which the artifact is added as a model.
+        bentoml: Register the artifact in BentoML's model store too, as NAME:VERSION.
         limit_difference: Largest difference of a probability to the trained network, for fp32.
         limit_points: Most percentage points of accuracy that fp16 and int8 may lose; else they are left out.
     """
@@ -73,7 +78,14 @@ def export(
         report=console.print,
     )
     console.print(_manifest_table(read_manifest(path)))
-    console.print(f"artifact: {path}", f"next: convscope serve {path}", sep="\n")
+    console.print(f"artifact: {path}")
+    if triton is not None:
+        console.print(f"Triton model: {write_triton(path, triton)}")
+    if bentoml:
+        from export.bento_store import register  # BentoML takes a second to import
+
+        console.print(f"BentoML model: {register(path)}")
+    console.print(f"next: convscope serve {path}")
 
 
 def verify(artifact: Path, *, data: str | None = None, data_dir: Path | None = None) -> None:
@@ -89,8 +101,9 @@ def verify(artifact: Path, *, data: str | None = None, data_dir: Path | None = N
     directory = newest_version(artifact)
     manifest = read_manifest(directory)
     test = data and load_test(data, data_dir=data_dir, spec=manifest.input, classes=manifest.classes)
-    reports = verify_artifact(directory, test=test or None)
-    _console().print(_verification_table(f"{manifest.name}:{manifest.version}", reports))
+    verified = verify_artifact(directory, test=test or None)
+    beside = ORIGINAL_FILE if ORIGINAL_FILE in manifest.files else REFERENCE
+    _console().print(_verification_table(f"{manifest.name}:{manifest.version}", verified, beside))
 
 
 def evaluate(
@@ -182,17 +195,21 @@ def summary(
     _console().print(table)
 
 
-def _verification_table(title: str, reports: list[FileReport]) -> Table:
+def _verification_table(title: str, verified: Verification, beside: str) -> Table:
+    reports = verified.files
     table = _files_table(f"{title} verified ({reports[0].device})")
+    _add_reference(table, beside, verified.accuracy, verified.images_per_s)
     for report in reports:
         _add_file(table, report.file, report.size_bytes, asdict(report.parity), report.accuracy, report.images_per_s)
     parity = next((report.parity for report in reports if report.parity.limit is not None), reports[0].parity)
-    table.caption = _caption(asdict(parity))
+    skipped = "".join(f"; {file}: {reason}" for file, reason in verified.skipped.items())
+    table.caption = _caption(asdict(parity)) + skipped
     return table
 
 
 def _manifest_table(manifest: Manifest) -> Table:
     table = _files_table(f"{manifest.name}:{manifest.version} (cpu)")
+    _add_reference(table, REFERENCE, **manifest.reference)
     for form in FORMS:
         if (entry := manifest.files.get(form.file)) is not None:
             _add_file(table, form.file, entry.size_bytes, entry.parity, entry.accuracy, entry.images_per_s)
@@ -206,6 +223,11 @@ def _files_table(title: str) -> Table:
     for heading in ("file", "size", "largest", "mean", "top-1", "accuracy", "at 1", "at 32"):
         table.add_column(heading, justify="left" if heading == "file" else "right", overflow="fold")
     return table
+
+
+def _add_reference(table: Table, name: str, accuracy: float | None, images_per_s: dict[str, float]) -> None:
+    measured = "" if accuracy is None else f"{accuracy:.2%}"
+    table.add_row(name, "", "", "", "", measured, *(f"{rate:,.0f}" for rate in images_per_s.values()))
 
 
 def _add_file(
@@ -229,7 +251,7 @@ def _add_file(
 
 def _caption(parity: dict[str, Any]) -> str:
     return (
-        f"largest and mean difference of probabilities, and share of equal first classes, to the network in PyTorch: "
+        f"largest and mean difference of probabilities, and share of equal first classes, to the trained network: "
         f"{parity['images']} images at batches {', '.join(map(str, parity['batches']))}, the limit of fp32 is "
         f"{parity['limit'] or 0:g}; then accuracy on the test split, and images/s at batches 1 and 32"
     )

@@ -1,5 +1,6 @@
 """What an engine is: something that runs one exported file."""
 
+from collections.abc import Callable
 from typing import Literal, Protocol
 
 import numpy as np
@@ -8,8 +9,9 @@ import numpy.typing as npt
 from models.inputs import Pixels
 
 Floats = npt.NDArray[np.float32]
+Run = Callable[[Pixels], tuple[Floats, Floats]]  # see `Engine.run`
 EngineName = Literal["auto", "onnxruntime", "torchscript"]  # what a server may be told
-FormEngine = Literal["onnxruntime", "torchscript", "pt2"]
+FormEngine = Literal["onnxruntime", "torchscript", "pt2", "aoti"]
 
 
 class EngineError(RuntimeError):
@@ -20,7 +22,7 @@ class Engine(Protocol):
     """Runs one exported file.
 
     Attributes:
-        name: `onnxruntime`, `torchscript` or `pt2`.
+        name: `onnxruntime`, `torchscript`, `pt2` or `aoti`.
         file: the artifact's file that runs.
         device: where: `cpu` or `cuda`.
     """

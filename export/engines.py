@@ -1,12 +1,14 @@
 """Which engine a request means, and how it is opened."""
 
 from pathlib import Path
+from typing import Literal, get_args
 
 from export.artifact import ONNX_FILE, Manifest, check_file
+from export.benchmark_record import fastest_here
 from export.cuda import Device, why_no_cuda
 from export.engine import Engine, EngineError, EngineName, FormEngine
 from export.engine_onnx import OnnxEngine
-from export.forms import Precision, find_form
+from export.forms import Form, Precision, find_form
 
 
 def open_engine(
@@ -14,7 +16,7 @@ def open_engine(
     manifest: Manifest,
     *,
     engine: EngineName | FormEngine = "auto",
-    precision: Precision = "fp32",
+    precision: Precision | Literal["auto"] = "fp32",
     device: Device = "auto",
     threads: int = 0,
 ) -> Engine:
@@ -23,8 +25,9 @@ def open_engine(
     Args:
         directory: the artifact.
         manifest: its manifest.
-        engine: `auto` takes ONNX Runtime where there is an ONNX file.
-        precision: fp16 and int8 where the artifact has them, for ONNX Runtime only.
+        engine: `auto` takes what `convscope bench` found fastest here; ONNX Runtime where it was not run, if there is
+            an ONNX file.
+        precision: fp16 and int8 where the artifact has them, for ONNX Runtime only; `auto` likewise, or fp32.
         device: `auto` takes CUDA when it works; `cuda` fails where it does not.
         threads: of one run; 0 leaves it to the engine.
 
@@ -32,12 +35,8 @@ def open_engine(
         ArtifactError: the file is missing or was changed.
         EngineError: there is no such file in the manifest, it does not open, or the device is not there.
     """
-    best: FormEngine = "onnxruntime" if ONNX_FILE in manifest.files else "torchscript"
-    chosen: FormEngine = best if engine == "auto" else engine
-    form = find_form(chosen, precision)
-    if form is None:
-        raise EngineError(f"the engine {chosen} runs no {precision}; fp16 and int8 are for onnxruntime")
-    file = form.file
+    form = _choose(directory, manifest, engine, precision, device)
+    chosen, file = form.engine, form.file
     if file not in manifest.files:
         why = f"; export left it out: {manifest.dropped[file]}" if file in manifest.dropped else ""
         there = ", ".join(manifest.files)
@@ -46,6 +45,27 @@ def open_engine(
     if device == "cuda" and (reason := why_no_cuda()):
         raise EngineError(f"device is cuda, but there is {reason}")
     return open_file(chosen, directory / file, device=device, threads=threads)
+
+
+def _choose(
+    directory: Path,
+    manifest: Manifest,
+    engine: EngineName | FormEngine,
+    precision: Precision | Literal["auto"],
+    device: Device,
+) -> Form:
+    if "auto" in (engine, precision):
+        where = ("cpu" if why_no_cuda() else "cuda") if device == "auto" else device
+        for form in fastest_here(directory, device=where):
+            fits = engine == form.engine or (engine == "auto" and form.engine in get_args(EngineName))
+            if form.file in manifest.files and fits and precision in ("auto", form.precision):
+                return form
+    usual: FormEngine = "onnxruntime" if ONNX_FILE in manifest.files else "torchscript"
+    chosen = usual if engine == "auto" else engine
+    found = find_form(chosen, "fp32" if precision == "auto" else precision)
+    if found is None:
+        raise EngineError(f"the engine {chosen} runs no {precision}; fp16 and int8 are for onnxruntime")
+    return found
 
 
 def open_file(engine: FormEngine, path: Path, *, device: Device = "auto", threads: int = 0) -> Engine:
@@ -61,6 +81,10 @@ def open_file(engine: FormEngine, path: Path, *, device: Device = "auto", thread
             from export.engine_pt2 import Pt2Engine
 
             return Pt2Engine(path, device=device, threads=threads)
+        if engine == "aoti":
+            from export.engine_aoti import AotiEngine
+
+            return AotiEngine(path, device=device, threads=threads)
         from export.engine_torchscript import TorchScriptEngine
     except ModuleNotFoundError as error:
         raise EngineError(f"the engine {engine} needs the package {error.name}, which is not installed") from None

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from export.artifact import newest_version, read_manifest
+from export.engine import Run
 from export.engines import open_engine
-from export.parity import Run
 from export.pipeline import ExportData, reference
 from export.reduced import CALIBRATION_IMAGES
 from models.checkpoint import load_checkpoint

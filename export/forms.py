@@ -3,23 +3,27 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from export.artifact import FP16_FILE, INT8_FILE, ONNX_FILE, PT2_FILE, TORCHSCRIPT_FILE
+from export.artifact import AOTI_FILE, FP16_FILE, INT8_FILE, ONNX_FILE, PT2_FILE, TORCHSCRIPT_FILE
 from export.engine import FormEngine
 
 Precision = Literal["fp32", "fp16", "int8"]
-FORMATS = ("onnx", "torchscript", "pt2")
+FORMATS = ("onnx", "torchscript", "pt2", "aoti")
 DEFAULT_FORMATS = ("onnx", "torchscript")
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 
 
 @dataclass(frozen=True)
 class Form:
-    """One kind of graph file; `format` is the word for it on the command line."""
+    """One kind of graph file.
+
+    `format` is the word for it on the command line; what is `bound` runs only on the kind of machine that made it.
+    """
 
     file: str
     format: str
     engine: FormEngine
     precision: Precision
+    bound: bool = False
 
 
 FORMS = (
@@ -28,6 +32,7 @@ FORMS = (
     Form(INT8_FILE, "onnx", "onnxruntime", "int8"),
     Form(TORCHSCRIPT_FILE, "torchscript", "torchscript", "fp32"),
     Form(PT2_FILE, "pt2", "pt2", "fp32"),
+    Form(AOTI_FILE, "aoti", "aoti", "fp32", bound=True),
 )
 
 

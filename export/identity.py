@@ -14,7 +14,7 @@ class Identity:
 
     Attributes:
         name, version: the artifact's.
-        weights_sha256: of `weights.safetensors` there.
+        weights_sha256: of `weights.safetensors` there, or of `original.onnx`.
     """
 
     name: str = ""

@@ -1,17 +1,17 @@
 """Parity: an exported file against the trained network, on real images, at several batch sizes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from export.engine import Floats
+from export.cause import find_cause
+from export.engine import Floats, Run
 from models.inputs import Pixels
 
 BATCHES = (1, 2, 7, 64, 256)  # the last is the most images a request brings unless a setting says otherwise
 LIMIT_FP32 = 1e-5
-Run = Callable[[Pixels], tuple[Floats, Floats]]
 
 
 class ParityError(ValueError):
@@ -64,10 +64,10 @@ def compare(
         difference = np.where(np.isfinite(difference), difference, np.inf)
         worst = int(difference.argmax())
         if difference[worst] > (np.finfo(np.float32).max if limit is None else limit):
-            cause = _cause(found, wanted, worst)
+            extent, cause = _extent(found, wanted, worst), find_cause(run, reference, images[:32])
             raise ParityError(
                 f"at batch {batch} image {repeated[worst]} differs by {difference[worst]:.3g} in probability "
-                f"(limit {1 if limit is None else limit:g}){cause}"
+                f"(limit {1 if limit is None else limit:g}){extent}{cause}"
             )
         same = found.argmax(axis=1) == wanted.argmax(axis=1)
         if limit is not None and not same.all():
@@ -82,18 +82,22 @@ def compare(
 
 def _checked(run: Run, images: Pixels, batch: int) -> Floats:
     try:
-        probabilities, _ = run(images)
+        probabilities, logits = run(images)
     except Exception as error:  # engines share no exception; a frozen batch shows as one of theirs
         raise ParityError(f"at batch {batch} the file does not run: {str(error).splitlines()[0]}") from None
+    if probabilities.dtype != np.float32 or logits.dtype != np.float32:
+        raise ParityError(
+            f"at batch {batch} the file gives {probabilities.dtype} probabilities and {logits.dtype} logits; "
+            "both must be float32"
+        )
+    if logits.shape != probabilities.shape:
+        raise ParityError(f"at batch {batch} probabilities are {probabilities.shape}, and logits {logits.shape}")
     if len(probabilities) != len(images):
         raise ParityError(f"at batch {batch} {len(images)} images gave {len(probabilities)} rows: the batch is frozen")
     return probabilities
 
 
-def _cause(found: Floats, expected: Floats, worst: int) -> str:
-    far = not np.allclose(found, expected, atol=1e-4)
-    if far and np.allclose(np.sort(found, axis=1), np.sort(expected, axis=1), atol=1e-4):
-        return "; the same numbers stand in another order, so the classes are swapped"
+def _extent(found: Floats, expected: Floats, worst: int) -> str:
     count = int((np.abs(found - expected).max(axis=1) > LIMIT_FP32).sum())
     row = f"{found[worst].argmax()} with {found[worst].max():.3f}, wanted {expected[worst].argmax()} with "
     return f"; it says class {row}{expected[worst].max():.3f}; {count} of {len(found)} images differ"

@@ -4,20 +4,23 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from export import artifact
+from export.aoti_file import write_aoti
 from export.artifact import FileEntry, Manifest
 from export.deployable import Deployable
-from export.engine import Engine, Floats
+from export.engine import Engine, Floats, Run
 from export.engines import open_file
 from export.forms import DEFAULT_FORMATS, FORMATS, FORMS, PRECISIONS, Form
 from export.golden import save_golden
 from export.identity import Identity
+from export.machine import this_machine
 from export.onnx_file import write_onnx
-from export.parity import BATCHES, LIMIT_FP32, Parity, ParityError, Run, compare
+from export.parity import BATCHES, LIMIT_FP32, Parity, ParityError, compare
 from export.pt2_file import write_pt2
 from export.reduced import write_fp16, write_int8
 from export.speed import measure_speed
@@ -28,6 +31,8 @@ from models.inputs import Pixels, fit_image, to_image
 from models.nodes import Node
 from models.samples import SAMPLES_FILE, Samples, load_samples
 from training.tensors import Images
+
+REFERENCE = "PyTorch"  # beside the files in tables
 
 
 @dataclass(frozen=True)
@@ -111,7 +116,8 @@ def export_checkpoint(
                 checked[form.file] = check_form(engine, form, network, samples.images, test, limits)
             except ParityError as error:
                 raise ParityError(f"{form.file}: {error}; nothing was exported") from None
-        rates = measure_speed({file: one.engine.run for file, one in checked.items()}, samples.images)
+        runs = {file: one.engine.run for file, one in checked.items()}
+        rates = measure_speed({REFERENCE: network, **runs}, samples.images)
         accuracy = None if data is None else accuracy_of(network, data.test)
         dropped = _judge(checked, rates, accuracy, limits)
         for file, reason in dropped.items():
@@ -119,7 +125,11 @@ def export_checkpoint(
             report(f"{file}: not kept: {reason}")
         files = {
             file: artifact.file_entry(
-                staging.path / file, asdict(one.parity), accuracy=one.accuracy, images_per_s=rates[file]
+                staging.path / file,
+                asdict(one.parity),
+                accuracy=one.accuracy,
+                images_per_s=rates[file],
+                machine=this_machine() if one.form.bound else {},
             )
             for file, one in checked.items()
             if file not in dropped
@@ -127,7 +137,8 @@ def export_checkpoint(
         _write_golden(checkpoint, network, samples, staging.path)
         files[artifact.WEIGHTS_FILE] = weights
         files[artifact.GOLDEN_FILE] = artifact.file_entry(staging.path / artifact.GOLDEN_FILE)
-        return artifact.publish(staging, _manifest(name, checkpoint, nodes, files, dropped))
+        trained = {"accuracy": accuracy, "images_per_s": rates[REFERENCE]}
+        return artifact.publish(staging, _manifest(name, checkpoint, nodes, files, dropped, trained))
 
 
 def choose_forms(formats: Sequence[str], precisions: Sequence[str], *, has_data: bool) -> list[Form]:
@@ -212,6 +223,8 @@ def _write(
         write_int8(source, data.calibration, path)
     elif form.format == "pt2":
         write_pt2(checkpoint, samples.images[:2], path, identity=identity)
+    elif form.format == "aoti":
+        write_aoti(checkpoint, samples.images[:2], path, identity=identity)
     else:
         write_torchscript(checkpoint, samples.images[:2], path, identity=identity)
     return nodes
@@ -248,6 +261,7 @@ def _manifest(
     nodes: tuple[Node, ...],
     files: dict[str, FileEntry],
     dropped: dict[str, str],
+    trained: dict[str, Any],
 ) -> Manifest:
     config = checkpoint.config
     return Manifest(
@@ -265,4 +279,5 @@ def _manifest(
         revision=config.revision,
         versions=config.versions,
         dropped=dropped,
+        reference=trained,
     )

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.export import ExportedProgram
 
 from export.deployable import Deployable
 from export.identity import KEY, Identity, describe
@@ -26,16 +27,25 @@ def write_pt2(checkpoint: Checkpoint, example: Pixels, path: Path, *, identity: 
     Raises:
         ValueError: torch refuses the network.
     """
-    images = torch.from_numpy(np.array(example))
-    try:
-        program = torch.export.export(
-            Deployable(checkpoint), (images,), dynamic_shapes={"image": {0: torch.export.Dim("batch")}}, strict=False
-        )
-    except Exception as error:  # torch.export raises errors of many kinds, its own and Python's
-        raise ValueError(f"torch.export cannot export the network: {str(error).splitlines()[0]}") from None
+    program = export_program(checkpoint, example)
     for node in program.graph.nodes:
         for key in _PRIVATE:
             node.meta.pop(key, None)
     buffer = io.BytesIO()
     torch.export.save(program, buffer, extra_files={f"{KEY}.json": describe(checkpoint.config, identity)})
     path.write_bytes(buffer.getvalue())
+
+
+def export_program(checkpoint: Checkpoint, example: Pixels) -> ExportedProgram:
+    """The deployable graph with a free batch, as torch.export has it; arguments as for `write_pt2`.
+
+    Raises:
+        ValueError: torch refuses the network.
+    """
+    images = torch.from_numpy(np.array(example))
+    try:
+        return torch.export.export(
+            Deployable(checkpoint), (images,), dynamic_shapes={"image": {0: torch.export.Dim("batch")}}, strict=False
+        )
+    except Exception as error:  # torch.export raises errors of many kinds, its own and Python's
+        raise ValueError(f"torch.export cannot export the network: {str(error).splitlines()[0]}") from None

@@ -1,9 +1,26 @@
-"""The trained network of an artifact, rebuilt from its manifest and `weights.safetensors`."""
+"""What the files of an artifact are compared with: the trained network, rebuilt from the manifest and
+`weights.safetensors`, or the foreign file that was imported."""
 
 from pathlib import Path
 
-from export.artifact import WEIGHTS_FILE, Manifest
+from export.artifact import ORIGINAL_FILE, WEIGHTS_FILE, Manifest
+from export.engine import Run
+from export.original import MODEL, Original
+from export.pipeline import reference
 from models.checkpoint import Checkpoint, CheckpointConfig, load_weights
+
+
+def reference_of(directory: Path, manifest: Manifest) -> Run:
+    """What gives the right answers for an artifact, on the CPU.
+
+    Raises:
+        ValueError, EngineError: it cannot be rebuilt or opened.
+    """
+    if manifest.model != MODEL:
+        return reference(rebuild(directory, manifest))
+    content = (directory / ORIGINAL_FILE).read_bytes()
+    output, gives = str(manifest.options["output"]), str(manifest.options["gives"])
+    return Original(content, manifest.input, output=output, gives=gives).run
 
 
 def rebuild(directory: Path, manifest: Manifest) -> Checkpoint:

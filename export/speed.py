@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from export.parity import Run
+from export.engine import Run
 from models.inputs import Pixels
 
 BATCHES = (1, 32)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from export.artifact import newest_version, read_manifest
+from export.artifact import locate, newest_version, read_manifest
 from models.checkpoint import CONFIG_FILE, load_checkpoint
 from models.geometry import node_table
 from models.inputs import InputSpec
@@ -34,7 +34,7 @@ def find_subject(subject: str, *, size: int | None, channels: int | None, classe
     Raises:
         ValueError: it is none of the three, or cannot be read.
     """
-    path = Path(subject)
+    path = locate(Path(subject))
     if (path / CONFIG_FILE).is_file():
         checkpoint = load_checkpoint(path)
         spec = checkpoint.config.input

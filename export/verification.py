@@ -9,9 +9,10 @@ from export.artifact import ArtifactError, check_files, read_manifest
 from export.engines import open_engine
 from export.forms import FORMS
 from export.golden import check_golden, load_golden
+from export.machine import bound_elsewhere
 from export.parity import Parity, ParityError
-from export.pipeline import Checked, Limits, accuracy_of, check_form, reference
-from export.rebuild import rebuild
+from export.pipeline import REFERENCE, Checked, Limits, accuracy_of, check_form
+from export.rebuild import reference_of
 from export.speed import measure_speed
 from training.tensors import Images
 
@@ -40,16 +41,29 @@ class FileReport:
     images_per_s: dict[str, float]
 
 
-def verify_artifact(directory: Path, *, test: Images | None = None, limits: Limits | None = None) -> list[FileReport]:
+@dataclass(frozen=True)
+class Verification:
+    """What every file did.
+
+    Attributes:
+        files: a report each.
+        accuracy, images_per_s: of the network itself, beside them.
+        skipped: files of which only the hash was checked, with the reason.
+    """
+
+    files: tuple[FileReport, ...]
+    accuracy: float | None
+    images_per_s: dict[str, float]
+    skipped: dict[str, str]
+
+
+def verify_artifact(directory: Path, *, test: Images | None = None, limits: Limits | None = None) -> Verification:
     """Checks every hash, then every graph file on this machine's engines against the network rebuilt from the weights.
 
     Args:
         directory: the artifact.
         test: labelled images as the network takes them; the golden images alone are used if None.
         limits: what every file must keep; accuracies are compared if there is `test`.
-
-    Returns:
-        A report a graph file.
 
     Raises:
         ArtifactError: a hash, a golden image, the parity or an accuracy is wrong; the message names the file and says
@@ -58,9 +72,10 @@ def verify_artifact(directory: Path, *, test: Images | None = None, limits: Limi
     limits = limits or Limits()
     manifest = read_manifest(directory)
     check_files(directory, manifest)
-    network = reference(rebuild(directory, manifest))
+    network = reference_of(directory, manifest)
     images = load_golden(directory, manifest)[0] if test is None else np.asarray(test.images)
-    forms = [form for form in FORMS if form.file in manifest.files]
+    elsewhere = bound_elsewhere(manifest)
+    forms = [form for form in FORMS if form.file in manifest.files and form.file not in elsewhere]
     engines = {
         form.file: open_engine(directory, manifest, engine=form.engine, precision=form.precision, device="cpu")
         for form in forms
@@ -80,8 +95,9 @@ def verify_artifact(directory: Path, *, test: Images | None = None, limits: Limi
                 f"network; at most {100 * limits.accuracy_loss:g} points may be lost"
             )
         found[form.file] = golden, checked
-    rates = measure_speed({file: engine.run for file, engine in engines.items()}, images[:64])
-    return [
+    runs = {file: engine.run for file, engine in engines.items()}
+    rates = measure_speed({REFERENCE: network, **runs}, images[:64])
+    files = tuple(
         FileReport(
             file=file,
             engine=checked.engine.name,
@@ -94,4 +110,5 @@ def verify_artifact(directory: Path, *, test: Images | None = None, limits: Limi
             images_per_s=rates[file],
         )
         for file, (golden, checked) in found.items()
-    ]
+    )
+    return Verification(files, wanted, rates[REFERENCE], elsewhere)

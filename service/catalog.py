@@ -53,7 +53,7 @@ class Catalog:
         """
         try:
             directories = find_versions(self._settings.artifacts)
-        except OSError as error:
+        except (ArtifactError, OSError) as error:
             directories = []
             self.failures[str(self._settings.artifacts)] = str(error)
         for directory in directories:

@@ -2,11 +2,13 @@
 
 import os
 from pathlib import Path
+from typing import Literal
 
 from cyclopts import CycloptsError
 
 from export.cuda import Device
 from export.engine import EngineName
+from export.forms import Precision
 from service.server_process import check_before_start, command, environment
 from service.settings import SettingsError, read_settings
 
@@ -18,24 +20,34 @@ def serve(
     port: int | None = None,
     workers: int | None = None,
     engine: EngineName | None = None,
+    precision: Precision | Literal["auto"] | None = None,
     device: Device | None = None,
 ) -> None:
     """Serves artifacts over HTTP, after checking every hash in them. Ctrl-C stops.
 
-    For example `convscope serve artifacts --port 3000 --workers 2`. Every other setting is an environment variable
+    For example `convscope serve artifacts --port 3000 --workers 2`, or from BentoML's model store
+    `convscope serve bentoml:lenet-mnist:1`. Every other setting is an environment variable
     CONVSCOPE_...; the README lists them.
 
     Args:
-        artifacts: A folder of artifacts, or one [default: artifacts].
+        artifacts: A folder of artifacts, one, or bentoml:NAME:VERSION [default: artifacts].
         host: Address to listen on [default: 127.0.0.1].
         port: Port to listen on [default: 3000].
         workers: Server processes [default: 1].
-        engine: auto takes ONNX Runtime where there is an ONNX file.
+        engine: auto takes what `convscope bench` found fastest here; if it was not run, ONNX Runtime where there is an
+            ONNX file.
+        precision: fp32, fp16 or int8; auto is likewise what was found fastest, or else fp32.
         device: auto takes CUDA when it works.
     """
     try:
         settings = read_settings(
-            artifacts=artifacts, host=host, port=port, workers=workers, engine=engine, device=device
+            artifacts=artifacts,
+            host=host,
+            port=port,
+            workers=workers,
+            engine=engine,
+            precision=precision,
+            device=device,
         )
     except SettingsError as error:
         raise CycloptsError(msg=str(error)) from None

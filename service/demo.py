@@ -71,7 +71,7 @@ def _export(console: Console) -> Path:
     except ArtifactError:
         console.print(f"2. exporting to {ARTIFACT} and comparing with the network on real images")
         artifact = export_checkpoint(RUN, out=ARTIFACT.parent, report=console.print)
-    for report in verify_artifact(artifact):
+    for report in verify_artifact(artifact).files:
         console.print(
             f"   {report.file} on {report.engine} ({report.device}): {report.parity.images} golden images, "
             f"largest difference {report.parity.maximum_difference:.1e}, same top-1 for all"

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 
 import service
-from export.artifact import ArtifactError, Manifest, check_files, find_versions, read_manifest
+from export.artifact import ArtifactError, Manifest, check_files, find_versions, locate, read_manifest
 from export.cuda import why_no_cuda
 from service.settings import Settings, to_environment
 
@@ -47,8 +47,12 @@ def command(settings: Settings) -> list[str]:
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """This process's environment with the settings in it, and without BentoML's usage statistics."""
-    own = to_environment(settings.model_copy(update={"artifacts": settings.artifacts.resolve()}))
+    """This process's environment with the settings in it, and without BentoML's usage statistics.
+
+    Raises:
+        ArtifactError: the artifacts are `bentoml:...`, and BentoML's store has no such artifact.
+    """
+    own = to_environment(settings.model_copy(update={"artifacts": locate(settings.artifacts).resolve()}))
     return {**os.environ, **own, "BENTOML_DO_NOT_TRACK": "true"}
 
 

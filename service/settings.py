@@ -3,7 +3,7 @@
 import os
 import re
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -25,11 +25,13 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
-    artifacts: Path = Field(Path("artifacts"), description="folder of artifacts, or one artifact")
+    artifacts: Path = Field(Path("artifacts"), description="folder of artifacts, one artifact, or bentoml:NAME:VERSION")
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(3000, ge=1, le=65535, description="port to listen on")
     engine: EngineName = Field("auto", description="auto, onnxruntime or torchscript")
-    precision: Precision = Field("fp32", description="fp32, fp16 or int8; artifacts need a file of it")
+    precision: Precision | Literal["auto"] = Field(
+        "auto", description="fp32, fp16 or int8; artifacts need a file of it"
+    )
     device: Device = Field("auto", description="auto, cpu or cuda; auto takes CUDA when it works")
     workers: int = Field(1, ge=1, le=256, description="server processes")
     threads: int = Field(

@@ -19,6 +19,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 SERVER_MODULES = {
     "models", "models.inputs", "models.files", "models.nodes",
     "export", "export.artifact", "export.cuda", "export.engine", "export.engine_onnx", "export.engines",
+    "export.benchmark_record", "export.machine",
     "export.forms", "export.golden",
 }  # fmt: skip
 

@@ -73,10 +73,22 @@ def test_export_writes_a_sound_artifact_and_says_where(run, lenet_checkpoint: Pa
     check_files(tmp_path / "other" / "1", read_manifest(tmp_path / "other" / "1"))
 
 
+def test_export_adds_to_a_triton_repository_and_to_bentomls_store(
+    run, lenet_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registered: list[Path] = []
+    monkeypatch.setattr("export.bento_store.register", lambda path: registered.append(path) or "lenet:1")
+    words = ["--formats", "onnx", "--out", tmp_path / "a", "--triton", tmp_path / "t", "--bentoml"]
+    outcome = run("export", lenet_checkpoint, *words)
+    assert outcome.status == 0 and registered == [tmp_path / "a/lenet/1"]
+    assert f"Triton model: {tmp_path}/t/lenet\nBentoML model: lenet:1\nnext: " in outcome.out
+    assert (tmp_path / "t/lenet/1/model.onnx").read_bytes() == (tmp_path / "a/lenet/1/model.onnx").read_bytes()
+
+
 def test_verify_reports_every_file(run, lenet_artifact: Path) -> None:
     outcome = run("verify", lenet_artifact)
     assert outcome.status == 0 and outcome.err == ""
-    for text in ("lenet:1 verified (cpu)", "model.onnx", "model.ts", "100.00%"):
+    for text in ("lenet:1 verified (cpu)", "model.onnx", "model.ts", "PyTorch", "100.00%"):
         assert text in outcome.out
 
 
@@ -84,7 +96,7 @@ def test_verify_with_data_gives_an_accuracy(run, lenet_artifact: Path) -> None:
     measured = run("evaluate", lenet_artifact, "--data", "digits").out.split("digits: ")[1].split()[0]
     outcome = run("verify", lenet_artifact.parent, "--data", "digits")
     assert outcome.status == 0
-    assert outcome.out.count(measured) == 2  # of both files
+    assert outcome.out.count(measured) == 3  # of both files and of the network in PyTorch
 
 
 def test_verify_names_the_damaged_file(run, copy: Path) -> None:

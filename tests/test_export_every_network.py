@@ -23,7 +23,7 @@ def goes_the_whole_way(tmp_path: Path, name: str, size: int, channels: int, clas
         tmp_path / "checkpoint", model=name, size=size, channels=channels, classes=classes, count=9
     )
     artifact = export_checkpoint(checkpoint, out=tmp_path / "artifacts")
-    assert {ONNX_FILE, TORCHSCRIPT_FILE} == {report.file for report in verify_artifact(artifact)}
+    assert {ONNX_FILE, TORCHSCRIPT_FILE} == {report.file for report in verify_artifact(artifact).files}
 
 
 @pytest.mark.acceptance

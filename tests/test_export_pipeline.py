@@ -38,6 +38,7 @@ def test_the_manifest_says_what_was_trained_and_measured(exported: Exported) -> 
         assert 0 < parity["maximum_difference"] <= parity["limit"] == 1e-5
         assert manifest.files[file].images_per_s.keys() == {"1", "32"}
         assert min(manifest.files[file].images_per_s.values()) > 0
+    assert manifest.reference["accuracy"] is None and min(manifest.reference["images_per_s"].values()) > 0
     assert exported.artifact.parts[-2:] == (exported.checkpoint.name, "1")
 
 
@@ -49,7 +50,7 @@ def test_the_network_is_rebuilt_from_the_artifact_alone(exported: Exported) -> N
 
 
 def test_verification_repeats_the_comparison(exported: Exported) -> None:
-    reports = verify_artifact(exported.artifact)
+    reports = verify_artifact(exported.artifact).files
     assert [(r.file, r.engine, r.device) for r in reports] == [
         ("model.onnx", "onnxruntime", "cpu"),
         ("model.ts", "torchscript", "cpu"),

@@ -46,7 +46,7 @@ def test_torch_alone_loads_it_and_gets_the_same(artifact: Path, checkpoint: Path
 
 
 def test_it_is_verified_like_the_others_and_damage_is_caught(artifact: Path) -> None:
-    assert [report.file for report in verify_artifact(artifact)] == ["model.onnx", "model.pt2"]
+    assert [report.file for report in verify_artifact(artifact).files] == ["model.onnx", "model.pt2"]
     path = artifact / "model.pt2"
     content = path.read_bytes()
     try:

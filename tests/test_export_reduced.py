@@ -74,7 +74,7 @@ def test_all_three_are_kept_measured_and_run(
         assert (probabilities.argmax(1) == labels).mean() == pytest.approx(entry.accuracy)
         assert entry.accuracy is not None and full.accuracy - entry.accuracy <= 0.002
         check_golden(engine, path, manifest)
-    reports = verify_artifact(path, test=data.test)
+    reports = verify_artifact(path, test=data.test).files
     assert [report.precision for report in reports] == ["fp32", "fp16", "int8"]
 
 

@@ -1,13 +1,11 @@
 """A real `bentoml serve` process, spoken to over real sockets."""
 
-import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import bentoml
 import httpx
@@ -22,7 +20,6 @@ from models.inputs import decode_image
 from service.server_process import wait_until_ready
 
 CONVSCOPE = [sys.executable, "-m", "convscope"]
-CHECKOUT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -146,40 +143,5 @@ def test_serve_as_a_command_serves_torchscript_and_stops_on_a_signal(lenet_artif
         assert httpx.post(f"{url}/v1/classify", content=encoded(digit())).status_code == 200
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=60) == 0
-    finally:
-        stop(process)
-
-
-def test_a_built_bento_answers_with_the_artifact_inside_it(lenet_artifact, tmp_path):
-    source = tmp_path / "source"
-    for name in ("service", "export", "models"):
-        shutil.copytree(CHECKOUT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(CHECKOUT / "bentofile.yaml", source)
-    shutil.copytree(lenet_artifact, source / "artifacts/lenet/1")
-    away = tmp_path / "away"
-    away.mkdir()
-    environment = {**os.environ, "BENTOML_HOME": str(tmp_path / "home"), "BENTOML_DO_NOT_TRACK": "true"}
-    bento = [sys.executable, "-m", "bentoml"]
-    built = subprocess.run(
-        [*bento, "build", "--output", "tag"], cwd=source, env=environment, capture_output=True, text=True, timeout=200
-    )
-    assert built.returncode == 0, built.stderr
-    tag = built.stdout.strip().removeprefix("__tag__:")
-    shutil.rmtree(source)
-    port = free_port()
-    with (tmp_path / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [*bento, "serve", tag, "--port", str(port), "--host", "127.0.0.1"],
-            cwd=away,
-            env=environment,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        wait_until_ready(f"http://127.0.0.1:{port}", process, timeout_s=120)
-        answer = httpx.post(f"http://127.0.0.1:{port}/v1/classify", content=encoded(digit()))
-        assert json.loads(answer.text)["model"] == "lenet"
-        assert httpx.get(f"http://127.0.0.1:{port}/").status_code == 200
     finally:
         stop(process)

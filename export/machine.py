@@ -1,0 +1,48 @@
+"""What an exported file or a measurement may be bound to: this machine, as far as speed and compiled code care."""
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from export.artifact import Manifest
+from export.cuda import why_no_cuda
+
+_LIBRARIES = ("onnxruntime", "onnxruntime-gpu", "torch")
+
+
+def this_machine() -> dict[str, Any]:
+    """The processor's model, the cores of this process, whether CUDA works, and the versions of what runs networks."""
+    return {
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "cuda": why_no_cuda() is None,
+        "versions": {name: found for name in _LIBRARIES if (found := _version(name))},
+    }
+
+
+def bound_elsewhere(manifest: Manifest) -> dict[str, str]:
+    """Files of an artifact that do not run here, as they are bound to another machine, with the reason."""
+    here = this_machine()
+    return {
+        file: f"compiled for another machine: {entry.machine.get('processor')}, {entry.machine.get('versions')}"
+        for file, entry in manifest.files.items()
+        if entry.machine and any(entry.machine.get(key) != here[key] for key in ("processor", "versions"))
+    }
+
+
+def _processor() -> str:
+    """The model's name; Python's own answer is the architecture only."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
