@@ -22,6 +22,7 @@ from models.capture import trace
 from models.checkpoint import Checkpoint
 from models.nodes import Node
 
+OPSET = 20  # the newest that torch's exporter writes without converting; ONNX Runtime reads it from 1.17 on
 OUTPUTS = ("probabilities", "logits")
 _TAKEN = {"image", *OUTPUTS}
 _OURS = "convscope:"  # no value that the exporter names begins so
@@ -47,6 +48,7 @@ def write_onnx(
             dynamo=True,
             external_data=False,
             verbose=False,
+            opset_version=OPSET,
             input_names=["image"],
             output_names=[*OUTPUTS, *(f"{_OURS}{node.value}" for node in nodes[:-1])],
             dynamic_shapes=({0: torch.export.Dim("batch")},),

@@ -46,6 +46,7 @@ def test_the_graph_takes_images_and_gives_probabilities_and_logits(exported: Exp
     assert {output.type.tensor_type.elem_type for output in outputs} == {onnx.TensorProto.FLOAT}
     assert all(dims(output) == [dims(image)[0], len(manifest.classes)] for output in outputs)
     assert not any(tensor.external_data for tensor in model.graph.initializer)
+    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 20)]
 
 
 def test_inner_values_are_the_trained_networks(exported: Exported) -> None:
