@@ -21,7 +21,8 @@ acceptance: .venv/installed-dev  ## full trainings and thousands of requests; ta
 
 bench: .venv/installed-dev  ## the tables of benchmarks/
 	$(BIN)/python -m benchmarks.training
-	$(BIN)/python benchmarks/serving.py
+	$(BIN)/pip install -q -c constraints.txt -e '.[bench]'
+	$(BIN)/python -m benchmarks.serving artifacts/lenet-digits runs/lenet-digits/example.png
 
 clean:  ## the environment and everything that was made; runs/ and artifacts/ stay
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,142 @@
+"""The servers that are measured side by side, and one of them running."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+
+import psutil
+
+from export.artifact import INT8_FILE, ONNX_FILE, read_manifest
+from service.server_process import command, environment, wait_until_ready
+from service.settings import read_settings
+
+PEERS = Path(__file__).parent / "peers"
+BIN = Path(sys.executable).parent
+PORT = 3901
+
+
+@dataclass(frozen=True, kw_only=True)
+class Server:
+    """How one is started and asked.
+
+    Attributes:
+        name: in tables.
+        words, variables: the command, and what is added to the environment.
+        ready: a path that answers 200 when it is.
+        path: where images are posted.
+        form: name of the form's field for the image; empty if the body is the image itself.
+        needs: the package without which it is left out.
+    """
+
+    name: str
+    words: list[str]
+    variables: dict[str, str] = field(default_factory=dict)
+    ready: str = "/ready"
+    path: str = "/classify"
+    form: str = ""
+    needs: str = "uvicorn"
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is the one that the others are compared with."""
+        return self.name.startswith("convscope")
+
+
+@dataclass
+class Running:
+    """A server under way: seconds until it was ready, and what its processes took at most together, in 10**6 bytes."""
+
+    ready_s: float
+    process: subprocess.Popen[bytes]
+
+    def memory_mb(self) -> float:
+        """Read while it lives."""
+        parent = psutil.Process(self.process.pid)
+        return sum(_peak_mb(one.pid) for one in (parent, *parent.children(recursive=True)))
+
+
+def servers(artifact: Path, *, threads: int) -> list[Server]:
+    """All that can run here: ours, with a raw body and with a form, and the peers, over the same ONNX file."""
+    peer = {"MODEL": str(artifact / ONNX_FILE), "THREADS": str(threads)}
+    uvicorn = [sys.executable, "-m", "uvicorn", "--port", str(PORT), "--no-access-log", "--log-level", "error"]
+    bentoml = [str(BIN / "bentoml"), "serve", "usual_bentoml:Usual", "--port", str(PORT), "--host", "127.0.0.1"]
+    found = [
+        Server(name="bare Starlette", words=[*uvicorn, "bare_starlette:app"], variables=peer),
+        Server(
+            name="plain FastAPI", words=[*uvicorn, "plain_fastapi:app"], variables=peer, form="image", needs="fastapi"
+        ),
+        Server(
+            name="LitServe",
+            words=[sys.executable, "litserve_batching.py", str(PORT)],
+            variables=peer,
+            ready="/health",
+            form="image",
+            needs="litserve",
+        ),
+        Server(
+            name="BentoML, usual way",
+            words=bentoml,
+            variables={**peer, "BENTOML_DO_NOT_TRACK": "true"},
+            ready="/readyz",
+            form="images",
+            needs="bentoml",
+        ),
+        *_ours(artifact, threads=threads),
+    ]
+    return [server for server in found if find_spec(server.needs)]
+
+
+def _ours(artifact: Path, *, threads: int) -> Iterator[Server]:
+    precisions = ["fp32", *(["int8"] if INT8_FILE in read_manifest(artifact).files else [])]
+    for precision in precisions:
+        settings = read_settings(
+            artifacts=artifact, port=PORT, threads=threads, engine="onnxruntime", precision=precision
+        )
+        for form in ("", "image"):
+            yield Server(
+                name=f"convscope {precision}{', form' if form else ''}",
+                words=command(settings),
+                variables=environment(settings),
+                ready="/readyz",
+                path="/v1/classify?top_k=5",
+                form=form,
+            )
+
+
+@contextmanager
+def running(server: Server) -> Iterator[Running]:
+    """Starts it, waits until it is ready, and stops it when the block ends."""
+    with tempfile.TemporaryFile() as log:
+        began = time.perf_counter()
+        process = subprocess.Popen(
+            server.words, env={**os.environ, **server.variables}, stdout=log, stderr=log, cwd=PEERS, process_group=0
+        )
+        try:
+            wait_until_ready(f"http://127.0.0.1:{PORT}", process, timeout_s=120, path=server.ready)
+            yield Running(time.perf_counter() - began, process)
+        finally:
+            _stop(process)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    process.terminate()
+    _, alive = psutil.wait_procs(family, timeout=10)
+    for one in alive:
+        one.kill()
+    process.wait()
+
+
+def _peak_mb(pid: int) -> float:
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return next((int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), 0) * 1024 / 1e6
