@@ -2,11 +2,11 @@
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 from cyclopts import CycloptsError
 
@@ -15,6 +15,8 @@ from export.cuda import Device
 from export.engines import open_engine
 from models.inputs import ImageError, decode_image
 from service.catalog import open_model
+from service.client import Client, NoAnswer, Policy
+from service.client import Result as Answer
 from service.errors import RequestError
 from service.inspection import inspect_image, select_nodes
 from service.predictions import default_top_k, top_predictions
@@ -56,10 +58,9 @@ def classify(
         raise CycloptsError(msg="--model goes with --url; --artifact is one model")
     if url and device != "auto":
         raise CycloptsError(msg="--device goes with --artifact; a server chose its own")
-    run = _local(artifact, top_k, device) if artifact else _remote(str(url), model, top_k)
+    results = _local(artifact, top_k, device, images) if artifact else _remote(str(url), model, top_k, images)
     failed = 0
-    for path in images:
-        result = _read_and(run, path)
+    for path, result in zip(images, results, strict=True):
         failed += "error" in result
         print(_as_json(path, result) if json else _as_text(path, result), flush=True)
     return 0 if not failed else 1 if failed == len(images) else SOME_FAILED
@@ -87,7 +88,7 @@ def inspect(artifact: Path, image: Path, *, layers: str = "*", out: Path) -> Non
     print(f"{title}; {len(maps.layers)} layers of {maps.file} in {out}")
 
 
-def _local(artifact: Path, top_k: int | None, device: Device) -> Callable[[bytes], Result]:
+def _local(artifact: Path, top_k: int | None, device: Device, images: Sequence[Path]) -> Iterator[Result]:
     directory = newest_version(artifact)
     manifest = read_manifest(directory)
     engine = open_engine(directory, manifest, device=device)
@@ -100,31 +101,23 @@ def _local(artifact: Path, top_k: int | None, device: Device) -> Callable[[bytes
         predictions = top_predictions(probabilities[0], manifest.classes, count)
         return {"predictions": [{**row, "probability": float(row["probability"])} for row in predictions]}
 
-    return run
+    for path in images:
+        yield _read_and(run, path)
 
 
-def _remote(url: str, model: str | None, top_k: int | None) -> Callable[[bytes], Result]:
-    given = {"model": model, "top_k": top_k}
-    parameters = {name: value for name, value in given.items() if value is not None}
-    token = read_settings().token
-    headers = {"Authorization": f"Bearer {token.get_secret_value()}"} if token else {}
-    client = httpx.Client(base_url=url, params=parameters, headers=headers, timeout=60)
+def _remote(url: str, model: str | None, top_k: int | None, images: Sequence[Path]) -> Iterator[Result]:
+    token, policy = read_settings().token, Policy(retries=3)
+    try:
+        with Client(url, token=token.get_secret_value() if token else None, policy=policy) as client:
+            for start in range(0, len(images), policy.batch):
+                for result in client.classify(images[start : start + policy.batch], model=model, top_k=top_k):
+                    yield {"error": asdict(result.error)} if result.error else _predictions(result)
+    except NoAnswer as error:
+        raise RuntimeError(f"no answer from {url}: {error}" if not error.status else f"{url}: {error}") from None
 
-    def run(data: bytes) -> Result:
-        try:
-            answer = client.post("/v1/classify", content=data)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise RuntimeError(f"no answer from {url}: {error}") from None
-        try:
-            content = answer.json()
-            result: Result = content if "error" in content else content["results"][0]
-            if "error" in result:
-                return {"error": {name: str(result["error"][name]) for name in ("code", "message")}}
-            return {"predictions": [{**row, "probability": float(row["probability"])} for row in result["predictions"]]}
-        except (ValueError, KeyError, TypeError, IndexError):
-            raise RuntimeError(f"{url} answered {answer.status_code}, and not as convscope does") from None
 
-    return run
+def _predictions(result: Answer) -> Result:
+    return {"predictions": [asdict(prediction) for prediction in result.predictions]}
 
 
 def _read_and(run: Callable[[bytes], Result], path: Path) -> Result:
