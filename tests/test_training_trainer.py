@@ -30,6 +30,7 @@ EVERYTHING: dict[str, Any] = {
     "mixup": 0.2,
     "cutmix": 1.0,
     "rotation": 10.0,
+    "reflect": True,
     "erasing": 0.3,
     "freeze_epochs": 1,
     "channels_last": True,
