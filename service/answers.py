@@ -6,6 +6,7 @@ from starlette.types import Send
 
 from models.inputs import ImageError
 from service.errors import RequestError, error_answer
+from service.observation import current
 
 
 async def send_body(
@@ -30,7 +31,8 @@ async def send_json(send: Send, status: int, body: bytes, headers: Iterable[tupl
     await send_body(send, status, body, b"application/json", headers)
 
 
-async def send_error(send: Send, error: RequestError | ImageError) -> None:
-    """Sends an error in the shape every route shares."""
-    status, body, headers = error_answer(error)
+async def send_error(send: Send, error: RequestError | ImageError, path: str) -> None:
+    """Sends an error in the shape that all routes like `path` share."""
+    current().fail(error.code, str(error))
+    status, body, headers = error_answer(error, path)
     await send_json(send, status, body, headers)

@@ -16,7 +16,10 @@ from service.catalog import Catalog
 from service.errors import ModelNotReady
 from service.gate import Gate
 from service.http import build_http
+from service.observation import current
+from service.request_log import configure_logging
 from service.settings import read_settings
+from service.worker_files import make_directory
 
 SETTINGS = read_settings()
 CATALOG = Catalog(SETTINGS)
@@ -36,8 +39,17 @@ HTTP = build_http(CATALOG, SETTINGS)
 class Classifier:
     """Serves every artifact under CONVSCOPE_ARTIFACTS."""
 
+    @bentoml.on_deployment  # type: ignore[untyped-decorator]  # bentoml ships no types for it
+    @staticmethod
+    def before_workers() -> None:
+        """Runs once, in the process that then starts the workers with its environment."""
+        configure_logging(SETTINGS)
+        make_directory()
+
     def __init__(self) -> None:
+        configure_logging(SETTINGS)
         CATALOG.open()
+        HTTP.metrics.start(bentoml.server_context.worker_index)
         gc.collect()
         gc.freeze()  # what is loaded stays; the collector need not look at it again
         gc.set_threshold(100_000, 20, 100)  # BentoML keeps a timer a request for a while, which each collection walks
@@ -57,6 +69,7 @@ class Classifier:
             HTTPException: 503 with the reason, in the shape of all our errors.
         """
         if reason := CATALOG.not_ready:
+            current().fail(ModelNotReady.code, reason)
             body = orjson.dumps({"error": {"code": ModelNotReady.code, "message": reason}}).decode()
             raise HTTPException(503, detail=body, headers={"content-type": "application/json"})
         return True

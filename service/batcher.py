@@ -13,6 +13,8 @@ import numpy as np
 from export.engine import Floats
 from models.inputs import Pixels
 from service.errors import InferenceFailed, QueueFull
+from service.metrics import Metrics, ModelMetrics
+from service.v2_statistics import Statistics
 
 Run = Callable[[Pixels], tuple[Floats, Floats]]
 log = logging.getLogger("bentoml.convscope")  # a child of the logger that BentoML configures
@@ -26,6 +28,9 @@ class _Job:
     future: asyncio.Future[tuple[Floats, Floats]]
     taken: int = 0
     parts: list[tuple[Floats, Floats]] = field(default_factory=list)
+    arrived: float = field(default_factory=time.perf_counter)
+    queue_s: float = 0.0
+    compute_s: float = 0.0
 
 
 class Batcher:
@@ -39,17 +44,28 @@ class Batcher:
         max_batch_size: images run together at most.
         queue_size: images that may wait.
         executor: where to run, with a single thread; None for the event loop.
+        metrics: where batches are counted; nowhere if None.
     """
 
-    def __init__(self, run: Run, *, max_batch_size: int, queue_size: int, executor: Executor | None) -> None:
+    def __init__(
+        self,
+        run: Run,
+        *,
+        max_batch_size: int,
+        queue_size: int,
+        executor: Executor | None,
+        metrics: ModelMetrics | None = None,
+    ) -> None:
         self._run = run
         self._max_batch_size = max_batch_size
         self._queue_size = queue_size
         self._executor = executor
+        self._metrics = metrics or ModelMetrics(Metrics(), "", 0, ())
         self._jobs: deque[_Job] = deque()
         self._busy = False
         self._images_per_s = 100.0
         self.queued_images = 0
+        self.statistics = Statistics()
 
     def submit(self, images: Pixels) -> asyncio.Future[tuple[Floats, Floats]]:
         """Queues the images of one request; cancelling the future takes them out of the queue.
@@ -63,6 +79,7 @@ class Batcher:
         """
         count = len(images)
         if self.queued_images + count > self._queue_size:
+            self.statistics.failed(0)
             wait_s = self.queued_images / self._images_per_s
             raise QueueFull(
                 f"{self.queued_images} images are waiting and the limit is {self._queue_size}; {count} more do not fit",
@@ -119,6 +136,8 @@ class Batcher:
             job = self._jobs[0]
             waiting = len(job.images) - job.taken
             if job.future.done():
+                if job.future.cancelled():
+                    self.statistics.failed(time.perf_counter() - job.arrived)
                 self.queued_images -= waiting
                 self._jobs.popleft()
                 continue
@@ -132,10 +151,25 @@ class Batcher:
         return batch
 
     def _deliver(self, batch: list[tuple[_Job, Pixels]], outcome: tuple[Floats, Floats], elapsed_s: float) -> None:
+        try:
+            self._give(batch, outcome, elapsed_s)
+        except (
+            Exception
+        ) as error:  # of a wrong shape, or in counting: nobody may be left waiting, and the next batch comes
+            self._fail(batch, error)
+
+    def _give(self, batch: list[tuple[_Job, Pixels]], outcome: tuple[Floats, Floats], elapsed_s: float) -> None:
         probabilities, logits = outcome
+        if len(probabilities) != (count := sum(len(part) for _, part in batch)):
+            raise ValueError(f"{count} images gave {len(probabilities)} rows")
         self._images_per_s += 0.1 * (len(probabilities) / max(elapsed_s, 1e-6) - self._images_per_s)
-        start = 0
+        self.statistics.ran(len(probabilities), elapsed_s)
+        now, start = time.perf_counter(), 0
         for job, part in batch:
+            if not job.parts:
+                job.queue_s = now - elapsed_s - job.arrived
+                self._metrics.queue.observe(job.queue_s)
+            job.compute_s += elapsed_s
             end = start + len(part)
             rows = (probabilities[start:end], logits[start:end])
             start = end
@@ -146,11 +180,18 @@ class Batcher:
                 if sum(len(p) for p, _ in job.parts) < len(job.images):
                     continue
                 whole = (np.concatenate([p for p, _ in job.parts]), np.concatenate([x for _, x in job.parts]))
-            if not job.future.done():
-                job.future.set_result(whole)
+            if job.future.done():
+                self.statistics.failed(now - job.arrived)
+                continue
+            job.future.set_result(whole)
+            self.statistics.answered(
+                len(job.images), total_s=now - job.arrived, queue_s=job.queue_s, compute_s=job.compute_s
+            )
+        self._metrics.batch(probabilities, elapsed_s)
 
     def _fail(self, batch: list[tuple[_Job, Pixels]], error: BaseException) -> None:
         log.error("inference failed on a batch of %d images", sum(len(part) for _, part in batch), exc_info=error)
         for job, _ in batch:
             if not job.future.done():
+                self.statistics.failed(time.perf_counter() - job.arrived)
                 job.future.set_exception(InferenceFailed("the engine failed on this batch; the server's log says why"))

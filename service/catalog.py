@@ -15,6 +15,8 @@ from export.engines import open_engine
 from export.golden import check_golden
 from service.batcher import Batcher
 from service.errors import ModelNotReady, UnknownModel, UnknownParameter
+from service.metrics import Metrics, ModelMetrics
+from service.observation import current
 from service.query import NUMBER
 from service.settings import Settings
 
@@ -35,6 +37,7 @@ class ServedModel:
     taps: OnnxTaps | None
     golden_difference: float
     inline: bool
+    metrics: ModelMetrics
 
 
 class Catalog:
@@ -44,6 +47,7 @@ class Catalog:
         self._settings = settings
         self._models: dict[str, dict[int, ServedModel]] = {}
         self.failures: dict[str, str] = {}
+        self.metrics = Metrics()
         self.opened = False
 
     def open(self) -> None:
@@ -58,7 +62,7 @@ class Catalog:
             self.failures[str(self._settings.artifacts)] = str(error)
         for directory in directories:
             try:
-                self._add(open_model(directory, self._settings))
+                self._add(open_model(directory, self._settings, self.metrics))
             except (ArtifactError, EngineError, OSError) as error:
                 self._refuse(directory, str(error))
             except Exception as error:  # engines raise what they like on a file that does not fit
@@ -114,14 +118,19 @@ class Catalog:
         if versions is None:
             raise UnknownModel(f"no model is called {name[:100]!r}; served are {', '.join(sorted(self._models))}")
         if version is None:
-            return versions[max(versions)]
+            return _noted(versions[max(versions)])
         if not NUMBER.fullmatch(version) or int(version) not in versions:
             known = ", ".join(map(str, sorted(versions)))
             raise UnknownModel(f"{name} has no version {version[:20]!r}; served are {known}")
-        return versions[int(version)]
+        return _noted(versions[int(version)])
 
 
-def open_model(directory: Path, settings: Settings) -> ServedModel:
+def _noted(model: ServedModel) -> ServedModel:
+    current().model = model.metrics.labels
+    return model
+
+
+def open_model(directory: Path, settings: Settings, metrics: Metrics | None = None) -> ServedModel:
     """Checks hashes, opens the engine, runs the golden images and times a full batch.
 
     Raises:
@@ -139,19 +148,21 @@ def open_model(directory: Path, settings: Settings) -> ServedModel:
         threads=threads,
     )
     difference = check_golden(engine, directory, manifest)
+    counts = ModelMetrics(metrics or Metrics(), manifest.name, manifest.version, manifest.classes)
     inline = _seconds(engine, manifest, settings.max_batch_size) < INLINE_LIMIT_S
     batcher = Batcher(
         engine.run,
         max_batch_size=settings.max_batch_size,
         queue_size=settings.queue_size,
         executor=None if inline else ThreadPoolExecutor(1, thread_name_prefix=f"run-{manifest.name}"),
+        metrics=counts,
     )
     taps = None
     if ONNX_FILE in manifest.files:
         values = [node.value for node in manifest.nodes if node.value]
         entry = manifest.files[ONNX_FILE]
         taps = OnnxTaps(directory / ONNX_FILE, values, sha256=entry.sha256, device=engine.device, threads=threads)
-    return ServedModel(directory, manifest, engine, batcher, taps, difference, inline)
+    return ServedModel(directory, manifest, engine, batcher, taps, difference, inline, counts)
 
 
 def describe(model: ServedModel) -> str:

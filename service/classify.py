@@ -16,6 +16,7 @@ from service.bodies import Bodies
 from service.catalog import Catalog, ServedModel
 from service.decoding import decode_uploads
 from service.errors import DeadlinePassed, error_body
+from service.observation import current
 from service.predictions import default_top_k, top_predictions
 from service.query import number, parse_query, single
 from service.settings import Settings
@@ -58,6 +59,7 @@ class Classify:
             raise decoded[0]  # a lone bad image gets its status
         good = [image for image in decoded if not isinstance(image, ImageError)]
         rows = iter(await self._probabilities(model, good))
+        current().image_codes = tuple(image.code for image in decoded if isinstance(image, ImageError))
         return [
             {"error": error_body(image)}
             if isinstance(image, ImageError)

@@ -1,10 +1,12 @@
 """Decoding uploads: small ones on the event loop, larger ones in threads."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 from concurrent.futures import Executor
 
 from models.inputs import ImageError, InputSpec, Pixels, decode_image, finish_image, open_image
+from service.observation import current
 
 # A small file can hold a huge image, so both must be small. An MNIST digit as PNG takes 300 bytes and 50 us.
 INLINE_LIMIT_BYTES = 4096
@@ -27,13 +29,17 @@ async def decode_uploads(
     Returns:
         For each a uint8 array (H, W, C) of `spec`, or what is wrong with it.
     """
-    loop = asyncio.get_running_loop()
-    if len(uploads) == 1 and len(uploads[0]) <= INLINE_LIMIT_BYTES:
-        try:
-            with open_image(uploads[0], limit_pixels=limit_pixels) as image:
-                if image.width * image.height <= INLINE_LIMIT_PIXELS:
-                    return [finish_image(image, spec)]
-        except ImageError as error:
-            return [error]
-    decoding = [loop.run_in_executor(executor, decode_or_error, data, spec, limit_pixels) for data in uploads]
-    return await asyncio.gather(*decoding)
+    started = time.perf_counter()
+    try:
+        if len(uploads) == 1 and len(uploads[0]) <= INLINE_LIMIT_BYTES:
+            try:
+                with open_image(uploads[0], limit_pixels=limit_pixels) as image:
+                    if image.width * image.height <= INLINE_LIMIT_PIXELS:
+                        return [finish_image(image, spec)]
+            except ImageError as error:
+                return [error]
+        loop = asyncio.get_running_loop()
+        decoding = [loop.run_in_executor(executor, decode_or_error, data, spec, limit_pixels) for data in uploads]
+        return await asyncio.gather(*decoding)
+    finally:
+        current().decode_s += time.perf_counter() - started

@@ -96,6 +96,18 @@ class MethodNotAllowed(RequestError):
         self.allow = allow
 
 
+class WrongShape(RequestError):
+    """A tensor of another shape than the network takes."""
+
+    code = "shape_wrong"
+
+
+class LoadingOff(RequestError):
+    """Models cannot be loaded or unloaded by request."""
+
+    code = "loading_off"
+
+
 class UnsupportedType(RequestError):
     """A body of a content type that the route does not read."""
 
@@ -131,6 +143,7 @@ STATUS: dict[type[Exception], int] = {
     EmptyImage: 400,
     ImageUndecodable: 400,
     Unauthorized: 401,
+    LoadingOff: 403,
     UnknownModel: 404,
     UnknownLayer: 404,
     NotInspectable: 404,
@@ -143,6 +156,7 @@ STATUS: dict[type[Exception], int] = {
     NotAnImage: 415,
     UnsupportedMode: 415,
     UnsupportedType: 415,
+    WrongShape: 422,
     QueueFull: 429,
     InferenceFailed: 503,
     ModelNotReady: 503,
@@ -155,8 +169,14 @@ def error_body(error: RequestError | ImageError) -> dict[str, Any]:
     return {"code": error.code, "message": str(error)}
 
 
-def error_answer(error: RequestError | ImageError) -> tuple[int, bytes, list[tuple[bytes, bytes]]]:
-    """Status, JSON body and extra headers for an error."""
+def error_json(path: str, code: str, message: str) -> bytes:
+    """The whole body: `{"error": {"code", "message"}}`, and under /v2 that protocol's `{"error": message}`."""
+    is_v2 = path == "/v2" or path.startswith("/v2/")
+    return orjson.dumps({"error": message if is_v2 else {"code": code, "message": message}})
+
+
+def error_answer(error: RequestError | ImageError, path: str) -> tuple[int, bytes, list[tuple[bytes, bytes]]]:
+    """Status, JSON body and extra headers for an error in answer to a request for `path`."""
     headers: list[tuple[bytes, bytes]] = []
     if isinstance(error, QueueFull):
         headers.append((b"retry-after", str(max(1, math.ceil(error.retry_after_s))).encode()))
@@ -164,4 +184,4 @@ def error_answer(error: RequestError | ImageError) -> tuple[int, bytes, list[tup
         headers.append((b"allow", error.allow.encode()))
     if isinstance(error, Unauthorized):
         headers.append((b"www-authenticate", b"Bearer"))
-    return STATUS[type(error)], orjson.dumps({"error": error_body(error)}), headers
+    return STATUS[type(error)], error_json(path, error.code, str(error)), headers

@@ -4,7 +4,6 @@ import asyncio
 import base64
 import io
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -18,25 +17,25 @@ from models.nodes import Node
 from service.bodies import Bodies
 from service.catalog import Catalog, ServedModel
 from service.decoding import decode_or_error
-from service.errors import DeadlinePassed, QueueFull
+from service.errors import DeadlinePassed
 from service.inspection import FeatureMaps, check_size, inspect_image, select_nodes
 from service.predictions import default_top_k, top_predictions
 from service.query import choice, parse_query
 from service.settings import Settings
 from service.tiles import draw_sheet, encode_png, make_tiles
+from service.turns import Turns
 
 PARAMETERS = ("layers", "format", "values")
 
 
 class InspectFeatureMaps:
-    """The route; runs in one thread of its own, so that classification does not wait for it."""
+    """The route; takes its turn with every other inspection, so that classification does not wait for it."""
 
-    def __init__(self, catalog: Catalog, settings: Settings, bodies: Bodies) -> None:
+    def __init__(self, catalog: Catalog, settings: Settings, bodies: Bodies, turns: Turns) -> None:
         self._catalog = catalog
         self._settings = settings
         self._bodies = bodies
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="inspect")
-        self._waiting = 0
+        self._turns = turns
 
     async def __call__(self, request: Request) -> Response:
         """Answers one request; errors are raised for the caller to map."""
@@ -53,23 +52,9 @@ class InspectFeatureMaps:
         try:
             async with asyncio.timeout(self._settings.deadline_s):
                 async with self._bodies.images(request.scope, request.receive, limit_images=1) as (upload,):
-                    return await self._in_turn(model, upload, nodes, form, kind)
+                    return await self._turns.run(lambda: self._answer(model, upload, nodes, form, kind))
         except TimeoutError:
             raise DeadlinePassed(f"no answer within {self._settings.deadline_s:g} s; the work was dropped") from None
-
-    async def _in_turn(
-        self, model: ServedModel, upload: bytes, nodes: Sequence[Node], form: str, kind: str
-    ) -> Response:
-        if self._waiting >= self._settings.inspection_queue_size:
-            raise QueueFull(f"{self._waiting} inspections are waiting, which is the limit", retry_after_s=1)
-        self._waiting += 1
-        loop = asyncio.get_running_loop()
-        work = self._executor.submit(self._answer, model, upload, nodes, form, kind)
-        work.add_done_callback(lambda _: loop.call_soon_threadsafe(self._done))
-        return await asyncio.wrap_future(work)  # when this is cancelled, so is the work, unless it has begun
-
-    def _done(self) -> None:
-        self._waiting -= 1
 
     def _answer(self, model: ServedModel, upload: bytes, nodes: Sequence[Node], form: str, kind: str) -> Response:
         image = decode_or_error(upload, model.manifest.input, self._settings.image_limit_pixels)

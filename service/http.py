@@ -1,10 +1,8 @@
 """The HTTP application: the table of routes, and errors in one shape."""
 
-import logging
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 
-import orjson
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -17,35 +15,46 @@ from service.answers import send_error, send_json
 from service.bodies import Bodies, ClientGone
 from service.catalog import Catalog
 from service.classify import Classify
-from service.errors import MethodNotAllowed, ModelNotReady, RequestError, UnknownPath
+from service.errors import MethodNotAllowed, ModelNotReady, RequestError, UnknownPath, error_json
 from service.feature_maps import InspectFeatureMaps
+from service.metrics import INTERNAL
+from service.metrics_route import MetricsRoute
 from service.model_routes import ModelRoutes
+from service.observation import current
 from service.page import page_routes
 from service.predict import PATH as PREDICT
 from service.predict import Predict
 from service.settings import Settings
+from service.turns import Turns
+from service.v2 import v2_routes
 
-log = logging.getLogger("bentoml.convscope")  # a child of the logger that BentoML configures
 CLASSIFY = "/v1/classify"
+NATIVE = ("/livez", "/readyz", "/healthz", "/schema.json")  # routes that BentoML answers
 
 
 def build_http(catalog: Catalog, settings: Settings) -> "Answering":
     """The application that BentoML mounts at `/`."""
     decoders = ThreadPoolExecutor(settings.threads_per_run, thread_name_prefix="decode")
-    bodies = Bodies(settings)
+    bodies, turns = Bodies(settings), Turns(settings.inspection_queue_size)
     models = ModelRoutes(catalog)
+    metrics = MetricsRoute(catalog)
     one = "/v1/models/{model}"
     routes = Router(  # not an application: its error middleware would answer before ours
         [
+            *v2_routes(catalog, settings, bodies, decoders, turns),
             Route("/v1/models", _endpoint(models.models)),
             Route(one, _endpoint(models.model)),
             Route(f"{one}/labels", _endpoint(models.labels)),
             Route(f"{one}/graph", _endpoint(models.graph)),
-            Route(f"{one}/feature-maps", _endpoint(InspectFeatureMaps(catalog, settings, bodies)), methods=["POST"]),
+            Route(
+                f"{one}/feature-maps", _endpoint(InspectFeatureMaps(catalog, settings, bodies, turns)), methods=["POST"]
+            ),
+            Route("/metrics", _endpoint(metrics)),
             *page_routes(),
         ]
     )
-    return Answering(Classify(catalog, settings, bodies, decoders), Predict(catalog, settings, bodies), routes)
+    posts = Classify(catalog, settings, bodies, decoders), Predict(catalog, settings, bodies)
+    return Answering(*posts, routes, metrics)
 
 
 class Answering:
@@ -53,12 +62,15 @@ class Answering:
 
     Attributes:
         predict: what answers `/predict`, which BentoML's schema points to.
+        metrics: what answers `/metrics`.
     """
 
-    def __init__(self, classify: Classify, predict: Predict, routes: ASGIApp) -> None:
+    def __init__(self, classify: Classify, predict: Predict, routes: Router, metrics: MetricsRoute) -> None:
         self.predict = predict
+        self.metrics = metrics
         self._posts: dict[str, ASGIApp] = {CLASSIFY: classify, PREDICT: predict}
         self._routes = routes
+        self._templates = {(r.endpoint, *r.param_convertors): r.path for r in routes.routes if isinstance(r, Route)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
@@ -71,18 +83,24 @@ class Answering:
             else:
                 await post(scope, receive, send)
         except (RequestError, ImageError) as error:
-            await send_error(send, error)
+            await send_error(send, error, scope["path"])
         except HTTPException as error:
-            await send_error(send, _own_error(error, scope))
+            await send_error(send, _own_error(error, scope), scope["path"])
         except EngineError as error:
-            log.error("%s %s: %s", scope["method"], scope["path"], error)
-            await send_error(send, ModelNotReady(str(error)))
+            await send_error(send, ModelNotReady(str(error)), scope["path"])
         except ClientGone:
             return
-        except Exception:
-            log.exception("%s %s failed", scope["method"], scope["path"])
+        except Exception as error:
             message = "the server failed on this request; its log says why"
-            await send_json(send, 500, orjson.dumps({"error": {"code": "internal", "message": message}}))
+            current().fail(INTERNAL, message, error)
+            await send_json(send, 500, error_json(scope["path"], INTERNAL, message))
+
+    def route_of(self, scope: Scope) -> str:
+        """The template of the route that answered a request, or `unknown`: paths have no bound, templates have one."""
+        path: str = scope["path"]
+        if path in self._posts or path in NATIVE:
+            return path
+        return self._templates.get((scope.get("endpoint"), *scope.get("path_params", ())), "unknown")
 
 
 def _endpoint(handle: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:

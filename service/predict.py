@@ -4,7 +4,6 @@ BentoML would parse this body itself, on the event loop, without a limit, and wi
 """
 
 import asyncio
-from typing import Any
 
 import numpy as np
 import orjson
@@ -16,7 +15,8 @@ from models.inputs import Pixels
 from service.answers import send_json
 from service.bodies import Bodies
 from service.catalog import Catalog
-from service.errors import DeadlinePassed, MalformedBody, TooManyImages, UnsupportedType
+from service.errors import DeadlinePassed, MalformedBody, TooManyImages, UnsupportedType, WrongShape
+from service.json_pixels import read_pixels
 from service.settings import Settings
 
 PATH = "/predict"
@@ -50,31 +50,17 @@ class Predict:
         """Probabilities (N, K) of uint8 images (N, H, W, C) at the network's size.
 
         Raises:
-            MalformedBody, TooManyImages, UnknownModel, UnknownParameter, QueueFull: see there.
+            WrongShape, TooManyImages, UnknownModel, UnknownParameter, QueueFull: see there.
         """
         served = self._catalog.find(model or None)
         wanted = served.manifest.input.shape
         if images.ndim != 4 or images.shape[1:] != wanted or not len(images):
             shape = ", ".join(map(str, wanted))
-            raise MalformedBody(f"images have the shape {images.shape}; {served.manifest.name} takes (N, {shape})")
+            raise WrongShape(f"images have the shape {images.shape}; {served.manifest.name} takes (N, {shape})")
         if len(images) > (limit := self._settings.images_per_request):
             raise TooManyImages(f"{len(images)} images; the limit of one request is {limit}")
         probabilities, _ = await served.batcher.submit(images)
         return probabilities
-
-
-def as_pixels(value: Any) -> Pixels:
-    """Numbers as uint8.
-
-    Raises:
-        ValueError: anything but a regular array of whole numbers from 0 to 255.
-    """
-    array = np.asarray(value)
-    if array.dtype.kind not in "iu":
-        raise ValueError(f"images must be a regular array of whole numbers, got {array.dtype} values")
-    if array.size and not 0 <= array.min() <= array.max() <= 255:
-        raise ValueError(f"pixels must be from 0 to 255, got {array.min()} to {array.max()}")
-    return array.astype(np.uint8)
 
 
 def _parse(body: bytes) -> tuple[Pixels, str]:
@@ -88,7 +74,4 @@ def _parse(body: bytes) -> tuple[Pixels, str]:
         raise MalformedBody(f"there is no key {unknown[0][:40]!r}; known are images, model")
     if not isinstance(model := content.get("model", ""), str):
         raise MalformedBody(f"model must be text, got {type(model).__name__}")
-    try:
-        return as_pixels(content["images"]), model
-    except ValueError as error:
-        raise MalformedBody(str(error).splitlines()[0]) from None
+    return read_pixels(content["images"], "images"), model

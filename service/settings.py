@@ -13,7 +13,7 @@ from export.engine import EngineName
 from export.forms import Precision
 
 PREFIX = "CONVSCOPE_"
-_READ_ELSEWHERE = {"CONVSCOPE_DATA_DIR", "CONVSCOPE_DEBUG"}
+_READ_ELSEWHERE = {"CONVSCOPE_DATA_DIR", "CONVSCOPE_DEBUG", "CONVSCOPE_METRICS_DIR"}
 
 
 class SettingsError(ValueError):
@@ -49,6 +49,9 @@ class Settings(BaseSettings):
     inspection_limit_values: int = Field(8_000_000, ge=1, description="most feature-map values in one answer")
     inspection_limit_json_values: int = Field(500_000, ge=1, description="the same for numbers written as JSON")
     inspection_queue_size: int = Field(16, ge=1, description="inspections that may wait; more are answered 429")
+    log_format: Literal["text", "json"] = Field("text", description="text or json, a line of either for each event")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug shows 4xx answers too")
+    access_log: bool = Field(False, description="a line for each request, not for failed ones only")
     token: SecretStr | None = Field(None, description="bearer token wanted on everything but health and the page")
 
     @field_validator("token")

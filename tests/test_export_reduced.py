@@ -99,7 +99,8 @@ def test_int8_that_is_slower_here_is_left_out_with_the_reason(
     trained: Path, data: ExportData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rates = {"model.onnx": {"1": 10.0, "32": 20.0}, "model.int8.onnx": {"1": 11.0, "32": 19.0}}
-    rates["PyTorch"] = rates["model.fp16.onnx"] = {"1": 1.0, "32": 1.0}  # fp16 is for GPUs: slower on this processor is no reason
+    # fp16 is for GPUs: slower on this processor is no reason
+    rates["PyTorch"] = rates["model.fp16.onnx"] = {"1": 1.0, "32": 1.0}
     monkeypatch.setattr(pipeline, "measure_speed", lambda runs, images: rates)
     lines: list[str] = []
     path = export(trained, tmp_path, data, report=lines.append)

@@ -144,3 +144,31 @@ def test_a_failing_engine_answers_its_batch_and_lives_on(executor):
     failed, after = asyncio.run(scenario())
     assert isinstance(failed[0], InferenceFailed)
     assert after.tolist() == [[9.0]]
+
+
+@pytest.mark.parametrize("broken", ["too few rows", "counting"])
+def test_a_failure_after_the_run_leaves_nobody_waiting_and_the_next_batch_is_run(executor, broken, monkeypatch):
+    run, left = Recorder(), [1]
+
+    def first_is_short(values):
+        probabilities, logits = run(values)
+        return (
+            (probabilities[:0, 0], logits)
+            if broken == "too few rows" and left and left.pop()
+            else (probabilities, logits)
+        )
+
+    async def scenario():
+        batcher = make(first_is_short, executor)
+        if broken == "counting":
+            monkeypatch.setattr(batcher._metrics, "batch", lambda *_: 1 / 0)
+        first = await asyncio.wait_for(asyncio.gather(batcher.submit(images(1)), return_exceptions=True), 10)
+        second = await asyncio.wait_for(batcher.submit(images(2)), 10)
+        return first[0], second
+
+    first, second = asyncio.run(scenario())
+    if broken == "counting":  # costs the count, not the answer
+        assert first[0].tolist() == [[1]]
+    else:
+        assert isinstance(first, InferenceFailed)
+    assert second[0].tolist() == [[2]]

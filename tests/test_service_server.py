@@ -66,10 +66,14 @@ def test_bentomls_own_client_classifies_arrays(server, lenet_artifact):
 
 
 @pytest.mark.parametrize(
-    "images", [None, "abc", [[[[300]]]], [[[[-1]]]], [[1], [1, 2]], {"a": 1}, [], [[[[0]]]], [[[[0.5]]]]]
+    ("images", "status"),
+    [
+        *((images, 400) for images in (None, "abc", [[[[300]]]], [[[[-1]]]], [[1], [1, 2]], {"a": 1}, [[[[0.5]]]])),
+        *((images, 422) for images in ([], [[[[0]]]])),
+    ],
 )
-def test_the_native_api_never_answers_500(server, images):
-    assert httpx.post(f"{server.url}/predict", json={"images": images}).status_code == 400
+def test_the_native_api_never_answers_500(server, images, status):
+    assert httpx.post(f"{server.url}/predict", json={"images": images}).status_code == status
 
 
 def test_a_damaged_artifact_leaves_a_running_server_unready_with_the_reason(lenet_artifact, tmp_path):

@@ -1,0 +1,40 @@
+"""Pixels out of JSON, under whatever a client may send in their place."""
+
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from models.inputs import Pixels
+from service.errors import MalformedBody
+
+
+def read_pixels(data: Any, name: str) -> Pixels:
+    """Nested arrays of whole numbers from 0 to 255, as uint8 of the same shape.
+
+    Args:
+        data: parsed JSON.
+        name: what it is called in messages.
+
+    Raises:
+        MalformedBody: anything else.
+    """
+    # Not by numpy: it would find the common type of all elements first, and one long text among them takes gigabytes.
+    if not isinstance(data, list):
+        raise MalformedBody(f"{name} must be an array of whole numbers, got {type(data).__name__}")
+    flat, shape = data, [len(data)]
+    try:
+        while flat and isinstance(flat[0], list):
+            lengths = set(map(len, flat))
+            if len(lengths) > 1:
+                raise MalformedBody(f"{name} has rows of different lengths")
+            shape += lengths
+            flat = list(chain.from_iterable(flat))
+    except TypeError:
+        raise MalformedBody(f"{name} has numbers and rows side by side") from None
+    if others := set(map(type, flat)) - {int}:
+        raise MalformedBody(f"{name} must be whole numbers, got {min(other.__name__ for other in others)}")
+    try:
+        return np.frombuffer(bytes(flat), np.uint8).reshape(shape)
+    except ValueError:
+        raise MalformedBody(f"pixels must be from 0 to 255, got {min(flat)} to {max(flat)}") from None

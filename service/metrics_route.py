@@ -1,0 +1,82 @@
+"""GET /metrics, and the file through which the other workers' /metrics know of this one."""
+
+import asyncio
+import logging
+import os
+from pathlib import Path
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.catalog import Catalog
+from service.exposition import Exposition
+from service.tally import Values
+from service.worker_files import DIRECTORY, Snapshot, WorkerFiles
+
+INTERVAL_S = 1.0
+log = logging.getLogger("bentoml.convscope")  # a child of the logger that BentoML configures
+
+
+class MetricsRoute:
+    """The route; whichever worker a scrape reaches, it answers for all.
+
+    Attributes:
+        counts: of this worker.
+    """
+
+    def __init__(self, catalog: Catalog) -> None:
+        self.counts = catalog.metrics
+        self._catalog = catalog
+        self._files: WorkerFiles | None = None
+        self._writing: asyncio.Task[None] | None = None
+
+    def start(self, worker: int | None) -> None:
+        """Begins to write this worker's file; to be called on the event loop.
+
+        Args:
+            worker: its number; None, or no folder in the environment, leaves it on its own.
+        """
+        if worker is not None and (directory := os.environ.get(DIRECTORY)):
+            self._files = WorkerFiles(Path(directory), worker)
+            self.counts.add(self._files.before())
+            self._writing = asyncio.get_running_loop().create_task(self._keep_writing(self._files))
+
+    async def __call__(self, request: Request) -> Response:
+        """Answers one scrape."""
+        snapshots = [self._snapshot()]
+
+        def answer() -> Response:  # not on the event loop: a thousand classes take some milliseconds
+            others = self._files.others() if self._files else ()
+            body, content_type = Exposition([*snapshots, *others]).encode(request.headers.get("accept", ""))
+            return Response(body, headers={"content-type": content_type})
+
+        return await asyncio.to_thread(answer)
+
+    async def _keep_writing(self, files: WorkerFiles) -> None:
+        failed = ""
+        while True:
+            try:
+                files.write(self._snapshot())
+                failed = ""
+            except OSError as error:
+                if failed != str(error):
+                    log.error("/metrics of other workers miss this one: %s", error)
+                failed = str(error)
+            await asyncio.sleep(INTERVAL_S)
+
+    def _snapshot(self) -> Snapshot:
+        return Snapshot(os.getpid(), self.counts.values(), self._gauges())
+
+    def _gauges(self) -> Values:
+        waiting: dict[tuple[str, ...], list[float]] = {}
+        loaded: dict[tuple[str, ...], list[float]] = {}
+        for model in self._catalog.models():
+            name, version = model.manifest.name, str(model.manifest.version)
+            waiting[name, version] = [model.batcher.queued_images]
+            loaded[name, version, model.engine.file, model.engine.name, model.engine.device] = [1]
+        return {
+            "convscope_queue_images": waiting,
+            "convscope_model_loaded": loaded,
+            "convscope_artifacts_refused": {(): [len(self._catalog.failures)]},
+            "convscope_workers": {(): [1]},
+        }

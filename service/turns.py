@@ -1,0 +1,36 @@
+"""Work that takes turns: one thread beside the event loop, and a bounded number that waits for it."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from service.errors import QueueFull
+
+T = TypeVar("T")
+
+
+class Turns:
+    """Runs one piece of work at a time, so that inspection neither stops the event loop nor takes every core."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="inspect")
+        self._waiting = 0
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """What `work` returns, once its turn has come. Cancelled before that, it is never begun.
+
+        Raises:
+            QueueFull: `limit` pieces of work are waiting or running.
+        """
+        if self._waiting >= self._limit:
+            raise QueueFull(f"{self._waiting} inspections are waiting, which is the limit", retry_after_s=1)
+        self._waiting += 1
+        loop = asyncio.get_running_loop()
+        future = self._executor.submit(work)
+        future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._done))
+        return await asyncio.wrap_future(future)
+
+    def _done(self) -> None:
+        self._waiting -= 1

@@ -1,0 +1,80 @@
+"""Layers as outputs of an inference request: feature maps of a whole batch, from the inspected ONNX file."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from export.engine import Floats
+from models.inputs import Pixels
+from models.nodes import Node
+from service.catalog import ServedModel
+from service.errors import UnknownLayer
+from service.inspection import check_size, select_nodes
+from service.settings import Settings
+from service.turns import Turns
+from service.v2_request import SCORES, WantedOutput
+
+
+@dataclass(frozen=True)
+class Layers:
+    """What a batch makes of a network.
+
+    Attributes:
+        file: what was run.
+        probabilities: (N, K) of that run.
+        values: by layer, float32 (N, ...).
+    """
+
+    file: str
+    probabilities: Floats
+    values: dict[str, Floats]
+
+
+def find_layers(model: ServedModel, outputs: Sequence[WantedOutput]) -> list[Node]:
+    """The nodes that the outputs other than probabilities and logits name, each by its whole name.
+
+    Raises:
+        NotInspectable: the artifact has no ONNX file.
+        UnknownLayer: no node has that name; the message lists the nearest.
+    """
+    names = [output.name for output in outputs if output.name not in SCORES]
+    if not names:
+        return []
+    known = {node.name: node for node in model.manifest.nodes if node.value}
+    for name in names:
+        if name not in known or model.taps is None:
+            select_nodes(model, [name])  # says why; globs, which it knows, are no names of outputs
+            raise UnknownLayer(f"an output is one layer by its name, got {name!r}")
+    return [known[name] for name in names]
+
+
+def check_layers(nodes: Sequence[Node], outputs: Sequence[WantedOutput], images: int, settings: Settings) -> None:
+    """Raises TooManyValues if the layers of all images together hold more values than an answer may."""
+    in_json = {output.name for output in outputs if not output.binary}
+    advice = f"counted for each of {images} images; ask for fewer layers or images"
+    check_size(nodes, settings.inspection_limit_values // images, advice)
+    readable = [node for node in nodes if node.name in in_json]
+    check_size(readable, settings.inspection_limit_json_values // images, f"{advice}, or for binary data")
+
+
+async def run_layers(
+    model: ServedModel, images: Pixels, nodes: Sequence[Node], *, turns: Turns, max_batch_size: int
+) -> Layers:
+    """Runs the tapped ONNX file on uint8 (N, H, W, C).
+
+    Raises:
+        QueueFull: too many inspections wait.
+        EngineError: the file is not what was loaded.
+    """
+    taps, values = model.taps, [node.value for node in nodes]
+    assert taps is not None, "find_layers refuses models without taps"
+
+    def work() -> Layers:
+        starts = range(0, len(images), max_batch_size)
+        runs = [taps.run(images[start : start + max_batch_size], values) for start in starts]
+        found = [np.concatenate(parts) for parts in zip(*(values for _, values in runs), strict=True)]
+        layers = {node.name: np.asarray(value, np.float32) for node, value in zip(nodes, found, strict=True)}
+        return Layers(taps.file, np.concatenate([probabilities for probabilities, _ in runs]), layers)
+
+    return await turns.run(work)

@@ -1,0 +1,108 @@
+"""What operators see of a real server with two workers: sums, JSON lines, ids, spans, and what is left behind."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from in_process import digit, encoded
+from real_server import running_server
+from scrape import scrape, total
+
+COUNT = 60
+
+
+def worker_processes(server):
+    return [child for child in psutil.Process(server.process.pid).children() if child.is_running()]
+
+
+def metrics_directory(server):
+    (worker, *_) = worker_processes(server)
+    return Path(worker.environ()["CONVSCOPE_METRICS_DIR"])
+
+
+def until(condition, timeout_s=60):
+    """Waits for what other processes do once a second."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def server(lenet_artifact, tmp_path_factory):
+    log = tmp_path_factory.mktemp("log") / "server.log"
+    settings = {"workers": 2, "log_format": "json", "access_log": True}
+    with running_server(lenet_artifact.parent.parent, log, **settings) as running:
+        until(lambda: total(scrape(httpx, running.url), "convscope_workers") == 2)
+        yield running
+
+
+def classify(url, index):
+    answer = httpx.post(f"{url}/v1/classify", content=encoded(digit()), headers={"x-request-id": f"request-{index}"})
+    assert (answer.status_code, answer.headers["x-request-id"]) == (200, f"request-{index}")
+
+
+def test_every_worker_answers_for_both(server):
+    one, other = worker_processes(server)
+    for stopped, indices in ((one, range(COUNT // 3)), (other, range(COUNT // 3, COUNT))):
+        stopped.suspend()
+        try:
+            for index in indices:
+                classify(server.url, index)
+        finally:
+            stopped.resume()
+    for _ in range(10):  # so that both are asked
+
+        def all_counted():
+            values = scrape(httpx, server.url)
+            requests = total(values, "convscope_requests_total", route="/v1/classify", status="2xx", model="lenet")
+            return requests == total(values, "convscope_images_total") == COUNT
+
+        until(all_counted)
+    values = scrape(httpx, server.url)
+    assert total(values, "convscope_model_loaded", model="lenet", version="1") == 2
+    written = [json.loads(path.read_text())["counts"] for path in metrics_directory(server).glob("*.json")]
+    shares = [sum(value for _, (value,) in counts["convscope_images"]) for counts in written]
+    assert sorted(shares) == [COUNT // 3, COUNT - COUNT // 3]
+
+
+def test_bentomls_own_routes_are_named_and_carry_ids(server):
+    for path, status in (("/livez", 200), ("/readyz", 200), ("/schema.json", 200), ("/a%0Ab", 404)):
+        answer = httpx.get(f"{server.url}{path}", headers={"x-request-id": "mine"})
+        assert (answer.status_code, answer.headers.get_list("x-request-id")) == (status, ["mine"])
+    until(lambda: total(scrape(httpx, server.url), "convscope_requests_total", route="/schema.json") == 1)
+    assert total(scrape(httpx, server.url), "convscope_requests_total", route="/a\nb") == 0
+
+
+def test_every_line_of_the_log_is_json(server):
+    lines = [json.loads(line) for line in server.log.splitlines()]
+    assert all({"time", "level", "logger", "message"} <= set(line) for line in lines)
+    assert {"bentoml.convscope", "bentoml.serve"} <= {line["logger"] for line in lines}
+    of_requests = [line["request_id"] for line in lines if line.get("route") == "/v1/classify"]
+    assert sorted(of_requests) == sorted(f"request-{index}" for index in range(COUNT))
+
+
+def test_a_killed_workers_counts_stay_and_its_successor_goes_on_with_them(server):
+    before = total(scrape(httpx, server.url), "convscope_images_total")
+    victim = worker_processes(server)[0]
+    os.kill(victim.pid, signal.SIGKILL)
+    until(lambda: total(scrape(httpx, server.url), "convscope_workers") == 1, 10)
+    assert total(scrape(httpx, server.url), "convscope_images_total") == before
+    until(lambda: total(scrape(httpx, server.url), "convscope_workers") == 2)
+    assert total(scrape(httpx, server.url), "convscope_images_total") == before
+    assert len(list(metrics_directory(server).glob("*.json"))) == 2
+
+
+def test_the_folder_is_the_servers_own_and_goes_with_it(lenet_artifact, tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setenv("CONVSCOPE_METRICS_DIR", str(tmp_path / "of-another-server"))
+    with running_server(lenet_artifact, tmp_path / "log") as running:
+        directory = metrics_directory(running)
+        assert directory.parent == tmp_path and directory.stat().st_mode & 0o077 == 0
+        until(lambda: list(directory.glob("*.json")))
+    assert not directory.exists()
