@@ -105,7 +105,7 @@ def _ours(artifact: Path, *, threads: int) -> Iterator[Server]:
                 words=command(settings),
                 variables=environment(settings),
                 ready="/readyz",
-                path="/v1/classify?top_k=5",
+                path="/v1/classify",
                 form=form,
             )
 

@@ -19,6 +19,7 @@ from export.subject import find_subject
 from export.triton import write_triton
 from export.verification import Verification, verify_artifact
 from models.checkpoint import read_config
+from training.arguments import bad_arguments
 from training.evaluation import Evaluation, logits_of
 from training.evaluation_report import write_evaluation
 
@@ -57,10 +58,8 @@ def export(
         limit_points: Most percentage points of accuracy that fp16 and int8 may lose; else they are left out.
     """
     wanted, precisions = _words(formats), _words(precision)
-    try:
+    with bad_arguments():
         choose_forms(wanted, precisions, has_data=data is not None)
-    except ValueError as error:
-        raise CycloptsError(msg=str(error)) from None
     if limit_difference < 0 or limit_points < 0:
         raise CycloptsError(msg="--limit-difference and --limit-points must be at least 0")
     console, images = _console(), None
@@ -174,10 +173,8 @@ def summary(
         channels: 1 or 3, of a network by name [default: 1 up to 28x28, else 3].
         classes: Class count, of a network by name.
     """
-    try:
+    with bad_arguments():
         found = find_subject(subject, size=size, channels=channels, classes=classes)
-    except ValueError as error:
-        raise CycloptsError(msg=str(error)) from None
     table = Table(title=found.title, caption=found.caption)
     for heading in ("node", "op", "shape", "parameters", "MACs", "receptive field", "step"):
         left = heading in ("node", "op")

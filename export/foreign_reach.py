@@ -6,7 +6,7 @@ from dataclasses import replace
 import onnx_ir as ir
 
 from models.nodes import Pair
-from models.reach import Reach, Window
+from models.reach import Reach, Window, widest_of
 
 Shape = tuple[int, ...]
 
@@ -68,11 +68,9 @@ def reach_after(node: ir.Node, parents: Sequence[Reach | None], window: Window |
     Returns:
         None for what sees the whole image, has no positions, or cannot be told.
     """
-    known = [parent for parent in parents if parent is not None]
-    if not parents or len(known) < len(parents) or len({(parent.jump, parent.last) for parent in known}) != 1:
+    widest = widest_of(parents)
+    if widest is None:
         return None
-    fields = [parent.field for parent in known]
-    widest = replace(known[0], field=(max(field[0] for field in fields), max(field[1] for field in fields)))
     if window is not None:
         return None if widest.last else widest.through(window)
     if node.op_type in _OF_CHANNELS:

@@ -1,17 +1,16 @@
 """The verb `convscope import-onnx`."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cyclopts import CycloptsError, Parameter
+from cyclopts import Parameter
 from rich.console import Console
 
 from export.artifact import ONNX_FILE, check_name, read_manifest
 from export.foreign import import_model
 from export.foreign_file import read_foreign
 from export.foreign_input import Mode, choose_mode, choose_size, make_spec, parse_numbers, parse_size
+from training.arguments import bad_arguments
 
 
 def import_onnx(
@@ -55,7 +54,7 @@ def import_onnx(
         name: The artifact's name [default: the file's].
         out: The folder of artifacts; the next free version is taken.
     """
-    with _bad_arguments():
+    with bad_arguments():
         names, numbers = read_classes(classes), (parse_numbers("mean", mean), parse_numbers("std", std))
         size, resized, cropped = parse_size("input", input), parse_size("resize", resize), parse_size("crop", crop)
         check_name(name or file.stem)
@@ -64,7 +63,7 @@ def import_onnx(
     console = Console(highlight=False, soft_wrap=True)
     foreign = read_foreign(file, output=output)
     chosen = choose_mode(foreign, mode), choose_size(foreign, size)
-    with _bad_arguments():
+    with bad_arguments():
         spec = make_spec(
             *chosen,
             mean=numbers[0],
@@ -106,12 +105,3 @@ def read_classes(given: str) -> list[str]:
     if "" in names:
         raise ValueError(f"--classes: name {names.index('') + 1} of {len(names)} is empty")
     return names
-
-
-@contextmanager
-def _bad_arguments() -> Iterator[None]:
-    """What is wrong inside is the caller's words."""
-    try:
-        yield
-    except ValueError as error:
-        raise CycloptsError(msg=str(error)) from None

@@ -96,11 +96,9 @@ def reach_after(operation: Any, args: Sequence[Any], kwargs: Mapping[str, Any], 
     Returns:
         None for what sees the whole image, has no positions, or cannot be told.
     """
-    known = [parent for parent in parents if parent is not None]
-    if not parents or len(known) < len(parents) or len({(parent.jump, parent.last) for parent in known}) != 1:
+    widest = widest_of(parents)
+    if widest is None:
         return None
-    fields = [parent.field for parent in known]
-    widest = replace(known[0], field=(max(field[0] for field in fields), max(field[1] for field in fields)))
     if window := window_of(operation, args, kwargs):
         return widest.through(window)
     if isinstance(operation, _ADAPTIVE_MODULES) or (_is_call(operation) and operation in _ADAPTIVE_CALLS):
@@ -121,6 +119,15 @@ def reach_after(operation: Any, args: Sequence[Any], kwargs: Mapping[str, Any], 
     if isinstance(operation, _POINTWISE_MODULES) or (_is_call(operation) and operation in _POINTWISE_CALLS):
         return widest
     return None
+
+
+def widest_of(parents: Sequence[Reach | None]) -> Reach | None:
+    """The widest field of several values, which are laid out alike; None if one is unknown, or they are not."""
+    known = [parent for parent in parents if parent is not None]
+    if not parents or len(known) < len(parents) or len({(parent.jump, parent.last) for parent in known}) != 1:
+        return None
+    fields = [parent.field for parent in known]
+    return replace(known[0], field=(max(field[0] for field in fields), max(field[1] for field in fields)))
 
 
 def _is_call(operation: Any) -> bool:

@@ -1,15 +1,14 @@
 """The verb `convscope train`, which torchrun starts as `python -m training`."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import CycloptsError, Parameter
+from cyclopts import Parameter
 from rich.console import Console
 
 from training.allocator import keep_freed_memory
+from training.arguments import bad_arguments
 from training.datasets import check_dataset, data_places
 from training.learner import pick_device
 from training.options import check_options, parse_options
@@ -71,7 +70,7 @@ def train(
         recipe_file: JSON with settings, or a checkpoint's config.json; flags go before it.
         print_recipe: Print the recipe as JSON and train nothing.
     """
-    with _bad_arguments():
+    with bad_arguments():
         options = parse_options(model, option or [])
         check_dataset(data)
         if size is not None and size < 1:
@@ -126,12 +125,3 @@ def train(
         text = f"checkpoint: {path}\nnext: convscope export {path}"
         console.print(text, highlight=False, soft_wrap=True)
     return None
-
-
-@contextmanager
-def _bad_arguments() -> Iterator[None]:
-    """What is wrong inside is the caller's words."""
-    try:
-        yield
-    except ValueError as error:
-        raise CycloptsError(msg=str(error)) from None

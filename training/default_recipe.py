@@ -44,7 +44,7 @@ def default_recipe(
     if model == "compact_cnn" and dataset == "fashion-mnist":  # on validation 92.3 %; not augmented 91.9 %
         recipe = replace(recipe, epochs=12, batch_size=128, learning_rate=1e-2, shift=1)
     if model == "simple_cnn" and dataset == "mnist":
-        recipe = replace(recipe, epochs=30)
+        recipe = replace(recipe, epochs=36, rotation=10.0)
     if model == "simple_cnn" and dataset == "fashion-mnist":
         recipe = replace(recipe, epochs=60, learning_rate=2e-3, weight_decay=0.05, shift=1, label_smoothing=0.05)
         recipe = replace(recipe, erasing=0.2)
