@@ -30,12 +30,25 @@ def write_fp16(source: Path, path: Path) -> None:
     """Writes `model.onnx` with weights and inner values in half precision."""
     model = onnx.load(source)
     kept = [node.name for node in model.graph.node if _normalises(node)]
+    _unshare(model.graph, set(kept))
     half = convert_float_to_float16(
         model, keep_io_types=True, op_block_list=[*DEFAULT_OP_BLOCK_LIST, "Softmax"], node_block_list=kept
     )
     OnnxModel(half).topological_sort()  # the converter puts its casts at the end
     onnx.checker.check_model(half)
     path.write_bytes(half.SerializeToString())
+
+
+def _unshare(graph: onnx.GraphProto, nodes: set[str]) -> None:
+    """Gives nodes constants of their own: a mean that equals the deviation is one, which the converter casts twice."""
+    constants, seen = {tensor.name: tensor for tensor in graph.initializer}, set[str]()
+    for node in graph.node:
+        for place, name in enumerate(node.input if node.name in nodes else ()):
+            if name in constants and name in seen:
+                own = graph.initializer.add()
+                own.CopyFrom(constants[name])
+                node.input[place] = own.name = f"{name}.of.{node.name}"
+            seen.add(name)
 
 
 def write_int8(source: Path, images: Pixels, path: Path) -> None:

@@ -12,13 +12,17 @@ from in_process import client_for, digit, encoded
 from export import pipeline
 from export.artifact import ArtifactError, read_manifest
 from export.engine import EngineError
+from export.engine_onnx import OnnxEngine
 from export.engines import open_engine
 from export.evaluation_data import load_export_data
 from export.golden import check_golden
-from export.pipeline import ExportData, Limits, export_checkpoint
-from export.reduced import write_int8
+from export.onnx_file import write_onnx
+from export.pipeline import ExportData, Limits, export_checkpoint, reference
+from export.reduced import write_fp16, write_int8
 from export.verification import verify_artifact
-from models.checkpoint import read_config
+from models.checkpoint import load_checkpoint, read_config
+from models.geometry import node_table
+from models.samples import load_samples
 from service.catalog import Catalog
 from service.settings import read_settings
 from training.run import train_checkpoint
@@ -162,3 +166,12 @@ def test_a_precision_that_an_artifact_lacks_is_said_at_start(lenet_artifact: Pat
     catalog = Catalog(read_settings(artifacts=lenet_artifact, precision="int8", device="cpu"))
     catalog.open()
     assert "has no model.int8.onnx for the engine onnxruntime" in str(catalog.not_ready)
+
+
+def test_a_mean_that_equals_the_deviation_is_no_hindrance(tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(make_checkpoint(tmp_path / "run", mean=(0.5,), std=(0.5,), count=9))
+    write_onnx(checkpoint, node_table(checkpoint.network, checkpoint.config.input), tmp_path / "model.onnx")
+    write_fp16(tmp_path / "model.onnx", tmp_path / "half.onnx")
+    images = load_samples(tmp_path / "run/samples.npz").images
+    wanted, _ = reference(checkpoint)(images)
+    np.testing.assert_allclose(OnnxEngine(tmp_path / "half.onnx", device="cpu").run(images)[0], wanted, atol=0.01)
