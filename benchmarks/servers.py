@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 
 from export.artifact import INT8_FILE, ONNX_FILE, read_manifest
+from export.machine import peak_memory_mb
 from service.server_process import command, environment, wait_until_ready
 from service.settings import read_settings
 
@@ -59,7 +60,7 @@ class Running:
     def memory_mb(self) -> float:
         """Read while it lives."""
         parent = psutil.Process(self.process.pid)
-        return sum(_peak_mb(one.pid) for one in (parent, *parent.children(recursive=True)))
+        return sum(peak_memory_mb(one.pid) for one in (parent, *parent.children(recursive=True)))
 
 
 def servers(artifact: Path, *, threads: int) -> list[Server]:
@@ -132,11 +133,3 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     for one in alive:
         one.kill()
     process.wait()
-
-
-def _peak_mb(pid: int) -> float:
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
-        return 0.0
-    return next((int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), 0) * 1024 / 1e6

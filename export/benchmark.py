@@ -2,7 +2,6 @@
 
 import math
 import multiprocessing
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from contextlib import ExitStack
@@ -17,6 +16,8 @@ from export.cuda import Device, why_no_cuda
 from export.engine import Engine, EngineError, EngineName, FormEngine
 from export.engines import open_file
 from export.forms import FORMS, Form
+from export.machine import peak_memory_mb
+from export.speed import run_times
 from models.inputs import Pixels
 
 ROUNDS = 3
@@ -83,7 +84,7 @@ class _Candidate:
 
     def row(self) -> Row:
         """What was found; to be asked for while the process lives."""
-        peak_mb = self.ask(_peak_mb)
+        peak_mb = self.ask(peak_memory_mb)
         if peak_mb is None:
             return Row(form=self.form, device=self.device, failed=self.failed)
         timings = tuple(_timing(batch, seconds) for batch, seconds in self.seconds.items())
@@ -176,17 +177,5 @@ def _engine(engine: FormEngine, path: Path, device: Device, threads: int) -> Eng
 def _measure(
     engine: FormEngine, path: Path, device: Device, threads: int, images: Pixels, seconds: float
 ) -> list[float]:
-    run, times = _engine(engine, path, device, threads).run, list[float]()
-    for _ in range(WARM_UP_RUNS):
-        run(images)
-    while sum(times) < seconds or len(times) < LEAST_RUNS:
-        began = time.perf_counter()
-        run(images)
-        times.append(time.perf_counter() - began)
-    return times
-
-
-def _peak_mb() -> float:
-    """The largest resident memory so far. Not getrusage's: after fork and exec that begins with the parent's."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024 / 1e6
+    opened = _engine(engine, path, device, threads)
+    return run_times(opened.run, images, seconds=seconds, warm_up=WARM_UP_RUNS, least=LEAST_RUNS)

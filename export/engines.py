@@ -1,14 +1,14 @@
 """Which engine a request means, and how it is opened."""
 
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 from export.artifact import ONNX_FILE, Manifest, check_file
 from export.benchmark_record import fastest_here
 from export.cuda import Device, why_no_cuda
 from export.engine import Engine, EngineError, EngineName, FormEngine
 from export.engine_onnx import OnnxEngine
-from export.forms import Form, Precision, find_form
+from export.forms import Form, PrecisionName, find_form
 
 
 def open_engine(
@@ -16,7 +16,7 @@ def open_engine(
     manifest: Manifest,
     *,
     engine: EngineName | FormEngine = "auto",
-    precision: Precision | Literal["auto"] = "fp32",
+    precision: PrecisionName = "fp32",
     device: Device = "auto",
     threads: int = 0,
 ) -> Engine:
@@ -51,7 +51,7 @@ def _choose(
     directory: Path,
     manifest: Manifest,
     engine: EngineName | FormEngine,
-    precision: Precision | Literal["auto"],
+    precision: PrecisionName,
     device: Device,
 ) -> Form:
     if "auto" in (engine, precision):

@@ -7,6 +7,7 @@ from export.artifact import AOTI_FILE, FP16_FILE, INT8_FILE, ONNX_FILE, PT2_FILE
 from export.engine import FormEngine
 
 Precision = Literal["fp32", "fp16", "int8"]
+PrecisionName = Literal["auto", "fp32", "fp16", "int8"]  # what a server may be told
 FORMATS = ("onnx", "torchscript", "pt2", "aoti")
 DEFAULT_FORMATS = ("onnx", "torchscript")
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")

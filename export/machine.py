@@ -18,7 +18,7 @@ def this_machine() -> dict[str, Any]:
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)),
         "cuda": why_no_cuda() is None,
-        "versions": {name: found for name in _LIBRARIES if (found := _version(name))},
+        "versions": {name: found for name in _LIBRARIES if (found := installed_version(name))},
     }
 
 
@@ -32,6 +32,18 @@ def bound_elsewhere(manifest: Manifest) -> dict[str, str]:
     }
 
 
+def peak_memory_mb(process: int | str = "self") -> float:
+    """The largest resident memory of a Linux process so far, in 10**6 bytes; 0 once it is gone.
+
+    Not getrusage's, which after fork and exec begins with the parent's.
+    """
+    try:
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return next((int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), 0) * 1024 / 1e6
+
+
 def _processor() -> str:
     """The model's name; Python's own answer is the architecture only."""
     try:
@@ -41,7 +53,8 @@ def _processor() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
-def _version(package: str) -> str:
+def installed_version(package: str) -> str:
+    """Of a package; nothing if there is no record of its installation, as a Bento has none of ours."""
     try:
         return version(package)
     except PackageNotFoundError:

@@ -28,16 +28,18 @@ def measure_speed(runs: Mapping[str, Run], images: Pixels, *, seconds: float = 0
         batch = images[np.resize(np.arange(len(images)), size)]
         for _ in range(_ROUNDS):
             for name, run in runs.items():
-                rate = size / _seconds(run, batch, seconds)
+                rate = size / statistics.median(run_times(run, batch, seconds=seconds, warm_up=1, least=_LEAST_RUNS))
                 found[name][str(size)] = max(found[name].get(str(size), 0.0), rate)
     return {name: {size: round(rate, 1) for size, rate in rates.items()} for name, rates in found.items()}
 
 
-def _seconds(run: Run, batch: Pixels, seconds: float) -> float:
-    run(batch)  # the first of a size is slower
+def run_times(run: Run, batch: Pixels, *, seconds: float, warm_up: int, least: int) -> list[float]:
+    """Seconds of each run: for so many `seconds` and at `least` so many runs, after `warm_up` that do not count."""
+    for _ in range(warm_up):  # the first of a size is slower
+        run(batch)
     times: list[float] = []
-    while sum(times) < seconds or len(times) < _LEAST_RUNS:
+    while sum(times) < seconds or len(times) < least:
         began = time.perf_counter()
         run(batch)
         times.append(time.perf_counter() - began)
-    return statistics.median(times)
+    return times

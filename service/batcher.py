@@ -1,23 +1,19 @@
 """The micro-batcher: runs together what is waiting, as soon as the engine is free."""
 
 import asyncio
-import logging
 import time
 from collections import deque
-from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from export.engine import Floats
+from export.engine import Floats, Run
 from models.inputs import Pixels
 from service.errors import InferenceFailed, QueueFull
 from service.metrics import Metrics, ModelMetrics
+from service.request_log import log
 from service.v2_statistics import Statistics
-
-Run = Callable[[Pixels], tuple[Floats, Floats]]
-log = logging.getLogger("bentoml.convscope")  # a child of the logger that BentoML configures
 
 
 @dataclass(eq=False)
@@ -153,9 +149,7 @@ class Batcher:
     def _deliver(self, batch: list[tuple[_Job, Pixels]], outcome: tuple[Floats, Floats], elapsed_s: float) -> None:
         try:
             self._give(batch, outcome, elapsed_s)
-        except (
-            Exception
-        ) as error:  # of a wrong shape, or in counting: nobody may be left waiting, and the next batch comes
+        except Exception as error:  # a wrong shape, or in counting: nobody may be left waiting, nor the next batch
             self._fail(batch, error)
 
     def _give(self, batch: list[tuple[_Job, Pixels]], outcome: tuple[Floats, Floats], elapsed_s: float) -> None:

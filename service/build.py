@@ -3,10 +3,10 @@
 import platform
 import subprocess
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import service
+from export.machine import installed_version
 
 _CHECKOUT = Path(service.__file__).parent.parent
 
@@ -15,18 +15,11 @@ _CHECKOUT = Path(service.__file__).parent.parent
 def build_info() -> dict[str, str]:
     """Versions by name; empty where one cannot be known. May run git, so not for the event loop."""
     return {
-        "version": _version("convscope"),
+        "version": installed_version("convscope"),
         "revision": _revision(),
         "python": platform.python_version(),
-        "onnxruntime": _version("onnxruntime-gpu") or _version("onnxruntime"),
+        "onnxruntime": installed_version("onnxruntime-gpu") or installed_version("onnxruntime"),
     }
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:  # a Bento holds the packages and no record of their installation
-        return ""
 
 
 def _revision() -> str:

@@ -1,6 +1,5 @@
 """The models that are served: found, checked, opened, and looked up by name and version."""
 
-import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,12 +17,11 @@ from service.errors import ModelNotReady, UnknownModel, UnknownParameter
 from service.metrics import Metrics, ModelMetrics
 from service.observation import current
 from service.query import NUMBER
+from service.request_log import log
 from service.settings import Settings
 
-log = logging.getLogger("bentoml.convscope")  # a child of the logger that BentoML configures
-INLINE_LIMIT_S = (
-    2e-3  # a full batch that takes less is run on the event loop: a hop to a thread costs each request more
-)
+# A full batch that takes less is run on the event loop: a hop to a thread costs each request more.
+INLINE_LIMIT_S = 2e-3
 
 
 @dataclass(frozen=True)

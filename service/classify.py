@@ -15,7 +15,7 @@ from service.answers import send_json
 from service.bodies import Bodies
 from service.catalog import Catalog, ServedModel
 from service.decoding import decode_uploads
-from service.errors import DeadlinePassed, error_body
+from service.errors import error_body
 from service.observation import current
 from service.predictions import default_top_k, top_predictions
 from service.query import number, parse_query, single
@@ -39,11 +39,8 @@ class Classify:
         model = self._catalog.find(single(values, "model"), single(values, "version"))
         classes = len(model.manifest.classes)
         top_k = number(values, "top_k", least=1, most=classes) or default_top_k(model.manifest)
-        try:
-            async with asyncio.timeout(self._settings.deadline_s):
-                results = await self._results(model, scope, receive, top_k)
-        except TimeoutError:
-            raise DeadlinePassed(f"no answer within {self._settings.deadline_s:g} s; the work was dropped") from None
+        async with asyncio.timeout(self._settings.deadline_s):
+            results = await self._results(model, scope, receive, top_k)
         answer = {"model": model.manifest.name, "version": model.manifest.version, "results": results}
         await send_json(send, 200, orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY))
 

@@ -9,7 +9,7 @@
 
 import asyncio
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from service.conversation import (
     Conversation,
+    Heard,
     NoAnswer,
     Policy,
     Result,
@@ -101,7 +102,7 @@ class Client:
         self.close()
 
     def _hold(self, conversation: Conversation[T]) -> T:
-        heard: httpx.Response | Exception | None = None
+        heard: Heard = None
         try:
             while True:
                 step = conversation.send(heard)
@@ -156,8 +157,8 @@ class AsyncClient:
     ) -> None:
         await self.close()
 
-    async def _hold(self, conversation: Generator[Step, httpx.Response | Exception | None, T]) -> T:
-        heard: httpx.Response | Exception | None = None
+    async def _hold(self, conversation: Conversation[T]) -> T:
+        heard: Heard = None
         try:
             while True:
                 step = conversation.send(heard)

@@ -2,13 +2,12 @@
 
 import os
 from pathlib import Path
-from typing import Literal
 
 from cyclopts import CycloptsError
 
 from export.cuda import Device
 from export.engine import EngineName
-from export.forms import Precision
+from export.forms import PrecisionName
 from service.server_process import check_before_start, command, environment
 from service.settings import SettingsError, read_settings
 
@@ -20,7 +19,7 @@ def serve(
     port: int | None = None,
     workers: int | None = None,
     engine: EngineName | None = None,
-    precision: Precision | Literal["auto"] | None = None,
+    precision: PrecisionName | None = None,
     device: Device | None = None,
 ) -> None:
     """Serves artifacts over HTTP, after checking every hash in them. Ctrl-C stops.

@@ -10,7 +10,7 @@ import random
 import time
 import zipfile
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -165,9 +165,7 @@ def _ask(step: Step, policy: Policy) -> Conversation[httpx.Response]:
     """
     wait_s = 0.0
     for attempt in range(policy.retries + 1):
-        heard = yield Step(
-            method=step.method, path=step.path, parameters=step.parameters, files=step.files, wait_s=wait_s
-        )
+        heard = yield replace(step, wait_s=wait_s)
         if isinstance(heard, httpx.Response) and heard.status_code not in _AGAIN:
             break
         if isinstance(heard, httpx.InvalidURL | httpx.UnsupportedProtocol):

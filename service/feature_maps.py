@@ -17,7 +17,6 @@ from models.nodes import Node
 from service.bodies import Bodies
 from service.catalog import Catalog, ServedModel
 from service.decoding import decode_or_error
-from service.errors import DeadlinePassed
 from service.inspection import FeatureMaps, check_size, inspect_image, select_nodes
 from service.predictions import default_top_k, top_predictions
 from service.query import choice, parse_query
@@ -49,12 +48,11 @@ class InspectFeatureMaps:
         if form == "json" and kind == "numbers":
             advice = "choose some with ?layers=, or take format=npz or values=tiles"
             check_size(nodes, self._settings.inspection_limit_json_values, advice)
-        try:
-            async with asyncio.timeout(self._settings.deadline_s):
-                async with self._bodies.images(request.scope, request.receive, limit_images=1) as (upload,):
-                    return await self._turns.run(lambda: self._answer(model, upload, nodes, form, kind))
-        except TimeoutError:
-            raise DeadlinePassed(f"no answer within {self._settings.deadline_s:g} s; the work was dropped") from None
+        async with (
+            asyncio.timeout(self._settings.deadline_s),
+            self._bodies.images(request.scope, request.receive, limit_images=1) as (upload,),
+        ):
+            return await self._turns.run(lambda: self._answer(model, upload, nodes, form, kind))
 
     def _answer(self, model: ServedModel, upload: bytes, nodes: Sequence[Node], form: str, kind: str) -> Response:
         image = decode_or_error(upload, model.manifest.input, self._settings.image_limit_pixels)

@@ -15,7 +15,7 @@ from service.answers import send_error, send_json
 from service.bodies import Bodies, ClientGone
 from service.catalog import Catalog
 from service.classify import Classify
-from service.errors import MethodNotAllowed, ModelNotReady, RequestError, UnknownPath, error_json
+from service.errors import DeadlinePassed, MethodNotAllowed, ModelNotReady, RequestError, UnknownPath, error_json
 from service.feature_maps import InspectFeatureMaps
 from service.metrics import INTERNAL
 from service.metrics_route import MetricsRoute
@@ -54,7 +54,7 @@ def build_http(catalog: Catalog, settings: Settings) -> "Answering":
         ]
     )
     posts = Classify(catalog, settings, bodies, decoders), Predict(catalog, settings, bodies)
-    return Answering(*posts, routes, metrics)
+    return Answering(*posts, routes, metrics, deadline_s=settings.deadline_s)
 
 
 class Answering:
@@ -65,8 +65,11 @@ class Answering:
         metrics: what answers `/metrics`.
     """
 
-    def __init__(self, classify: Classify, predict: Predict, routes: Router, metrics: MetricsRoute) -> None:
+    def __init__(
+        self, classify: Classify, predict: Predict, routes: Router, metrics: MetricsRoute, *, deadline_s: float
+    ) -> None:
         self.predict = predict
+        self._deadline_s = deadline_s
         self.metrics = metrics
         self._posts: dict[str, ASGIApp] = {CLASSIFY: classify, PREDICT: predict}
         self._routes = routes
@@ -88,6 +91,9 @@ class Answering:
             await send_error(send, _own_error(error, scope), scope["path"])
         except EngineError as error:
             await send_error(send, ModelNotReady(str(error)), scope["path"])
+        except TimeoutError:  # of the `asyncio.timeout` that every route has around its work
+            late = DeadlinePassed(f"no answer within {self._deadline_s:g} s; the work was dropped")
+            await send_error(send, late, scope["path"])
         except ClientGone:
             return
         except Exception as error:

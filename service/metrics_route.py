@@ -1,7 +1,6 @@
 """GET /metrics, and the file through which the other workers' /metrics know of this one."""
 
 import asyncio
-import logging
 import os
 from pathlib import Path
 
@@ -10,11 +9,11 @@ from starlette.responses import Response
 
 from service.catalog import Catalog
 from service.exposition import Exposition
+from service.request_log import log
 from service.tally import Values
 from service.worker_files import DIRECTORY, Snapshot, WorkerFiles
 
 INTERVAL_S = 1.0
-log = logging.getLogger("bentoml.convscope")  # a child of the logger that BentoML configures
 
 
 class MetricsRoute:

@@ -15,7 +15,7 @@ from models.inputs import Pixels
 from service.answers import send_json
 from service.bodies import Bodies
 from service.catalog import Catalog
-from service.errors import DeadlinePassed, MalformedBody, TooManyImages, UnsupportedType, WrongShape
+from service.errors import MalformedBody, TooManyImages, UnsupportedType, WrongShape
 from service.json_pixels import read_pixels
 from service.settings import Settings
 
@@ -36,13 +36,10 @@ class Predict:
         content_type = Headers(scope=scope).get("content-type", "application/json")
         if content_type.partition(";")[0].strip().lower() != "application/json":
             raise UnsupportedType(f"{PATH} takes application/json, not {content_type[:80]}; files go to /v1/classify")
-        try:
-            async with asyncio.timeout(self._settings.deadline_s):
-                async with self._bodies.body(scope, receive, limit_bytes=LIMIT_BYTES) as body:
-                    images, model = _parse(body)
-                probabilities = await self.run(images, model)
-        except TimeoutError:
-            raise DeadlinePassed(f"no answer within {self._settings.deadline_s:g} s; the work was dropped") from None
+        async with asyncio.timeout(self._settings.deadline_s):
+            async with self._bodies.body(scope, receive, limit_bytes=LIMIT_BYTES) as body:
+                images, model = _parse(body)
+            probabilities = await self.run(images, model)
         contiguous = np.ascontiguousarray(probabilities)
         await send_json(send, 200, orjson.dumps(contiguous, option=orjson.OPT_SERIALIZE_NUMPY))
 

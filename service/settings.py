@@ -10,7 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from export.cuda import Device
 from export.engine import EngineName
-from export.forms import Precision
+from export.forms import PrecisionName
 
 PREFIX = "CONVSCOPE_"
 _READ_ELSEWHERE = {"CONVSCOPE_DATA_DIR", "CONVSCOPE_DEBUG", "CONVSCOPE_METRICS_DIR"}
@@ -29,9 +29,7 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(3000, ge=1, le=65535, description="port to listen on")
     engine: EngineName = Field("auto", description="auto, onnxruntime or torchscript")
-    precision: Precision | Literal["auto"] = Field(
-        "auto", description="fp32, fp16 or int8; artifacts need a file of it"
-    )
+    precision: PrecisionName = Field("auto", description="auto, fp32, fp16 or int8; artifacts need a file of it")
     device: Device = Field("auto", description="auto, cpu or cuda; auto takes CUDA when it works")
     workers: int = Field(1, ge=1, le=256, description="server processes")
     threads: int = Field(

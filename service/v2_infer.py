@@ -16,7 +16,7 @@ from service.answers import send_body, send_json
 from service.bodies import Bodies
 from service.catalog import Catalog, ServedModel
 from service.decoding import decode_uploads
-from service.errors import DeadlinePassed, MalformedBody
+from service.errors import MalformedBody
 from service.predict import LIMIT_BYTES as JSON_LIMIT_BYTES
 from service.predictions import top_predictions
 from service.query import NUMBER
@@ -43,16 +43,13 @@ class Infer:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request; errors are raised for the caller to map."""
         model = self._catalog.find(**scope["path_params"])
-        try:
-            async with asyncio.timeout(self._settings.deadline_s):
-                request, nodes, images = await self._read(model, scope, receive)
-                fields, tensors = await self._answer(model, request, nodes, images)
-                # Layers are megabytes; scores are not worth the way to a thread.
-                answer = (
-                    await asyncio.to_thread(encode_answer, fields, tensors) if nodes else encode_answer(fields, tensors)
-                )
-        except TimeoutError:
-            raise DeadlinePassed(f"no answer within {self._settings.deadline_s:g} s; the work was dropped") from None
+        async with asyncio.timeout(self._settings.deadline_s):
+            request, nodes, images = await self._read(model, scope, receive)
+            fields, tensors = await self._answer(model, request, nodes, images)
+            # Layers are megabytes; scores are not worth the way to a thread.
+            answer = (
+                await asyncio.to_thread(encode_answer, fields, tensors) if nodes else encode_answer(fields, tensors)
+            )
         if answer.header_bytes is None:
             await send_json(send, 200, answer.body)
         else:

@@ -1,8 +1,9 @@
 """What tests share: checkpoints with seeded random weights and real images, and one exported artifact."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -98,6 +99,14 @@ def make_checkpoint(
     return directory
 
 
+@pytest.fixture(autouse=True)
+def threads_as_before() -> Iterator[None]:
+    """Opening a TorchScript engine sets torch's threads for the whole process; sums in other orders differ in bits."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
 def lenet_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A LeNet for 28x28 grey digits; only to be read."""
@@ -132,6 +141,26 @@ def run_command(*words: str) -> int:
         convscope.main(words)
     assert isinstance(stopped.value.code, int)
     return stopped.value.code
+
+
+class Outcome(NamedTuple):
+    """What a command printed, and its exit status."""
+
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """`convscope` in this process, with what it prints."""
+
+    def call(*arguments: object) -> Outcome:
+        status = run_command(*map(str, arguments))
+        captured = capsys.readouterr()
+        return Outcome(status, captured.out, captured.err)
+
+    return call
 
 
 EXPORTED: dict[str, dict[str, Any]] = {  # resnets at the least size they take: what is tested is the graph

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import Outcome
 
-import convscope
 from export.artifact import ArtifactError, read_manifest
 from export.benchmark import Row, Timing, benchmark, best_row, measurements
 from export.benchmark_record import BENCH_FILE, fastest_here, write_record
@@ -121,11 +121,10 @@ def test_a_damaged_record_is_named(artifact: Path, text: str) -> None:
         open_engine(artifact, read_manifest(artifact))
 
 
-def test_the_verb_measures_names_the_fastest_and_keeps_it(artifact: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        convscope.main(["bench", str(artifact.parent), "--batches", "1,2", "--seconds", "0.02", "--device", "cpu"])
-    out = " ".join(capsys.readouterr().out.split())
-    assert ended.value.code == 0
+def test_the_verb_measures_names_the_fastest_and_keeps_it(artifact: Path, run: Callable[..., Outcome]) -> None:
+    done = run("bench", artifact.parent, "--batches", "1,2", "--seconds", "0.02", "--device", "cpu")
+    out = " ".join(done.out.split())
+    assert done.status == 0
     best = fastest_here(artifact, device="cpu")[0]
     assert f"fastest here: {best.file} ({best.engine}, cpu)" in out and "bench.json" in out
     assert f"{len(os.sched_getaffinity(0))} threads a run" in out
@@ -142,12 +141,10 @@ def test_the_verb_measures_names_the_fastest_and_keeps_it(artifact: Path, capsys
         (["--threads", "-1"], "--threads must be at least 0"),
     ],
 )
-def test_bad_arguments_are_one_line(words: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        convscope.main(["bench", "nowhere", *words])
-    captured = capsys.readouterr()
-    assert ended.value.code == 2 and captured.err.count("\n") == 1
-    assert says in captured.err
+def test_bad_arguments_are_one_line(words: list[str], says: str, run: Callable[..., Outcome]) -> None:
+    done = run("bench", "nowhere", *words)
+    assert done.status == 2 and done.err.count("\n") == 1
+    assert says in done.err
 
 
 def test_the_server_follows_the_measurement_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,29 +8,11 @@ from pathlib import Path
 
 import pytest
 import torchvision
-from conftest import make_checkpoint
+from conftest import Outcome, make_checkpoint
 
 import convscope
 from export.artifact import check_files, read_manifest
 from models.registry import build_network
-
-
-class Outcome:
-    """What a command printed and its exit status."""
-
-    def __init__(self, status: int, out: str, err: str) -> None:
-        self.status, self.out, self.err = status, out, err
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]):
-    def call(*arguments: object) -> Outcome:
-        with pytest.raises(SystemExit, match=r"^\d+$") as caught:
-            convscope.main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return Outcome(int(str(caught.value.code)), captured.out, captured.err)
-
-    return call
 
 
 def assert_one_line(outcome: Outcome, status: int, says: str) -> None:

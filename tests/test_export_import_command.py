@@ -16,22 +16,10 @@ from PIL import Image
 from real_server import running_server
 from sklearn.datasets import load_sample_image
 
-import convscope
 from export.artifact import read_manifest
 from models.inputs import InputSpec
 
 SOFTMAX = helper.make_node("Softmax", ["scores"], ["p"], axis=1)
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]):
-    def call(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit, match=r"^\d+$") as caught:
-            convscope.main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return int(str(caught.value.code)), captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture

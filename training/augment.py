@@ -49,7 +49,10 @@ def augment(
 
 
 def rotate(images: Tensor, degrees: Tensor, *, background: int, reflect: bool = False) -> Tensor:
-    """Turns uint8 images (N, H, W, C) anticlockwise about their centres by `degrees` (N,), bilinearly."""
+    """Turns uint8 images (N, H, W, C) anticlockwise about their centres by `degrees` (N,), bilinearly.
+
+    What comes in from outside is `background`, or with `reflect` the mirrored image.
+    """
     n, height, width, channels = images.shape
     radians = degrees * (math.pi / 180)
     cos, sin, zero = radians.cos(), radians.sin(), torch.zeros_like(radians)
