@@ -1,17 +1,16 @@
 """Request bodies: read under limits that are enforced while they stream, and taken apart into images."""
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
 
-from starlette.datastructures import Headers
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.types import Message, Receive, Scope
+from starlette.types import Receive, Scope
 
-from service.errors import BodyEmpty, BodyTooLarge, MalformedBody, QueueFull, TooManyImages
+from service.errors import BodyEmpty, BodyTooLarge, MalformedBody, QueueFull
+from service.forms import FORM, form_files
+from service.headers import header
 from service.settings import Settings
 
-_FORM = "multipart/form-data"
+T = TypeVar("T")
 
 
 class ClientGone(Exception):
@@ -27,23 +26,16 @@ class Bodies:
         self._limit_images = settings.images_per_request
         self.held_bytes = 0
 
-    @asynccontextmanager
-    async def body(self, scope: Scope, receive: Receive, *, limit_bytes: int | None = None) -> AsyncIterator[bytes]:
-        """The whole body, counted as held until the block ends.
+    def body(self, scope: Scope, receive: Receive, *, limit_bytes: int | None = None) -> "Reading[bytes]":
+        """The whole body: `async with bodies.body(...) as body`, counted as held until the block ends.
 
         Raises:
             BodyTooLarge, QueueFull, MalformedBody, ClientGone: see there.
         """
-        stream = _Stream(self, scope, receive, min(limit_bytes or self._limit_bytes, self._limit_bytes))
-        try:
-            yield await stream.read()
-        finally:
-            stream.release()
+        limit_bytes = min(limit_bytes or self._limit_bytes, self._limit_bytes)
+        return Reading(self, scope, receive, limit_bytes, lambda body: body)
 
-    @asynccontextmanager
-    async def images(
-        self, scope: Scope, receive: Receive, *, limit_images: int | None = None
-    ) -> AsyncIterator[Sequence[bytes]]:
+    def images(self, scope: Scope, receive: Receive, *, limit_images: int | None = None) -> "Reading[Sequence[bytes]]":
         """The encoded images of a request: the body itself, or every file of a multipart form, in order.
 
         Raises:
@@ -51,17 +43,17 @@ class Bodies:
             MalformedBody: not the multipart form it says it is, cut off, or with a field that is not a file.
             TooManyImages, BodyTooLarge, QueueFull, ClientGone: see there.
         """
-        stream = _Stream(self, scope, receive, self._limit_bytes)
-        try:
-            content_type = Headers(scope=scope).get("content-type", "")
-            if content_type.partition(";")[0].strip().lower() == _FORM:
-                yield await _form_images(scope, stream, limit_images or self._limit_images)
-            elif body := await stream.read():
-                yield [body]
-            else:
-                raise BodyEmpty(f"the body is empty; send the bytes of an image, or {_FORM} with files")
-        finally:
-            stream.release()
+        content_type = header(scope, b"content-type")
+        is_form = content_type.partition(";")[0].strip().lower() == FORM
+
+        def images(body: bytes) -> Sequence[bytes]:
+            if is_form:
+                return form_files(body, content_type, limit=limit_images or self._limit_images)
+            if not body:
+                raise BodyEmpty(f"the body is empty; send the bytes of an image, or {FORM} with files")
+            return (body,)
+
+        return Reading(self, scope, receive, self._limit_bytes, images)
 
     def take(self, count: int) -> None:
         """Counts bytes as held.
@@ -78,76 +70,42 @@ class Bodies:
         self.held_bytes -= count
 
 
-class _Stream:
-    """One body as it arrives; `receive` is the ASGI callable with the limits in it."""
+class Reading(Generic[T]):
+    """One body as it arrives, read under the limits when the block is entered, and given back when it ends."""
 
-    def __init__(self, bodies: Bodies, scope: Scope, receive: Receive, limit_bytes: int) -> None:
-        announced = Headers(scope=scope).get("content-length", "0")
+    def __init__(
+        self, bodies: Bodies, scope: Scope, receive: Receive, limit_bytes: int, parse: Callable[[bytes], T]
+    ) -> None:
+        announced = header(scope, b"content-length") or "0"
         if not (announced.isascii() and announced.isdecimal() and len(announced) < 19):
             raise MalformedBody(f"Content-Length is {announced[:20]!r}; wanted a number")
         if int(announced) > limit_bytes:
             raise BodyTooLarge(f"the body has {announced} bytes; the limit is {limit_bytes}")
-        self._bodies, self._receive, self._limit_bytes = bodies, receive, limit_bytes
+        self._bodies, self._receive, self._limit_bytes, self._parse = bodies, receive, limit_bytes, parse
         self._taken = 0
 
-    async def receive(self) -> Message:
-        message = await self._receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        part = message.get("body", b"")
-        if self._taken + len(part) > self._limit_bytes:
-            raise BodyTooLarge(f"the body has more than {self._limit_bytes} bytes, which is the limit")
-        self._bodies.take(len(part))
-        self._taken += len(part)
-        return message
+    async def __aenter__(self) -> T:
+        try:
+            return self._parse(await self._read())
+        except BaseException:
+            self._bodies.give_back(self._taken)
+            raise
 
-    async def read(self) -> bytes:
-        message = await self.receive()
-        if not message.get("more_body"):
-            return bytes(message.get("body", b""))
-        parts = [message.get("body", b"")]
-        while message.get("more_body"):
-            message = await self.receive()
-            parts.append(message.get("body", b""))
-        return b"".join(parts)
-
-    def release(self) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self._bodies.give_back(self._taken)
-        self._taken = 0
 
-
-async def _form_images(scope: Scope, stream: _Stream, limit: int) -> Sequence[bytes]:
-    body = await stream.read()
-    if not body.rstrip().endswith(b"--"):
-        raise MalformedBody(f"{_FORM}: the closing boundary is missing, so the form was cut off")
-    request = Request(scope, _replay(body))
-    too_many = TooManyImages(f"the form has more than {limit} images, which is the limit of one request")
-    try:
-        # One file more than allowed, so that the error can be ours; fields are not expected at all.
-        form = await request.form(max_files=limit + 1, max_fields=1, max_part_size=1024)
-    except HTTPException as error:
-        if error.detail.startswith("Too many files"):
-            raise too_many from None
-        raise MalformedBody(f"{_FORM}: {error.detail}") from None
-    except (ValueError, LookupError) as error:  # names in an encoding that does not exist or does not fit
-        raise MalformedBody(f"{_FORM}: {error}") from None
-    try:
-        images = []
-        for name, part in form.multi_items():
-            if isinstance(part, str):
-                raise MalformedBody(f"the form field {name!r} is text; send files only, and options in the query")
-            images.append(await part.read())
-    finally:
-        await form.close()
-    if not images:
-        raise BodyEmpty("the form has no files")
-    if len(images) > limit:
-        raise too_many
-    return images
-
-
-def _replay(body: bytes) -> Receive:
-    async def receive() -> Message:
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return receive
+    async def _read(self) -> bytes:
+        parts = []
+        more = True
+        while more:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            part = message.get("body", b"")
+            if self._taken + len(part) > self._limit_bytes:
+                raise BodyTooLarge(f"the body has more than {self._limit_bytes} bytes, which is the limit")
+            self._bodies.take(len(part))
+            self._taken += len(part)
+            parts.append(part)
+            more = message.get("more_body", False)
+        return b"".join(parts)

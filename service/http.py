@@ -33,7 +33,7 @@ NATIVE = ("/livez", "/readyz", "/healthz", "/schema.json")  # routes that BentoM
 
 
 def build_http(catalog: Catalog, settings: Settings) -> "Answering":
-    """The application that BentoML mounts at `/`."""
+    """The application behind the gate."""
     decoders = ThreadPoolExecutor(settings.threads_per_run, thread_name_prefix="decode")
     bodies, turns = Bodies(settings), Turns(settings.inspection_queue_size)
     models = ModelRoutes(catalog)
@@ -80,6 +80,7 @@ class Answering:
         try:
             post = self._posts.get(scope["path"])
             if post is None:
+                scope["app"] = self  # tells the router to raise, not to answer, what it does not know
                 await self._routes(scope, receive, send)
             elif scope["method"] != "POST":
                 raise MethodNotAllowed(f"{scope['path']} takes POST, not {scope['method']}", allow="POST")

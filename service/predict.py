@@ -7,7 +7,6 @@ import asyncio
 
 import numpy as np
 import orjson
-from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
 from export.engine import Floats
@@ -16,6 +15,7 @@ from service.answers import send_json
 from service.bodies import Bodies
 from service.catalog import Catalog
 from service.errors import MalformedBody, TooManyImages, UnsupportedType, WrongShape
+from service.headers import header
 from service.json_pixels import read_pixels
 from service.settings import Settings
 
@@ -33,7 +33,7 @@ class Predict:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers `{"images": [...], "model": "..."}` with probabilities; errors are raised for the caller to map."""
-        content_type = Headers(scope=scope).get("content-type", "application/json")
+        content_type = header(scope, b"content-type") or "application/json"
         if content_type.partition(";")[0].strip().lower() != "application/json":
             raise UnsupportedType(f"{PATH} takes application/json, not {content_type[:80]}; files go to /v1/classify")
         async with asyncio.timeout(self._settings.deadline_s):

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import numpy as np
-
 from export.artifact import Manifest
 from export.engine import Floats
 
@@ -18,7 +16,7 @@ def top_predictions(probabilities: Floats, classes: tuple[str, ...], top_k: int)
         classes: K names.
         top_k: from 1 to K.
     """
-    order = np.argsort(-probabilities, kind="stable")[:top_k]
+    order = (-probabilities).argsort(kind="stable")[:top_k]
     return [{"label": classes[index], "index": index, "probability": probabilities[index]} for index in order.tolist()]
 
 

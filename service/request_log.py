@@ -17,6 +17,7 @@ log = logging.getLogger(NAME)
 def configure_logging(settings: Settings) -> None:
     """Sets the level of our lines and, for JSON, the format of this process; to be called after BentoML did as much."""
     log.setLevel(settings.log_level.upper())
+    logging.getLogger("uvicorn.access").propagate = False  # it would format a line a request, which nobody sees
     if settings.log_format == "json":
         handler = logging.StreamHandler(sys.stdout)
         renamed = {"levelname": "level", "name": "logger"}

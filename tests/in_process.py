@@ -9,8 +9,6 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 from starlette.applications import Starlette
-from starlette.middleware import Middleware
-from starlette.routing import Mount
 from starlette.testclient import TestClient
 
 from service.catalog import Catalog
@@ -25,10 +23,7 @@ def client_for(artifacts: Path, **settings: Any) -> TestClient:
     catalog = Catalog(chosen)
     catalog.open()
     http = build_http(catalog, chosen)
-    mounted = Starlette(  # as BentoML does it
-        routes=[Mount("/", http)], middleware=[Middleware(Gate, settings=chosen, http=http)]
-    )
-    return TestClient(mounted, raise_server_exceptions=False)
+    return TestClient(Gate(Starlette(), chosen, http), raise_server_exceptions=False)
 
 
 @cache
