@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -100,15 +100,17 @@ def _ours(artifact: Path, *, threads: int) -> Iterator[Server]:
         settings = read_settings(
             artifacts=artifact, port=PORT, threads=threads, engine="onnxruntime", precision=precision
         )
-        for form in ("", "image"):
-            yield Server(
-                name=f"convscope {precision}{', form' if form else ''}",
-                words=command(settings),
-                variables=environment(settings),
-                ready="/readyz",
-                path="/v1/classify",
-                form=form,
-            )
+        one = Server(
+            name=f"convscope {precision}",
+            words=command(settings),
+            variables=environment(settings),
+            ready="/readyz",
+            path="/v1/classify",
+        )
+        yield one
+        yield replace(one, name=f"{one.name}, form", form="image")
+        two = settings.model_copy(update={"workers": 2})
+        yield replace(one, name=f"{one.name}, 2 workers", words=command(two), variables=environment(two))
 
 
 @contextmanager
