@@ -57,8 +57,7 @@ class Classifier:
 
     def __init__(self) -> None:
         configure_logging(SETTINGS)
-        CATALOG.open()
-        HTTP.metrics.start(bentoml.server_context.worker_index)
+        HTTP.start(bentoml.server_context.worker_index)
         gc.collect()
         gc.freeze()  # what is loaded stays; the collector need not look at it again
         gc.set_threshold(100_000, 20, 100)  # BentoML keeps a timer a request for a while, which each collection walks

@@ -1,181 +1,299 @@
-"""The models that are served: found, checked, opened, and looked up by name and version."""
+"""The models that are served: found in the artifacts directory, opened, replaced, let go, and looked up."""
 
-import time
-from concurrent.futures import ThreadPoolExecutor
+import asyncio
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from export.artifact import ONNX_FILE, ArtifactError, Manifest, check_files, find_versions, read_manifest
-from export.engine import Engine, EngineError
-from export.engine_onnx import OnnxTaps
-from export.engines import open_engine
-from export.golden import check_golden
-from service.batcher import Batcher
+from export.artifact import ArtifactError, Manifest, find_versions, locate, read_manifest
 from service.errors import ModelNotReady, UnknownModel, UnknownParameter
+from service.memory import give_back, resident_mb
 from service.metrics import Metrics, ModelMetrics
 from service.observation import current
 from service.query import NUMBER
 from service.request_log import log
+from service.served_model import ServedModel, describe, open_model
 from service.settings import Settings
 
-# A full batch that takes less is run on the event loop: a hop to a thread costs each request more.
-INLINE_LIMIT_S = 2e-3
+Signature = tuple[tuple[str, int, int], ...]
 
 
-@dataclass(frozen=True)
-class ServedModel:
-    """One artifact, opened and checked."""
+@dataclass(eq=False)
+class Entry:
+    """One version of a model.
+
+    Attributes:
+        model: None while it is not in memory, which happens under a memory limit only.
+        used: grows from request to request; the smallest was used least recently.
+        loading: under way, for all who wait for it.
+    """
 
     directory: Path
     manifest: Manifest
-    engine: Engine
-    batcher: Batcher
-    taps: OnnxTaps | None
-    golden_difference: float
-    inline: bool
     metrics: ModelMetrics
+    model: ServedModel | None = None
+    used: int = 0
+    loading: "asyncio.Task[ServedModel] | None" = None
+
+    @property
+    def label(self) -> str:
+        """`name:version`."""
+        return f"{self.manifest.name}:{self.manifest.version}"
 
 
 class Catalog:
-    """All models under the artifacts directory. A bad one is left out and named; the others are served."""
+    """All models under the artifacts directory. A bad one is left out and named; the others are served.
+
+    Attributes:
+        failures: why an artifact is not served as it lies there, by its directory.
+        unloaded: names of models that are not to be served though they lie there.
+        was_ready: everything was served once. From then on a bad version is named, and the server stays ready.
+        draining: this worker is about to end.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._models: dict[str, dict[int, ServedModel]] = {}
+        self._entries: dict[str, dict[int, Entry]] = {}
+        self._taken: dict[Path, Signature] = {}  # what every directory looked like when it was opened, or refused
+        self._moving: dict[Path, Signature] = {}  # and how it has changed since, until it stays so
+        self._changing = asyncio.Lock()
+        self._uses = itertools.count(1)
         self.failures: dict[str, str] = {}
+        self.unloaded: frozenset[str] = frozenset()
         self.metrics = Metrics()
         self.opened = False
+        self.was_ready = False
+        self.draining = False
 
-    def open(self) -> None:
-        """Opens every version; reads hashes and runs golden images.
+    def open(self, unloaded: frozenset[str] = frozenset()) -> None:
+        """Opens every version; reads hashes and runs golden images. Nothing is answered yet.
 
         Raises nothing, whatever an artifact or an engine does: a worker that fails to start would be started for ever.
         """
+        self.unloaded = unloaded
         try:
-            directories = find_versions(self._settings.artifacts)
+            found = self._scan()
         except (ArtifactError, OSError) as error:
-            directories = []
-            self.failures[str(self._settings.artifacts)] = str(error)
-        for directory in directories:
-            try:
-                self._add(open_model(directory, self._settings, self.metrics))
-            except (ArtifactError, EngineError, OSError) as error:
-                self._refuse(directory, str(error))
-            except Exception as error:  # engines raise what they like on a file that does not fit
-                log.exception("%s", directory)
-                self._refuse(directory, f"{directory}: {type(error).__name__}: {error}")
+            self._refuse(self._settings.artifacts, str(error))
+        else:
+            for directory, signature in found.items():
+                self._take(directory, signature, self._prepared(directory))
         self.opened = True
+        self._note_ready()
 
-    def _add(self, model: ServedModel) -> None:
-        versions = self._models.setdefault(model.manifest.name, {})
-        if (other := versions.get(model.manifest.version)) is not None:
-            name = f"{model.manifest.name}:{model.manifest.version}"
-            raise ArtifactError(f"{model.directory} says it is {name}, and so does {other.directory}")
-        versions[model.manifest.version] = model
-        log.info("%s", describe(model))
+    async def refresh(self, *, settled: bool = True) -> None:
+        """Takes in what has changed in the directory. Requests go on meanwhile, with what there was.
 
-    def _refuse(self, directory: Path, reason: str) -> None:
-        self.failures[str(directory)] = reason
-        log.error("%s is not served: %s", directory, reason)
+        A version that cannot be served replaces nothing. One whose files are gone, or whose model is in `unloaded`, is
+        let go.
+
+        Args:
+            settled: passes over what has changed since the last look, for it may still be being written.
+        """
+        async with self._changing:
+            try:
+                found = await asyncio.to_thread(self._scan)
+            except (ArtifactError, OSError) as error:  # a share that is away for a while: nothing is lost
+                self._refuse(self._settings.artifacts, str(error))
+                return
+            self.failures.pop(str(self._settings.artifacts), None)
+            gone = [e for e in self._all() if e.directory not in found or e.manifest.name in self.unloaded]
+            for entry in gone:
+                self._drop(entry)
+            for directory in {*self._taken, *self._moving} - found.keys():
+                self._forget(directory)
+            for directory, signature in found.items():
+                if self._taken.get(directory) == signature:
+                    continue
+                if settled and self._moving.get(directory) != signature:
+                    self._moving[directory] = signature
+                    continue
+                self._take(directory, signature, await asyncio.to_thread(self._prepared, directory))
+            if gone:
+                await asyncio.to_thread(give_back)
+            self._note_ready()
 
     @property
     def not_ready(self) -> str | None:
-        """Why the server is not ready, or None if it is."""
+        """Why the server is not ready, or None."""
+        if self.draining:
+            return "the server is shutting down"
         if not self.opened:
             return "the models are being loaded"
-        if self.failures:
+        if self.failures and not self.was_ready:
             return "; ".join(self.failures.values())
-        if not self._models:
+        if not self._entries and not self.unloaded:
             return f"no artifact in {self._settings.artifacts}; `convscope export` writes one"
         return None
 
-    def models(self) -> list[ServedModel]:
-        """All models, by name and version."""
-        return [self._models[name][version] for name in sorted(self._models) for version in sorted(self._models[name])]
+    def entries(self) -> list[Entry]:
+        """Everything that is served, by name and version, in memory or not."""
+        return sorted(self._all(), key=lambda entry: (entry.manifest.name, entry.manifest.version))
 
-    def find(self, name: str | None, version: str | None = None) -> ServedModel:
+    def models(self) -> list[ServedModel]:
+        """All models in memory, by name and version."""
+        return [entry.model for entry in self.entries() if entry.model]
+
+    def entry(self, name: str | None, version: str | None = None) -> Entry:
         """The model called `name` or `name:version`; the newest version if none is given, the only model if no name is.
 
         Raises:
             UnknownModel, UnknownParameter, ModelNotReady: the message lists what there is.
         """
-        if not self._models:
-            raise ModelNotReady(self.not_ready or "no model is served")
         if name is not None and ":" in name:
             name, _, inner = name.partition(":")
             if version is not None and version != inner:
                 raise UnknownParameter(f"the model is asked for as {name}:{inner} and as version {version}")
             version = inner
+        if name in self.unloaded:
+            raise ModelNotReady(f"{name} was unloaded; POST /v2/repository/models/{name}/load brings it back")
+        if not self._entries:
+            raise ModelNotReady(self.not_ready or "no model is served")
         if name is None:
-            if len(self._models) > 1:
-                raise UnknownParameter(f"several models are served ({', '.join(sorted(self._models))}); say model=NAME")
-            (name,) = self._models
-        versions = self._models.get(name)
+            if len(self._entries) > 1:
+                raise UnknownParameter(
+                    f"several models are served ({', '.join(sorted(self._entries))}); say model=NAME"
+                )
+            (name,) = self._entries
+        versions = self._entries.get(name)
         if versions is None:
-            raise UnknownModel(f"no model is called {name[:100]!r}; served are {', '.join(sorted(self._models))}")
-        if version is None:
-            return _noted(versions[max(versions)])
-        if not NUMBER.fullmatch(version) or int(version) not in versions:
+            raise UnknownModel(f"no model is called {name[:100]!r}; served are {', '.join(sorted(self._entries))}")
+        if version is not None and (not NUMBER.fullmatch(version) or int(version) not in versions):
             known = ", ".join(map(str, sorted(versions)))
             raise UnknownModel(f"{name} has no version {version[:20]!r}; served are {known}")
-        return _noted(versions[int(version)])
+        found = versions[max(versions) if version is None else int(version)]
+        current().model = found.metrics.labels
+        return found
+
+    async def find(self, name: str | None, version: str | None = None) -> ServedModel:
+        """What `entry` finds, brought into memory if it is not there.
+
+        Raises:
+            UnknownModel, UnknownParameter, ModelNotReady: see `entry`; or it cannot be loaded, or does not fit.
+        """
+        entry = self.entry(name, version)
+        entry.used = next(self._uses)
+        if entry.model is not None:
+            return entry.model
+        if entry.loading is None:  # a task of its own: it goes on for the others when this request is given up
+            entry.loading = asyncio.create_task(self._load(entry))
+            entry.loading.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return await asyncio.shield(entry.loading)
+
+    async def _load(self, entry: Entry) -> ServedModel:
+        async with self._changing:
+            try:
+                return await asyncio.to_thread(self._load_within_limit, entry)
+            except ModelNotReady:
+                raise
+            except Exception as error:  # see `_prepared`
+                reason = _reason(entry.directory, error)
+                if self._entries.get(entry.manifest.name, {}).get(entry.manifest.version) is entry:
+                    self._drop(entry)
+                    self._refuse(entry.directory, reason)
+                raise ModelNotReady(f"{entry.label} cannot be served: {reason}") from None
+            finally:
+                entry.loading = None
+
+    def _load_within_limit(self, entry: Entry) -> ServedModel:
+        limit_mb = self._settings.memory_limit_mb
+        largest = max(file.size_bytes for file in entry.manifest.files.values())
+        self._make_room(entry, 2 * largest / 1e6)
+        model = self._opened(entry)
+        self._make_room(entry, 0)
+        if (resident := resident_mb()) > limit_mb:
+            del model
+            give_back()
+            raise ModelNotReady(
+                f"{entry.label} does not fit: with it a worker takes {resident:.0f} MB, and the limit is {limit_mb} MB"
+            )
+        entry.model = model
+        return model
+
+    def _make_room(self, wanted: Entry, more_mb: float) -> None:
+        """Lets go of the least recently used models until `more_mb` fit under the limit, or nothing else is left."""
+        others = sorted((e for e in self._all() if e.model and e is not wanted), key=lambda e: e.used)
+        while others and resident_mb() + more_mb > self._settings.memory_limit_mb:
+            victim = others.pop(0)
+            victim.model = None
+            log.info("%s leaves the memory to make room for %s", victim.label, wanted.label)
+            give_back()
+
+    def _prepared(self, directory: Path) -> Entry | str | None:
+        """A version as it lies there, opened unless that waits; why it cannot be served; or None if it must not be."""
+        try:
+            manifest = read_manifest(directory)
+            if manifest.name in self.unloaded:
+                return None
+            name, version = manifest.name, manifest.version
+            other = self._entries.get(name, {}).get(version)
+            if other is not None and other.directory != directory:
+                raise ArtifactError(f"{directory} says it is {name}:{version}, and so does {other.directory}")
+            entry = Entry(directory, manifest, ModelMetrics(self.metrics, name, version, manifest.classes))
+            if not self._settings.memory_limit_mb:
+                entry.model = self._opened(entry)
+            return entry
+        except Exception as error:  # engines raise what they like on a file that does not fit
+            return _reason(directory, error)
+
+    def _take(self, directory: Path, signature: Signature, prepared: Entry | str | None) -> None:
+        self._moving.pop(directory, None)
+        if prepared is None:
+            return
+        if isinstance(prepared, Entry):
+            for old in [entry for entry in self._all() if entry.directory == directory]:
+                self._drop(old)
+            self._entries.setdefault(prepared.manifest.name, {})[prepared.manifest.version] = prepared
+            self.failures.pop(str(directory), None)
+        else:
+            self._refuse(directory, prepared)
+        self._taken[directory] = signature
+
+    def _opened(self, entry: Entry) -> ServedModel:
+        model = open_model(entry.directory, entry.manifest, self._settings, entry.metrics)
+        log.info("%s", describe(model))
+        return model
+
+    def _scan(self) -> dict[Path, Signature]:
+        """What lies in the directory: names, sizes and times of every artifact's files."""
+        root = locate(self._settings.artifacts)
+        if self._taken and not root.exists():
+            raise ArtifactError(f"{root} is gone; what was loaded from it is still served")
+        found = {}
+        for directory in find_versions(root):
+            try:
+                stats = [(path.name, path.stat()) for path in sorted(directory.iterdir())]
+            except FileNotFoundError:  # it is being removed
+                continue
+            found[directory] = tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
+        return found
+
+    def _note_ready(self) -> None:
+        self.was_ready = self.was_ready or self.not_ready is None
+
+    def _all(self) -> Iterator[Entry]:
+        return (entry for versions in self._entries.values() for entry in versions.values())
+
+    def _drop(self, entry: Entry) -> None:
+        """Forgets a version; requests that have it finish with it, and then its memory is free."""
+        versions = self._entries[entry.manifest.name]
+        del versions[entry.manifest.version]
+        if not versions:
+            del self._entries[entry.manifest.name]
+        self._taken.pop(entry.directory, None)
+        log.info("%s is no longer served", entry.label)
+
+    def _forget(self, directory: Path) -> None:
+        self._taken.pop(directory, None)
+        self._moving.pop(directory, None)
+        self.failures.pop(str(directory), None)
+
+    def _refuse(self, directory: Path, reason: str) -> None:
+        if self.failures.get(str(directory)) != reason:
+            log.error("%s is not served: %s", directory, reason)
+        self.failures[str(directory)] = reason
 
 
-def _noted(model: ServedModel) -> ServedModel:
-    current().model = model.metrics.labels
-    return model
-
-
-def open_model(directory: Path, settings: Settings, metrics: Metrics | None = None) -> ServedModel:
-    """Checks hashes, opens the engine, runs the golden images and times a full batch.
-
-    Raises:
-        ArtifactError, EngineError: the artifact cannot be served; says why.
-    """
-    manifest = read_manifest(directory)
-    check_files(directory, manifest)
-    threads = settings.threads_per_run
-    engine = open_engine(
-        directory,
-        manifest,
-        engine=settings.engine,
-        precision=settings.precision,
-        device=settings.device,
-        threads=threads,
-    )
-    difference = check_golden(engine, directory, manifest)
-    counts = ModelMetrics(metrics or Metrics(), manifest.name, manifest.version, manifest.classes)
-    inline = _seconds(engine, manifest, settings.max_batch_size) < INLINE_LIMIT_S
-    batcher = Batcher(
-        engine.run,
-        max_batch_size=settings.max_batch_size,
-        queue_size=settings.queue_size,
-        executor=None if inline else ThreadPoolExecutor(1, thread_name_prefix=f"run-{manifest.name}"),
-        metrics=counts,
-    )
-    taps = None
-    if ONNX_FILE in manifest.files:
-        values = [node.value for node in manifest.nodes if node.value]
-        entry = manifest.files[ONNX_FILE]
-        taps = OnnxTaps(directory / ONNX_FILE, values, sha256=entry.sha256, device=engine.device, threads=threads)
-    return ServedModel(directory, manifest, engine, batcher, taps, difference, inline, counts)
-
-
-def describe(model: ServedModel) -> str:
-    """One line for the log: what runs where."""
-    return (
-        f"{model.manifest.name}:{model.manifest.version}: {model.engine.file} on {model.engine.name} "
-        f"({model.engine.device}), golden images within {model.golden_difference:.1g}"
-    )
-
-
-def _seconds(engine: Engine, manifest: Manifest, batch: int) -> float:
-    images = np.zeros((batch, *manifest.input.shape), np.uint8)
-    times = []
-    for _ in range(4):  # the first run of a size is slower
-        started = time.perf_counter()
-        engine.run(images)
-        times.append(time.perf_counter() - started)
-    return min(times)
+def _reason(directory: Path, error: Exception) -> str:
+    return str(error) if isinstance(error, ValueError | OSError) else f"{directory}: {type(error).__name__}: {error}"

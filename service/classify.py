@@ -13,12 +13,13 @@ from export.engine import Floats
 from models.inputs import ImageError, Pixels
 from service.answers import send_json
 from service.bodies import Bodies
-from service.catalog import Catalog, ServedModel
+from service.catalog import Catalog
 from service.decoding import decode_uploads
 from service.errors import error_body
 from service.observation import current
 from service.predictions import default_top_k, top_predictions
 from service.query import number, parse_query, single
+from service.served_model import ServedModel
 from service.settings import Settings
 
 PARAMETERS = ("model", "version", "top_k")
@@ -36,10 +37,10 @@ class Classify:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request; errors are raised for the caller to map."""
         values = parse_query(scope["query_string"], PARAMETERS)
-        model = self._catalog.find(single(values, "model"), single(values, "version"))
-        classes = len(model.manifest.classes)
-        top_k = number(values, "top_k", least=1, most=classes) or default_top_k(model.manifest)
         async with asyncio.timeout(self._settings.deadline_s):
+            model = await self._catalog.find(single(values, "model"), single(values, "version"))
+            classes = len(model.manifest.classes)
+            top_k = number(values, "top_k", least=1, most=classes) or default_top_k(model.manifest)
             results = await self._results(model, scope, receive, top_k)
         answer = {"model": model.manifest.name, "version": model.manifest.version, "results": results}
         await send_json(send, 200, orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY))

@@ -108,6 +108,12 @@ class LoadingOff(RequestError):
     code = "loading_off"
 
 
+class LoadFailed(RequestError):
+    """A version of a model that was to be loaded cannot be served."""
+
+    code = "load_failed"
+
+
 class UnsupportedType(RequestError):
     """A body of a content type that the route does not read."""
 
@@ -144,6 +150,7 @@ STATUS: dict[type[Exception], int] = {
     ImageUndecodable: 400,
     Unauthorized: 401,
     LoadingOff: 403,
+    LoadFailed: 409,
     UnknownModel: 404,
     UnknownLayer: 404,
     NotInspectable: 404,

@@ -15,11 +15,12 @@ from export.engine import Floats
 from models.inputs import ImageError, Pixels
 from models.nodes import Node
 from service.bodies import Bodies
-from service.catalog import Catalog, ServedModel
+from service.catalog import Catalog
 from service.decoding import decode_or_error
 from service.inspection import FeatureMaps, check_size, inspect_image, select_nodes
 from service.predictions import default_top_k, top_predictions
 from service.query import choice, parse_query
+from service.served_model import ServedModel
 from service.settings import Settings
 from service.tiles import draw_sheet, encode_png, make_tiles
 from service.turns import Turns
@@ -38,8 +39,12 @@ class InspectFeatureMaps:
 
     async def __call__(self, request: Request) -> Response:
         """Answers one request; errors are raised for the caller to map."""
+        async with asyncio.timeout(self._settings.deadline_s):
+            return await self._answered(request)
+
+    async def _answered(self, request: Request) -> Response:
         values = parse_query(request.scope["query_string"], PARAMETERS)
-        model = self._catalog.find(request.path_params["model"])
+        model = await self._catalog.find(request.path_params["model"])
         form = choice(values, "format", ("json", "npz", "png"))
         kind = choice(values, "values", ("numbers", "tiles"))
         patterns = [name for part in values.get("layers", ["*"]) for name in part.split(",") if name]
@@ -48,10 +53,7 @@ class InspectFeatureMaps:
         if form == "json" and kind == "numbers":
             advice = "choose some with ?layers=, or take format=npz or values=tiles"
             check_size(nodes, self._settings.inspection_limit_json_values, advice)
-        async with (
-            asyncio.timeout(self._settings.deadline_s),
-            self._bodies.images(request.scope, request.receive, limit_images=1) as (upload,),
-        ):
+        async with self._bodies.images(request.scope, request.receive, limit_images=1) as (upload,):
             return await self._turns.run(lambda: self._answer(model, upload, nodes, form, kind))
 
     def _answer(self, model: ServedModel, upload: bytes, nodes: Sequence[Node], form: str, kind: str) -> Response:

@@ -24,9 +24,11 @@ from service.observation import current
 from service.page import page_routes
 from service.predict import PATH as PREDICT
 from service.predict import Predict
+from service.repository import Repository
 from service.settings import Settings
 from service.turns import Turns
 from service.v2 import v2_routes
+from service.worker_files import files_of
 
 CLASSIFY = "/v1/classify"
 NATIVE = ("/livez", "/readyz", "/healthz", "/schema.json")  # routes that BentoML answers
@@ -36,12 +38,11 @@ def build_http(catalog: Catalog, settings: Settings) -> "Answering":
     """The application behind the gate."""
     decoders = ThreadPoolExecutor(settings.threads_per_run, thread_name_prefix="decode")
     bodies, turns = Bodies(settings), Turns(settings.inspection_queue_size)
-    models = ModelRoutes(catalog)
-    metrics = MetricsRoute(catalog)
+    models, metrics, repository = ModelRoutes(catalog), MetricsRoute(catalog), Repository(catalog, settings)
     one = "/v1/models/{model}"
     routes = Router(  # not an application: its error middleware would answer before ours
         [
-            *v2_routes(catalog, settings, bodies, decoders, turns),
+            *v2_routes(catalog, repository, settings, bodies, decoders, turns),
             Route("/v1/models", _endpoint(models.models)),
             Route(one, _endpoint(models.model)),
             Route(f"{one}/labels", _endpoint(models.labels)),
@@ -54,7 +55,7 @@ def build_http(catalog: Catalog, settings: Settings) -> "Answering":
         ]
     )
     posts = Classify(catalog, settings, bodies, decoders), Predict(catalog, settings, bodies)
-    return Answering(*posts, routes, metrics, deadline_s=settings.deadline_s)
+    return Answering(*posts, routes, metrics, repository, deadline_s=settings.deadline_s)
 
 
 class Answering:
@@ -66,14 +67,32 @@ class Answering:
     """
 
     def __init__(
-        self, classify: Classify, predict: Predict, routes: Router, metrics: MetricsRoute, *, deadline_s: float
+        self,
+        classify: Classify,
+        predict: Predict,
+        routes: Router,
+        metrics: MetricsRoute,
+        repository: Repository,
+        *,
+        deadline_s: float,
     ) -> None:
         self.predict = predict
-        self._deadline_s = deadline_s
         self.metrics = metrics
+        self._repository = repository
+        self._deadline_s = deadline_s
         self._posts: dict[str, ASGIApp] = {CLASSIFY: classify, PREDICT: predict}
         self._routes = routes
         self._templates = {(r.endpoint, *r.param_convertors): r.path for r in routes.routes if isinstance(r, Route)}
+
+    def start(self, worker: int | None) -> None:
+        """Opens the models, and begins to watch and to count; to be called on the event loop, before any request.
+
+        Args:
+            worker: number of this process among the server's; None for one on its own.
+        """
+        files = files_of(worker)
+        self._repository.start(files)
+        self.metrics.start(files)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""

@@ -14,12 +14,12 @@ from export.artifact import newest_version, read_manifest
 from export.cuda import Device
 from export.engines import open_engine
 from models.inputs import ImageError, decode_image
-from service.catalog import open_model
 from service.client import Client, NoAnswer, Policy
 from service.client import Result as Answer
 from service.errors import RequestError
 from service.inspection import inspect_image, select_nodes
 from service.predictions import default_top_k, top_predictions
+from service.served_model import open_model
 from service.settings import read_settings
 from service.tiles import draw_sheet
 
@@ -79,7 +79,8 @@ def inspect(artifact: Path, image: Path, *, layers: str = "*", out: Path) -> Non
     """
     if out.suffix.lower() != ".png":
         raise CycloptsError(msg=f"--out is {out}; the sheet is a .png")
-    model = open_model(newest_version(artifact), read_settings())
+    directory = newest_version(artifact)
+    model = open_model(directory, read_manifest(directory), read_settings())
     pixels = decode_image(image.read_bytes(), model.manifest.input)
     maps = inspect_image(model, pixels, select_nodes(model, layers.split(",")))
     best = top_predictions(maps.probabilities, model.manifest.classes, 1)[0]

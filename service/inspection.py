@@ -11,8 +11,8 @@ import numpy as np
 from export.engine import Floats
 from models.inputs import Pixels
 from models.nodes import Node
-from service.catalog import ServedModel
 from service.errors import NotInspectable, TooManyValues, UnknownLayer
+from service.served_model import ServedModel
 
 
 @dataclass(frozen=True)

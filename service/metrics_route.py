@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-from pathlib import Path
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -11,7 +10,7 @@ from service.catalog import Catalog
 from service.exposition import Exposition
 from service.request_log import log
 from service.tally import Values
-from service.worker_files import DIRECTORY, Snapshot, WorkerFiles
+from service.worker_files import Snapshot, WorkerFiles
 
 INTERVAL_S = 1.0
 
@@ -29,16 +28,16 @@ class MetricsRoute:
         self._files: WorkerFiles | None = None
         self._writing: asyncio.Task[None] | None = None
 
-    def start(self, worker: int | None) -> None:
+    def start(self, files: WorkerFiles | None) -> None:
         """Begins to write this worker's file; to be called on the event loop.
 
         Args:
-            worker: its number; None, or no folder in the environment, leaves it on its own.
+            files: what the workers of this server share; None for a worker on its own.
         """
-        if worker is not None and (directory := os.environ.get(DIRECTORY)):
-            self._files = WorkerFiles(Path(directory), worker)
-            self.counts.add(self._files.before())
-            self._writing = asyncio.get_running_loop().create_task(self._keep_writing(self._files))
+        self._files = files
+        if files:
+            self.counts.add(files.before())
+            self._writing = asyncio.get_running_loop().create_task(self._keep_writing(files))
 
     async def __call__(self, request: Request) -> Response:
         """Answers one scrape."""

@@ -7,7 +7,8 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.catalog import Catalog, ServedModel
+from export.artifact import ONNX_FILE
+from service.catalog import Catalog, Entry
 
 
 class ModelRoutes:
@@ -19,13 +20,13 @@ class ModelRoutes:
     async def models(self, request: Request) -> Response:
         """Everything that is served, and what could not be."""
         failures = [{"artifact": path, "reason": reason} for path, reason in self._catalog.failures.items()]
-        return _json({"models": [_entry(model) for model in self._catalog.models()], "failed": failures})
+        return _json({"models": [_described(entry) for entry in self._catalog.entries()], "failed": failures})
 
     async def model(self, request: Request) -> Response:
         """One model: the newest version, or the one asked for."""
         found = self._find(request)
-        same = [other for other in self._catalog.models() if other.manifest.name == found.manifest.name]
-        return _json({**_entry(found), "versions": [other.manifest.version for other in same]})
+        same = [other for other in self._catalog.entries() if other.manifest.name == found.manifest.name]
+        return _json({**_described(found), "versions": [other.manifest.version for other in same]})
 
     async def labels(self, request: Request) -> Response:
         """Class names by index."""
@@ -44,25 +45,26 @@ class ModelRoutes:
             }
         )
 
-    def _find(self, request: Request) -> ServedModel:
-        return self._catalog.find(request.path_params["model"])
+    def _find(self, request: Request) -> Entry:
+        return self._catalog.entry(request.path_params["model"])
 
 
-def _entry(model: ServedModel) -> dict[str, Any]:
-    manifest = model.manifest
+def _described(entry: Entry) -> dict[str, Any]:
+    """What is known of a version; what only its engine knows is null while it is not in memory."""
+    manifest, model = entry.manifest, entry.model
     return {
         "name": manifest.name,
         "version": manifest.version,
         "network": manifest.model,
         "classes": len(manifest.classes),
         **manifest.input.to_json(),
-        "file": model.engine.file,
-        "engine": model.engine.name,
-        "device": model.engine.device,
-        "inspectable": model.taps is not None,
+        "file": model.engine.file if model else None,
+        "engine": model.engine.name if model else None,
+        "device": model.engine.device if model else None,
+        "inspectable": ONNX_FILE in manifest.files,
         "metrics": manifest.metrics,
         "dataset": manifest.dataset.get("name"),
-        "golden_difference": model.golden_difference,
+        "golden_difference": model.golden_difference if model else None,
     }
 
 

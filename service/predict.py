@@ -49,7 +49,7 @@ class Predict:
         Raises:
             WrongShape, TooManyImages, UnknownModel, UnknownParameter, QueueFull: see there.
         """
-        served = self._catalog.find(model or None)
+        served = await self._catalog.find(model or None)
         wanted = served.manifest.input.shape
         if images.ndim != 4 or images.shape[1:] != wanted or not len(images):
             shape = ", ".join(map(str, wanted))

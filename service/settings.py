@@ -13,7 +13,7 @@ from export.engine import EngineName
 from export.forms import PrecisionName
 
 PREFIX = "CONVSCOPE_"
-_READ_ELSEWHERE = {"CONVSCOPE_DATA_DIR", "CONVSCOPE_DEBUG", "CONVSCOPE_METRICS_DIR"}
+_READ_ELSEWHERE = {"CONVSCOPE_DATA_DIR", "CONVSCOPE_DEBUG", "CONVSCOPE_STATE_DIR"}
 
 
 class SettingsError(ValueError):
@@ -34,6 +34,16 @@ class Settings(BaseSettings):
     workers: int = Field(1, ge=1, le=256, description="server processes")
     threads: int = Field(
         0, ge=0, le=1024, description="threads of one inference; 0 divides the cores among the workers"
+    )
+    watch_s: float = Field(
+        5.0, ge=0, le=86400, description="how often the artifacts directory is looked at for new versions; 0 for never"
+    )
+    memory_limit_mb: int = Field(
+        0, ge=0, description="memory of a worker in 10**6 bytes, in which models take turns; 0 loads all, for good"
+    )
+    allow_loading: bool = Field(False, description="lets clients load and unload models through /v2/repository")
+    drain_s: float = Field(
+        1.0, ge=0, le=600, description="how long a server that was told to end is unready and still answers"
     )
     max_batch_size: int = Field(64, ge=1, le=4096, description="images run together at most")
     queue_size: int = Field(1024, ge=1, description="images that may wait for one model; more are answered 429")

@@ -62,7 +62,8 @@ class Tallies:
 
     def values(self) -> dict[Labels, list[float]]:
         """A copy of the values, by labels."""
-        return {labels: list(tally.values) for labels, tally in self._series.items()}
+        series = list(self._series.items())  # at once, for a thread that opens a model may be adding to them
+        return {labels: list(tally.values) for labels, tally in series}
 
 
 def add_values(total: Values, more: Values) -> None:

@@ -14,8 +14,9 @@ from starlette.routing import Route
 from models.inputs import FORMATS
 from service.bodies import Bodies
 from service.build import build_info
-from service.catalog import Catalog, ServedModel
-from service.errors import LoadingOff, ModelNotReady
+from service.catalog import Catalog, Entry
+from service.errors import ModelNotReady, UnknownParameter
+from service.repository import Repository
 from service.settings import Settings
 from service.turns import Turns
 from service.v2_infer import Infer
@@ -26,9 +27,12 @@ PLATFORMS = {"onnxruntime": "onnxruntime_onnx", "torchscript": "pytorch_libtorch
 _INDEX_LIMIT_BYTES = 1024
 
 
-def v2_routes(catalog: Catalog, settings: Settings, bodies: Bodies, decoders: Executor, turns: Turns) -> list[Route]:
+def v2_routes(
+    catalog: Catalog, repository: Repository, settings: Settings, bodies: Bodies, decoders: Executor, turns: Turns
+) -> list[Route]:
     """Every route under `/v2`, inference first: it is the one that must be found fast."""
     infer, about = Infer(catalog, settings, bodies, decoders, turns), About(catalog, bodies)
+    change = Changes(repository, bodies, deadline_s=settings.deadline_s)
     model, versioned = "/v2/models/{name}", "/v2/models/{name}/versions/{version}"
     return [
         Route(f"{model}/infer", infer, methods=["POST"]),
@@ -41,7 +45,8 @@ def v2_routes(catalog: Catalog, settings: Settings, bodies: Bodies, decoders: Ex
         *(Route(f"{path}/ready", about.model_ready) for path in (model, versioned)),
         *(Route(f"{path}/stats", about.statistics) for path in (model, versioned)),
         Route("/v2/repository/index", about.index, methods=["POST"]),
-        *(Route(f"/v2/repository/models/{{name}}/{verb}", about.load, methods=["POST"]) for verb in ("load", "unload")),
+        Route("/v2/repository/models/{name}/load", change.load, methods=["POST"]),
+        Route("/v2/repository/models/{name}/unload", change.unload, methods=["POST"]),
     ]
 
 
@@ -69,12 +74,12 @@ class About:
 
     async def model(self, request: Request) -> JSONResponse:
         """What a model takes and gives. Layers are outputs only where they are asked for, so they are a parameter."""
-        model = self._find(request)
+        model = await self._catalog.find(**request.path_params)
         manifest, same = model.manifest, self._versions(request.path_params["name"])
         layers = ",".join(node.name for node in manifest.nodes if node.value) if model.taps else ""
         metadata = {
             "name": manifest.name,
-            "versions": [str(other.manifest.version) for other in same],
+            "versions": [str(entry.manifest.version) for entry in same],
             "platform": PLATFORMS[model.engine.name],
             "inputs": [
                 {
@@ -91,17 +96,18 @@ class About:
 
     async def model_ready(self, request: Request) -> JSONResponse:
         """200 for what is served; anything else is unknown."""
-        return JSONResponse({"name": self._find(request).manifest.name, "ready": True})
+        return JSONResponse({"name": self._catalog.entry(**request.path_params).manifest.name, "ready": True})
 
     async def statistics(self, request: Request) -> JSONResponse:
-        """Of one version, of all of a model, or of everything; counted by the worker that answers."""
+        """Of one version, of all of a model, or of everything, since it was loaded; by the worker that answers."""
         if "version" in request.path_params:
-            chosen = [self._find(request)]
+            chosen = [self._catalog.entry(**request.path_params)]
         elif "name" in request.path_params:
             chosen = self._versions(request.path_params["name"])
         else:
-            chosen = self._catalog.models()
-        stats = [one.batcher.statistics.to_json(one.manifest.name, one.manifest.version) for one in chosen]
+            chosen = self._catalog.entries()
+        models = [entry.model for entry in chosen if entry.model]
+        stats = [one.batcher.statistics.to_json(one.manifest.name, one.manifest.version) for one in models]
         return JSONResponse({"model_stats": stats})
 
     async def index(self, request: Request) -> JSONResponse:
@@ -109,26 +115,50 @@ class About:
         async with self._bodies.body(request.scope, request.receive, limit_bytes=_INDEX_LIMIT_BYTES) as body:
             ready_only = parse_object(body).get("ready") is True if body else False
         entries = [
-            {"name": m.manifest.name, "version": str(m.manifest.version), "state": "READY", "reason": ""}
-            for m in self._catalog.models()
+            {"name": e.manifest.name, "version": str(e.manifest.version), "state": "READY", "reason": ""}
+            for e in self._catalog.entries()
         ]
         if not ready_only:
+            entries += [
+                {"name": name, "version": "", "state": "UNAVAILABLE", "reason": "unloaded"}
+                for name in sorted(self._catalog.unloaded)
+            ]
             entries += [_failed(Path(path), reason) for path, reason in self._catalog.failures.items()]
         return JSONResponse(entries)
 
+    def _versions(self, name: str) -> list[Entry]:
+        found = self._catalog.entry(name).manifest.name  # `name` may have a version in it
+        return [entry for entry in self._catalog.entries() if entry.manifest.name == found]
+
+
+class Changes:
+    """Loads and unloads models, where that is allowed."""
+
+    def __init__(self, repository: Repository, bodies: Bodies, *, deadline_s: float) -> None:
+        self._repository = repository
+        self._bodies = bodies
+        self._deadline_s = deadline_s
+
     async def load(self, request: Request) -> JSONResponse:
-        """Loading and unloading are refused."""
-        name = request.path_params["name"]
-        raise LoadingOff(
-            f"loading and unloading are off, so {name[:100]!r} stays as it is; what is served is set at start"
-        )
+        """Serves a model again, and what is new of it; answered when every worker does."""
+        async with asyncio.timeout(self._deadline_s):
+            await self._check(request, ())
+            await self._repository.load(request.path_params["name"])
+        return JSONResponse({})
 
-    def _find(self, request: Request) -> ServedModel:
-        return self._catalog.find(**request.path_params)
+    async def unload(self, request: Request) -> JSONResponse:
+        """Lets go of every version of a model; answered when every worker has."""
+        async with asyncio.timeout(self._deadline_s):
+            await self._check(request, ("unload_dependents",))  # what Triton's client sends; there are none here
+            await self._repository.unload(request.path_params["name"])
+        return JSONResponse({})
 
-    def _versions(self, name: str) -> list[ServedModel]:
-        found = self._catalog.find(name).manifest.name  # `name` may have a version in it
-        return [model for model in self._catalog.models() if model.manifest.name == found]
+    async def _check(self, request: Request, known: tuple[str, ...]) -> None:
+        async with self._bodies.body(request.scope, request.receive, limit_bytes=_INDEX_LIMIT_BYTES) as body:
+            parameters = parse_object(body).get("parameters", {}) if body else {}
+        if not isinstance(parameters, dict) or (unknown := sorted(set(parameters) - set(known))):
+            what = repr(unknown[0][:40]) if isinstance(parameters, dict) else "that is no object"
+            raise UnknownParameter(f"there is no parameter {what}; a model is loaded as its manifest says")
 
 
 def _failed(directory: Path, reason: str) -> dict[str, str]:

@@ -14,12 +14,13 @@ from models.inputs import ImageError, Pixels
 from models.nodes import Node
 from service.answers import send_body, send_json
 from service.bodies import Bodies
-from service.catalog import Catalog, ServedModel
+from service.catalog import Catalog
 from service.decoding import decode_uploads
 from service.errors import MalformedBody
 from service.predict import LIMIT_BYTES as JSON_LIMIT_BYTES
 from service.predictions import top_predictions
 from service.query import NUMBER
+from service.served_model import ServedModel
 from service.settings import Settings
 from service.turns import Turns
 from service.v2_compression import decompressed
@@ -42,8 +43,8 @@ class Infer:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request; errors are raised for the caller to map."""
-        model = self._catalog.find(**scope["path_params"])
         async with asyncio.timeout(self._settings.deadline_s):
+            model = await self._catalog.find(**scope["path_params"])
             request, nodes, images = await self._read(model, scope, receive)
             fields, tensors = await self._answer(model, request, nodes, images)
             # Layers are megabytes; scores are not worth the way to a thread.

@@ -8,9 +8,9 @@ import numpy as np
 from export.engine import Floats
 from models.inputs import Pixels
 from models.nodes import Node
-from service.catalog import ServedModel
 from service.errors import UnknownLayer
 from service.inspection import check_size, select_nodes
+from service.served_model import ServedModel
 from service.settings import Settings
 from service.turns import Turns
 from service.v2_request import SCORES, WantedOutput

@@ -1,4 +1,4 @@
-"""What the workers of one server counted: a file each, in a folder that only this server has.
+"""What the workers of one server tell each other: a file each, in a folder that only this server has.
 
 prometheus_client's own way, values in memory-mapped files, takes 2 to 4 microseconds an observation, which would be a
 sixth of a small network's requests; and BentoML gives every server on a machine the same folder for them.
@@ -16,7 +16,7 @@ import orjson
 
 from service.tally import Values
 
-DIRECTORY = "CONVSCOPE_METRICS_DIR"  # how the server's first process tells its workers; not a setting
+DIRECTORY = "CONVSCOPE_STATE_DIR"  # how the server's first process tells its workers; not a setting
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,15 @@ class Snapshot:
 
 def make_directory() -> None:
     """Makes the folder, for the workers that inherit this process's environment; it is removed when this one ends."""
-    directory = tempfile.mkdtemp(prefix="convscope-metrics-")
+    directory = tempfile.mkdtemp(prefix="convscope-")
     os.environ[DIRECTORY] = directory
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
+
+
+def files_of(worker: int | None) -> "WorkerFiles | None":
+    """This worker's, by its number; None for a worker without one, or in a process that no server has started."""
+    directory = os.environ.get(DIRECTORY)
+    return WorkerFiles(Path(directory), worker) if worker is not None and directory else None
 
 
 class WorkerFiles:
@@ -41,11 +47,28 @@ class WorkerFiles:
     Args:
         directory: of this server.
         worker: its number; a worker that takes a dead one's place has the dead one's number, so files do not pile up.
+
+    Attributes:
+        wanted: where `service.repository` writes what calls have asked for.
+        ready: is there once everything has been served.
     """
 
     def __init__(self, directory: Path, worker: int) -> None:
+        self.wanted, self.ready = directory / "wanted", directory / "ready"
         self._own = directory / f"{worker}.json"
+        self._reached = directory / f"{worker}.reached"
         self._written = b""
+
+    def reached(self, generation: int) -> None:
+        """Tells the others that this worker has carried out everything up to a call."""
+        temporary = self._reached.with_suffix(".tmp")
+        temporary.write_text(f"{os.getpid()} {generation}")
+        temporary.replace(self._reached)
+
+    def all_reached(self, generation: int) -> bool:
+        """Whether every worker that runs has carried out everything up to a call."""
+        told = [path.read_text().split() for path in self._own.parent.glob("*.reached")]
+        return all(int(done) >= generation for process, done in told if _runs(int(process)))
 
     def before(self) -> Values:
         """What this worker's predecessor had counted, or nothing."""

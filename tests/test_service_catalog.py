@@ -43,15 +43,15 @@ def flip_byte(path):
 def test_the_newest_version_answers_unless_one_is_asked_for(root):
     catalog = opened(root)
     assert catalog.not_ready is None
-    assert catalog.find("good").manifest.version == 2
-    assert catalog.find("good:1").manifest.version == 1
-    assert catalog.find("good", "1").manifest.version == 1
+    assert catalog.entry("good").manifest.version == 2
+    assert catalog.entry("good:1").manifest.version == 1
+    assert catalog.entry("good", "1").manifest.version == 1
 
 
 def test_versions_count_as_numbers_not_as_words(root):
     for version in (9, 10):
         rename(shutil.copytree(root / "good/1", root / f"good/{version}"), version=version)
-    assert opened(root).find("good").manifest.version == 10
+    assert opened(root).entry("good").manifest.version == 10
 
 
 def test_a_model_must_be_named_where_there_are_several(root):

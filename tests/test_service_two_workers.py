@@ -22,7 +22,7 @@ def worker_processes(server):
 
 def metrics_directory(server):
     (worker, *_) = worker_processes(server)
-    return Path(worker.environ()["CONVSCOPE_METRICS_DIR"])
+    return Path(worker.environ()["CONVSCOPE_STATE_DIR"])
 
 
 def until(condition, timeout_s=60):
@@ -103,7 +103,7 @@ def test_a_killed_workers_counts_stay_and_its_successor_goes_on_with_them(server
 
 def test_the_folder_is_the_servers_own_and_goes_with_it(lenet_artifact, tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setenv("CONVSCOPE_METRICS_DIR", str(tmp_path / "of-another-server"))
+    monkeypatch.setenv("CONVSCOPE_STATE_DIR", str(tmp_path / "of-another-server"))
     with running_server(lenet_artifact, tmp_path / "log") as running:
         directory = metrics_directory(running)
         assert directory.parent == tmp_path and directory.stat().st_mode & 0o077 == 0

@@ -1,0 +1,215 @@
+"""Versions that come and go while a real server with two workers answers: every worker, and no request fails."""
+
+import shutil
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from in_process import digit, encoded
+from real_server import running_server
+from test_service_catalog import flip_byte, rename
+from tritonclient.http import InferenceServerClient
+from tritonclient.utils import InferenceServerException
+
+IMAGE = encoded(digit())
+
+
+def until(condition, timeout_s=60):
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("watched")
+
+
+@pytest.fixture(scope="module")
+def publish(lenet_artifact, root, tmp_path_factory):
+    """Puts a version in its place as an export does: whole, in one step."""
+
+    def published(where, *, damaged=False):
+        name, version = where.split("/")
+        copy = shutil.copytree(lenet_artifact, tmp_path_factory.mktemp("made") / version)
+        rename(copy, name=name, version=int(version))
+        if damaged:
+            flip_byte(copy / "model.onnx")
+        (root / name).mkdir(exist_ok=True)
+        shutil.move(copy, root / where)
+
+    return published
+
+
+@pytest.fixture(scope="module")
+def server(root, publish, tmp_path_factory):
+    publish("lenet/1")
+    log = tmp_path_factory.mktemp("log") / "server.log"
+    with running_server(root, log, workers=2, watch_s=0.3, allow_loading=True) as running:
+        yield running
+
+
+def ask(server, model="lenet"):
+    """Status and version of an answer, on a connection of its own, so that any worker may answer."""
+    answer = httpx.post(f"{server.url}/v1/classify?model={model}", content=IMAGE)
+    return answer.status_code, answer.json().get("version")
+
+
+def answers(server, model="lenet", count=40):
+    with ThreadPoolExecutor(4) as pool:
+        return Counter(pool.map(lambda _: ask(server, model), range(count)))
+
+
+class Asking:
+    """Asks all the time while the block runs."""
+
+    def __init__(self, server):
+        self.server, self.seen, self.done = server, [], threading.Event()
+
+    def __enter__(self):
+        self.threads = [threading.Thread(target=self._ask) for _ in range(3)]
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.done.set()
+        for thread in self.threads:
+            thread.join()
+
+    def _ask(self):
+        while not self.done.is_set():
+            self.seen.append(ask(self.server))
+
+
+def test_a_new_version_is_taken_up_by_both_workers_without_a_failed_request(server, publish):
+    with Asking(server) as asking:
+        publish("lenet/2")
+        until(lambda: set(answers(server)) == {(200, 2)})
+    assert {status for status, _ in asking.seen} == {200}
+    assert {version for _, version in asking.seen} == {1, 2}
+    assert answers(server, "lenet:1") == {(200, 1): 40}
+
+
+def test_a_bad_new_version_replaces_nothing_and_is_named(server, publish, root):
+    publish("lenet/3", damaged=True)
+    until(lambda: httpx.get(f"{server.url}/v1/models").json()["failed"])
+    until(lambda: server.log.count("lenet/3 is not served") == 2)
+    assert answers(server) == {(200, 2): 40}
+    assert httpx.get(f"{server.url}/readyz").status_code == 200
+    with InferenceServerClient(server.url.removeprefix("http://")) as client:
+        states = {(row["name"], row["version"]): row["state"] for row in client.get_model_repository_index()}
+    assert states == {("lenet", "1"): "READY", ("lenet", "2"): "READY", ("lenet", "3"): "UNAVAILABLE"}
+    shutil.rmtree(root / "lenet/3")
+    until(lambda: not httpx.get(f"{server.url}/v1/models").json()["failed"])
+
+
+def test_a_version_that_is_still_being_copied_is_waited_for(server, publish, root, lenet_artifact):
+    (root / "slow/1").mkdir(parents=True)
+    shutil.copyfile(lenet_artifact / "manifest.json", root / "slow/1/manifest.json")
+    rename(root / "slow/1", name="slow")
+    for _ in range(6):  # it changes more often than the directory is looked at
+        (root / "slow/1/part").write_bytes(bytes(time.monotonic_ns() % 1000))
+        time.sleep(0.1)
+    for path in lenet_artifact.iterdir():
+        if path.name != "manifest.json":
+            shutil.copyfile(path, root / "slow/1" / path.name)
+    (root / "slow/1/part").unlink()
+    until(lambda: set(answers(server, "slow")) == {(200, 1)})
+    assert "slow/1 is not served" not in server.log
+
+
+def test_a_version_that_is_taken_away_is_let_go_and_the_older_answers(server, root):
+    shutil.rmtree(root / "lenet/2")
+    until(lambda: set(answers(server)) == {(200, 1)})
+    assert ask(server, "lenet:2") == (404, None)
+
+
+def test_unloading_and_loading_by_call_hold_for_both_workers_once_they_are_answered(server, publish):
+    with InferenceServerClient(server.url.removeprefix("http://")) as client:
+        for _ in range(3):
+            client.unload_model("lenet")
+            assert answers(server) == {(503, None): 40}
+            assert answers(server, "slow") == {(200, 1): 40}
+            assert not client.is_model_ready("lenet") and client.is_server_ready()
+            client.load_model("lenet")
+            assert answers(server) == {(200, 1): 40}
+        publish("lenet/4")
+        client.load_model("lenet")  # what is new is served when the call is answered, however rarely one looks
+        assert answers(server) == {(200, 4): 40}
+
+
+def test_a_worker_that_takes_a_dead_ones_place_knows_what_was_unloaded(server):
+    with InferenceServerClient(server.url.removeprefix("http://")) as client:
+        client.unload_model("slow")
+        worker = psutil.Process(server.process.pid).children()[0]
+        worker.kill()
+        until(lambda: not worker.is_running() and len(psutil.Process(server.process.pid).children()) == 2)
+        until(lambda: server.log.count("lenet:4: model.onnx") == 3)
+        assert set(answers(server, "slow")) == {(503, None)}
+        client.load_model("slow")
+        assert set(answers(server, "slow")) == {(200, 1)}
+
+
+def test_what_cannot_be_loaded_is_said_and_what_is_served_stays(server, publish, root):
+    with InferenceServerClient(server.url.removeprefix("http://")) as client:
+        with pytest.raises(InferenceServerException, match=r"\[404\] no model is called 'nobody'"):
+            client.load_model("nobody")
+        with pytest.raises(InferenceServerException, match=r"\[404\] no model is called 'nobody'"):
+            client.unload_model("nobody")
+        with pytest.raises(InferenceServerException, match=r"\[400\] there is no parameter 'config'"):
+            client.load_model("lenet", config='{"max_batch_size": 3}')
+        publish("lenet/5", damaged=True)
+        with pytest.raises(InferenceServerException, match=r"\[409\] lenet: .*5/model\.onnx"):
+            client.load_model("lenet")
+    assert answers(server) == {(200, 4): 40}
+    shutil.rmtree(root / "lenet/5")
+
+
+def test_a_directory_that_is_away_for_a_while_loses_nothing(server, root):
+    away = root.with_name("away")
+    root.rename(away)
+    try:
+        until(lambda: "is gone; what was loaded from it is still served" in server.log)
+        assert answers(server) == {(200, 4): 40}
+        assert httpx.get(f"{server.url}/readyz").status_code == 200
+    finally:
+        away.rename(root)
+
+
+@pytest.mark.acceptance
+def test_fifty_times_unloaded_and_loaded_takes_no_more_memory(lenet_artifact, tmp_path):
+    from conftest import make_checkpoint
+
+    from export.pipeline import export_checkpoint
+
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", model="resnet18", size=64, channels=3)
+    artifacts = Path(tmp_path / "artifacts")
+    export_checkpoint(checkpoint, out=artifacts)
+    with (
+        running_server(artifacts, tmp_path / "log", workers=2, allow_loading=True, device="cpu") as server,
+        InferenceServerClient(server.url.removeprefix("http://"), network_timeout=120) as client,
+    ):
+        (name,) = {row["name"] for row in client.get_model_repository_index()}
+
+        def memory_mb():
+            return [child.memory_info().rss / 1e6 for child in psutil.Process(server.process.pid).children()]
+
+        loaded, unloaded = [], []
+        for _ in range(50):
+            client.unload_model(name)
+            unloaded.append(memory_mb())
+            client.load_model(name)
+            answers(server, name, count=8)
+            loaded.append(memory_mb())
+        for worker in range(2):
+            before, after = loaded[4][worker], max(row[worker] for row in loaded[-5:])
+            print(f"worker {worker}: unloaded {unloaded[-1][worker]:.0f}, loaded {before:.0f}, after 50 {after:.0f} MB")
+            assert after < before + 20
+            assert unloaded[-1][worker] < after - 40  # the weights alone are 45 MB
