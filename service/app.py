@@ -20,6 +20,7 @@ from service.http import build_http
 from service.observation import current
 from service.request_log import configure_logging
 from service.settings import read_settings
+from service.shutdown import Shutdown
 from service.worker_files import make_directory
 
 SETTINGS = read_settings()
@@ -58,6 +59,7 @@ class Classifier:
     def __init__(self) -> None:
         configure_logging(SETTINGS)
         HTTP.start(bentoml.server_context.worker_index)
+        Shutdown(CATALOG, drain_s=SETTINGS.drain_s).prepare()
         gc.collect()
         gc.freeze()  # what is loaded stays; the collector need not look at it again
         gc.set_threshold(100_000, 20, 100)  # BentoML keeps a timer a request for a while, which each collection walks

@@ -1,5 +1,6 @@
 """The server as a process of its own: what is checked before it starts, and how it is started."""
 
+import math
 import os
 import socket
 import subprocess
@@ -43,7 +44,9 @@ def check_before_start(settings: Settings) -> list[Manifest]:
 def command(settings: Settings) -> list[str]:
     """The command line that serves with these settings; `environment` must go with it."""
     where = ["--host", settings.host, "--port", str(settings.port), "--working-dir", str(_CHECKOUT)]
-    return [sys.executable, "-m", "bentoml", "serve", "service.app:Classifier", *where]
+    # Every request has a deadline, but a client that does not read its answer has none.
+    patience = ["--timeout-graceful-shutdown", str(math.ceil(settings.deadline_s))]
+    return [sys.executable, "-m", "bentoml", "serve", "service.app:Classifier", *where, *patience]
 
 
 def environment(settings: Settings) -> dict[str, str]:

@@ -37,7 +37,7 @@ def free_port() -> int:
 @contextmanager
 def running_server(artifacts: Path, log_file: Path, *, ready: bool = True, **settings: Any) -> Iterator[Server]:
     """Starts a server, waits until it is ready (or, with `ready=False`, until it answers), and stops it."""
-    chosen = read_settings(artifacts=artifacts, port=free_port(), **settings)
+    chosen = read_settings(artifacts=artifacts, port=free_port(), **{"drain_s": 0, **settings})
     with log_file.open("wb") as log:
         process = subprocess.Popen(
             command(chosen), env=environment(chosen), stdout=log, stderr=subprocess.STDOUT, start_new_session=True
