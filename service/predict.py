@@ -20,7 +20,6 @@ from service.json_pixels import read_pixels
 from service.settings import Settings
 
 PATH = "/predict"
-LIMIT_BYTES = 4 * 2**20  # parsing takes about 0.1 s then, which everybody else waits for
 
 
 class Predict:
@@ -37,7 +36,7 @@ class Predict:
         if content_type.partition(";")[0].strip().lower() != "application/json":
             raise UnsupportedType(f"{PATH} takes application/json, not {content_type[:80]}; files go to /v1/classify")
         async with asyncio.timeout(self._settings.deadline_s):
-            async with self._bodies.body(scope, receive, limit_bytes=LIMIT_BYTES) as body:
+            async with self._bodies.body(scope, receive, limit_bytes=self._settings.json_limit_bytes) as body:
                 images, model = _parse(body)
             probabilities = await self.run(images, model)
         contiguous = np.ascontiguousarray(probabilities)

@@ -48,7 +48,11 @@ class Settings(BaseSettings):
     max_batch_size: int = Field(64, ge=1, le=4096, description="images run together at most")
     queue_size: int = Field(1024, ge=1, description="images that may wait for one model; more are answered 429")
     deadline_s: float = Field(30.0, gt=0, le=3600, description="a request not answered by then gets 504")
+    concurrency: int = Field(2048, ge=1, description="requests under way at once in a worker; more are answered 429")
     body_limit_bytes: int = Field(64 * 2**20, ge=1024, description="largest request body")
+    json_limit_bytes: int = Field(
+        4 * 2**20, ge=1024, description="largest JSON; parsing 4 MiB takes about 0.1 s, which everybody else waits for"
+    )
     held_limit_bytes: int = Field(
         512 * 2**20, ge=1024, description="request bodies held at once in a worker; more get 429"
     )
@@ -60,6 +64,7 @@ class Settings(BaseSettings):
     log_format: Literal["text", "json"] = Field("text", description="text or json, a line of either for each event")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug shows 4xx answers too")
     access_log: bool = Field(False, description="a line for each request, not for failed ones only")
+    cors_origins: str = Field("", description="origins of pages that may ask, with commas between them, or *")
     token: SecretStr | None = Field(None, description="bearer token wanted on everything but health and the page")
 
     @field_validator("token")
@@ -69,6 +74,14 @@ class Settings(BaseSettings):
             raise ValueError("a token has at least 8 characters, all of them printable ASCII and none a space")
         return token
 
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins_are_origins(cls, origins: str) -> str:
+        for origin in filter(None, origins.split(",")):
+            if not re.fullmatch(r"\*|https?://[a-z0-9.\-\[\]:]+", origin.strip()):
+                raise ValueError(f"{origin.strip()!r} is no origin; wanted https://host, https://host:port or *")
+        return origins
+
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
         if self.images_per_request > self.queue_size:
@@ -76,6 +89,11 @@ class Settings(BaseSettings):
                 f"images_per_request is {self.images_per_request}, which a queue_size of {self.queue_size} never admits"
             )
         return self
+
+    @property
+    def origins(self) -> list[str]:
+        """`cors_origins`, one by one."""
+        return [origin.strip() for origin in self.cors_origins.split(",") if origin.strip()]
 
     @property
     def threads_per_run(self) -> int:

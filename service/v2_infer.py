@@ -17,7 +17,6 @@ from service.bodies import Bodies
 from service.catalog import Catalog
 from service.decoding import decode_uploads
 from service.errors import MalformedBody
-from service.predict import LIMIT_BYTES as JSON_LIMIT_BYTES
 from service.predictions import top_predictions
 from service.query import NUMBER
 from service.served_model import ServedModel
@@ -63,7 +62,7 @@ class Infer:
         """The request, the layers in it, and its images, uint8 (N, H, W, C)."""
         headers = Headers(scope=scope)
         header_bytes = _header_bytes(headers)
-        limit = JSON_LIMIT_BYTES if header_bytes is None else self._settings.body_limit_bytes
+        limit = self._settings.json_limit_bytes if header_bytes is None else self._settings.body_limit_bytes
         spec = model.manifest.input
         async with (
             self._bodies.body(scope, receive, limit_bytes=limit) as received,
@@ -78,7 +77,13 @@ class Infer:
             if header_bytes == 0:
                 request = raw_request(body, headers.get("content-type", ""), spec)
             else:
-                request = parse_request(body, header_bytes, spec, limit_images=self._settings.images_per_request)
+                request = parse_request(
+                    body,
+                    header_bytes,
+                    spec,
+                    limit_images=self._settings.images_per_request,
+                    limit_json_bytes=self._settings.json_limit_bytes,
+                )
             nodes = find_layers(model, request.outputs)
             check_layers(nodes, request.outputs, len(request.images), self._settings)
             if isinstance(request.images, np.ndarray):

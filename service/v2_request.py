@@ -16,7 +16,6 @@ import orjson
 from models.inputs import InputSpec, Pixels
 from service.errors import BodyEmpty, BodyTooLarge, MalformedBody, TooManyImages, WrongShape
 from service.json_pixels import read_pixels
-from service.predict import LIMIT_BYTES as JSON_LIMIT_BYTES
 from service.v2_tensors import split_elements
 
 INPUT = "image"
@@ -54,7 +53,9 @@ class InferRequest:
     outputs: tuple[WantedOutput, ...]
 
 
-def parse_request(body: bytes, header_bytes: int | None, spec: InputSpec, *, limit_images: int) -> InferRequest:
+def parse_request(
+    body: bytes, header_bytes: int | None, spec: InputSpec, *, limit_images: int, limit_json_bytes: int
+) -> InferRequest:
     """Reads a request.
 
     Args:
@@ -62,6 +63,7 @@ def parse_request(body: bytes, header_bytes: int | None, spec: InputSpec, *, lim
         header_bytes: how much of it is JSON; None for all.
         spec: what the network takes.
         limit_images: most images.
+        limit_json_bytes: largest JSON.
 
     Raises:
         BodyEmpty, BodyTooLarge, MalformedBody, TooManyImages, WrongShape: the message says what is wrong where.
@@ -71,8 +73,8 @@ def parse_request(body: bytes, header_bytes: int | None, spec: InputSpec, *, lim
     if header_bytes is not None and header_bytes > len(body):
         raise MalformedBody(f"Inference-Header-Content-Length is {header_bytes}, and the body has {len(body)} bytes")
     end = len(body) if header_bytes is None else header_bytes
-    if end > JSON_LIMIT_BYTES:
-        raise BodyTooLarge(f"the JSON has {end} bytes; the limit is {JSON_LIMIT_BYTES}; send the tensor as binary data")
+    if end > limit_json_bytes:
+        raise BodyTooLarge(f"the JSON has {end} bytes; the limit is {limit_json_bytes}; send the tensor as binary data")
     view = memoryview(body)
     content = parse_object(view[:end])
     parameters = _member(content, "parameters", dict, {})
