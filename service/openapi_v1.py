@@ -134,9 +134,10 @@ def _predict(settings: Settings) -> Operation:
 
 def _images(settings: Settings, *, most: int) -> Json:
     """A body that is an image, or a form with up to `most` of them."""
+    image = {**BINARY, "minLength": 1}
     form = {
-        **record({"images": array(BINARY, minItems=1, maxItems=most)}),
-        "additionalProperties": BINARY,
+        **record({"images": array(image, minItems=1, maxItems=most)}),
+        "additionalProperties": image,
         "minProperties": 1,
     }
     return {
@@ -144,7 +145,7 @@ def _images(settings: Settings, *, most: int) -> Json:
         "description": f"The bytes of one image, under any media type, or a form with up to {most} files; field names "
         f"do not matter. {', '.join(FORMATS)}, up to {settings.image_limit_pixels} pixels each; up to "
         f"{settings.body_limit_bytes} bytes together.",
-        "content": {"image/*": {"schema": BINARY}, FORM: {"schema": form}},
+        "content": {"image/*": {"schema": image}, FORM: {"schema": form}},
     }
 
 
