@@ -176,10 +176,14 @@ def error_body(error: RequestError | ImageError) -> dict[str, Any]:
     return {"code": error.code, "message": str(error)}
 
 
+def is_v2(path: str) -> bool:
+    """Whether a path is one of the Open Inference Protocol, whose errors have another shape."""
+    return path == "/v2" or path.startswith("/v2/")
+
+
 def error_json(path: str, code: str, message: str) -> bytes:
     """The whole body: `{"error": {"code", "message"}}`, and under /v2 that protocol's `{"error": message}`."""
-    is_v2 = path == "/v2" or path.startswith("/v2/")
-    return orjson.dumps({"error": message if is_v2 else {"code": code, "message": message}})
+    return orjson.dumps({"error": message if is_v2(path) else {"code": code, "message": message}})
 
 
 def error_answer(error: RequestError | ImageError, path: str) -> tuple[int, bytes, list[tuple[bytes, bytes]]]:

@@ -21,6 +21,8 @@ from service.metrics import INTERNAL
 from service.metrics_route import MetricsRoute
 from service.model_routes import ModelRoutes
 from service.observation import current
+from service.openapi import PATH as OPENAPI
+from service.openapi import OpenApi
 from service.page import page_routes
 from service.predict import PATH as PREDICT
 from service.predict import Predict
@@ -51,6 +53,7 @@ def build_http(catalog: Catalog, settings: Settings) -> "Answering":
                 f"{one}/feature-maps", _endpoint(InspectFeatureMaps(catalog, settings, bodies, turns)), methods=["POST"]
             ),
             Route("/metrics", _endpoint(metrics)),
+            Route(OPENAPI, _endpoint(OpenApi(settings))),
             *page_routes(),
         ]
     )
@@ -82,7 +85,15 @@ class Answering:
         self._deadline_s = deadline_s
         self._posts: dict[str, ASGIApp] = {CLASSIFY: classify, PREDICT: predict}
         self._routes = routes
-        self._templates = {(r.endpoint, *r.param_convertors): r.path for r in routes.routes if isinstance(r, Route)}
+        self._named: dict[tuple[object, ...], list[Route]] = {}
+        for route in routes.routes:
+            assert isinstance(route, Route)
+            self._named.setdefault((route.endpoint, *route.param_convertors), []).append(route)
+
+    @property
+    def templates(self) -> set[str]:
+        """The templates of all routes, BentoML's included."""
+        return {*self._posts, *NATIVE, *(route.path for same in self._named.values() for route in same)}
 
     def start(self, worker: int | None) -> None:
         """Opens the models, and begins to watch and to count; to be called on the event loop, before any request.
@@ -126,7 +137,8 @@ class Answering:
         path: str = scope["path"]
         if path in self._posts or path in NATIVE:
             return path
-        return self._templates.get((scope.get("endpoint"), *scope.get("path_params", ())), "unknown")
+        same = self._named.get((scope.get("endpoint"), *scope.get("path_params", ())), ())
+        return next((route.path for route in same if route.path_regex.match(path)), "unknown")
 
 
 def _endpoint(handle: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:

@@ -67,6 +67,13 @@ def test_all_routes_that_classify_count_their_images(client):
     assert total(values, "convscope_requests_total", route="/v2/models/{name}/infer", **MODEL) == 1
 
 
+def test_routes_that_share_their_code_are_counted_apart(client):
+    client.post("/v2/repository/models/lenet/load")
+    values = scrape(client)
+    assert total(values, "convscope_requests_total", route="/v2/repository/models/{name}/load") == 1
+    assert total(values, "convscope_requests_total", route="/v2/repository/models/{name}/unload") == 0
+
+
 def test_every_error_is_counted_by_its_code(client):
     before = scrape(client)
     good, bad = encoded(digit()), b"no image at all"
