@@ -35,10 +35,10 @@ def main(artifact: Path, image: Path, *, seconds: float = 5.0, rounds: int = 5, 
     with running(ours):
         alone, beside, inspections = asyncio.run(_measure(name, content, seconds=seconds, rounds=rounds))
     table = Table("", "p50 ms", "p99 ms", title=f"{name}, {rounds} rounds of {seconds:g} s, {inspections} inspections")
-    for label, found in (("alone", alone), ("beside inspections", beside)):
-        table.add_row(label, *(f"{1e3 * statistics.median(column):.2f}" for column in zip(*found, strict=True)))
-    ratios = [statistics.median(b) / statistics.median(a) for a, b in zip(zip(*alone), zip(*beside), strict=True)]
-    table.add_row("ratio", *(f"{ratio:.2f}x" for ratio in ratios))
+    medians = [[statistics.median(column) for column in zip(*found, strict=True)] for found in (alone, beside)]
+    for label, row in zip(("alone", "beside inspections"), medians, strict=True):
+        table.add_row(label, *(f"{1e3 * value:.2f}" for value in row))
+    table.add_row("ratio", *(f"{after / before:.2f}x" for before, after in zip(*medians, strict=True)))
     Console().print(table)
 
 

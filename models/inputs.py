@@ -22,6 +22,15 @@ from PIL import (  # the plug-ins register their formats when imported, and Imag
     WebPImagePlugin,
 )
 
+from models.image_errors import (
+    EmptyImage,
+    ImageError,
+    ImageTooLarge,
+    ImageUndecodable,
+    NotAnImage,
+    UnsupportedMode,
+)
+
 Pixels = npt.NDArray[np.uint8]
 
 FORMATS = tuple(
@@ -48,42 +57,6 @@ _INTERPOLATIONS = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
-
-
-class ImageError(ValueError):
-    """An image that cannot be used. `code` is stable and machine-readable; the message is for people."""
-
-    code = "image_error"
-
-
-class EmptyImage(ImageError):
-    """No bytes at all."""
-
-    code = "image_empty"
-
-
-class NotAnImage(ImageError):
-    """The bytes are of none of the formats in `FORMATS`."""
-
-    code = "image_unsupported"
-
-
-class ImageTooLarge(ImageError):
-    """More pixels than allowed, by the header, before anything is decoded, or once scaled to the shorter side."""
-
-    code = "image_too_large"
-
-
-class ImageUndecodable(ImageError):
-    """An image by its first bytes, but truncated or damaged."""
-
-    code = "image_undecodable"
-
-
-class UnsupportedMode(ImageError):
-    """A sound image whose pixels have no agreed meaning here: floating point, or CIE L*a*b*."""
-
-    code = "image_mode_unsupported"
 
 
 @dataclass(frozen=True, kw_only=True)

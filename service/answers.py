@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from starlette.types import Send
 
-from models.inputs import ImageError
+from models.image_errors import ImageError
 from service.errors import RequestError, error_answer
 from service.observation import current
 

@@ -10,7 +10,8 @@ import orjson
 from starlette.types import Receive, Scope, Send
 
 from export.engine import Floats
-from models.inputs import ImageError, Pixels
+from models.image_errors import ImageError
+from models.inputs import Pixels
 from service.answers import send_json
 from service.bodies import Bodies
 from service.catalog import Catalog

@@ -5,7 +5,8 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Executor
 
-from models.inputs import ImageError, InputSpec, Pixels, decode_image, finish_image, open_image
+from models.image_errors import ImageError
+from models.inputs import InputSpec, Pixels, decode_image, finish_image, open_image
 from service.observation import current
 
 # A small file can hold a huge image, so both must be small. An MNIST digit as PNG takes 300 bytes and 50 us.

@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 
-from models.inputs import EmptyImage, ImageError, ImageTooLarge, ImageUndecodable, NotAnImage, UnsupportedMode
+from models.image_errors import EmptyImage, ImageError, ImageTooLarge, ImageUndecodable, NotAnImage, UnsupportedMode
 
 
 class RequestError(ValueError):

@@ -12,7 +12,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from export.engine import Floats
-from models.inputs import ImageError, Pixels
+from models.image_errors import ImageError
+from models.inputs import Pixels
 from models.nodes import Node
 from service.bodies import Bodies
 from service.catalog import Catalog

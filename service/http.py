@@ -10,7 +10,7 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from export.engine import EngineError
-from models.inputs import ImageError
+from models.image_errors import ImageError
 from service.answers import send_error, send_json
 from service.bodies import Bodies, ClientGone
 from service.catalog import Catalog

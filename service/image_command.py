@@ -13,7 +13,8 @@ from cyclopts import CycloptsError
 from export.artifact import newest_version, read_manifest
 from export.cuda import Device
 from export.engines import open_engine
-from models.inputs import ImageError, decode_image
+from models.image_errors import ImageError
+from models.inputs import decode_image
 from service.client import Client, NoAnswer, Policy
 from service.client import Result as Answer
 from service.errors import RequestError

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from models.inputs import ImageError
+from models.image_errors import ImageError
 from service.errors import STATUS, QueueFull, RequestError, Unauthorized, is_v2
 from service.metrics import INTERNAL
 from service.openapi_schema import Json, as_json, one_of, ref

@@ -1,6 +1,7 @@
 """What the OpenAPI document says of the routes under /v1 and of /predict."""
 
-from models.inputs import FORMATS, EmptyImage, ImageTooLarge, ImageUndecodable, NotAnImage, UnsupportedMode
+from models.image_errors import EmptyImage, ImageTooLarge, ImageUndecodable, NotAnImage, UnsupportedMode
+from models.inputs import FORMATS
 from service.errors import (
     BodyEmpty,
     BodyTooLarge,
@@ -22,7 +23,6 @@ from service.errors import (
 from service.forms import FORM
 from service.openapi_operation import Kind, Operation
 from service.openapi_schema import BINARY, NUMBER, TEXT, Json, array, as_json, digits, one_of, record, ref
-from service.predict import LIMIT_BYTES
 from service.predict import PATH as PREDICT
 from service.predictions import DEFAULT_TOP_K
 from service.settings import Settings
@@ -114,7 +114,7 @@ def _predict(settings: Settings) -> Operation:
         {"model": {**TEXT, "description": f"{NAME}; empty where only one model is served", "default": ""}},
         images=array(image, minItems=1, maxItems=settings.images_per_request),
     )
-    limit = min(LIMIT_BYTES, settings.body_limit_bytes)
+    limit = min(settings.json_limit_bytes, settings.body_limit_bytes)
     return Operation(
         summary="Class probabilities of pixels, as BentoML's own client asks for them",
         description="Images are `[N, H, W, C]` and have the network's size and mode already.",

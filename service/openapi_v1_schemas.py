@@ -1,6 +1,6 @@
 """The schemas that the routes under /v1 share, by their names in the document."""
 
-from models.inputs import ImageError
+from models.image_errors import ImageError
 from service.errors import STATUS
 from service.metrics import INTERNAL
 from service.openapi_schema import COUNT, FLAG, FROM_1, NUMBER, TEXT, Json, array, one_of, or_null, record, ref

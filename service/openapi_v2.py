@@ -7,6 +7,7 @@ from service.errors import (
     BodyTooLarge,
     DeadlinePassed,
     InferenceFailed,
+    LoadFailed,
     LoadingOff,
     MalformedBody,
     ModelNotReady,
@@ -24,8 +25,8 @@ from service.errors import (
 from service.openapi_operation import Kind, Operation
 from service.openapi_schema import BINARY, FLAG, Json, array, as_json, digits, record, ref
 from service.openapi_v1 import BAD_IMAGE, MODEL
-from service.predict import LIMIT_BYTES
 from service.settings import Settings
+from service.v2 import SMALL_LIMIT_BYTES
 from service.v2_infer import HEADER
 from service.v2_request import INPUT
 
@@ -57,7 +58,7 @@ def v2_paths(settings: Settings) -> dict[str, dict[str, Operation]]:
             "get": Operation(summary="Statistics of everything", answers=as_json(ref("V2Statistics"))),
         },
         "/v2/repository/index": {"post": _index()},
-        **{f"/v2/repository/models/{{name}}/{verb}": {"post": _load(verb)} for verb in ("load", "unload")},
+        **{f"/v2/repository/models/{{name}}/{verb}": {"post": _load(verb, settings)} for verb in ("load", "unload")},
     }
     return paths | _of_model("/v2/models/{name}", settings) | _of_model(_VERSIONED, settings)
 
@@ -97,8 +98,8 @@ def _infer(settings: Settings, parameters: Sequence[Json], errors: Sequence[Kind
         parameters=[*parameters, header],
         body={
             "required": True,
-            "description": f"Up to {settings.body_limit_bytes} bytes, of which up to {LIMIT_BYTES} are JSON; may come "
-            "with `Content-Encoding: gzip` or `deflate`, and the limits are those of what is inside. "
+            "description": f"Up to {settings.body_limit_bytes} bytes, of which up to {settings.json_limit_bytes} are "
+            "JSON; may come with `Content-Encoding: gzip` or `deflate`, and the limits are those of what is inside. "
             f"Up to {settings.images_per_request} images.",
             "content": {
                 **as_json(ref("V2Request"), example=_EXAMPLE),
@@ -123,16 +124,32 @@ def _index() -> Operation:
     ready = record({"ready": {"description": "leaves out what is not served", **FLAG}})
     return Operation(
         summary="Every artifact that was found, and why some are not served",
-        body={"description": "up to 1024 bytes", "content": as_json(ready)},
+        body={"description": f"up to {SMALL_LIMIT_BYTES} bytes", "content": as_json(ready)},
         answers=as_json(array(ref("V2IndexEntry"))),
         errors=(BodyTooLarge, MalformedBody, QueueFull),
     )
 
 
-def _load(verb: str) -> Operation:
+def _load(verb: str, settings: Settings) -> Operation:
+    if not settings.allow_loading:
+        return Operation(
+            summary=f"Refused, as CONVSCOPE_ALLOW_LOADING is off: no request can {verb} anything",
+            parameters=[_NAMED],
+            answers={},
+            errors=(LoadingOff, UnknownPath),
+        )
+    parameters = {"parameters": record({"unload_dependents": FLAG} if verb == "unload" else {})}
+    own = (LoadFailed,) if verb == "load" else (ModelNotReady,)
     return Operation(
-        summary=f"Refused: what is served is set at start, and no request can {verb} anything",
+        summary=f"{verb.capitalize()}s a model, in every worker by the time it is answered",
         parameters=[_NAMED],
-        answers={},
-        errors=(LoadingOff, UnknownPath),
+        body={"description": f"up to {SMALL_LIMIT_BYTES} bytes", "content": as_json(record(parameters))},
+        answers=as_json(record({})),
+        errors=(
+            *own,
+            *(BodyTooLarge, DeadlinePassed, MalformedBody, QueueFull),
+            UnknownModel,
+            UnknownParameter,
+            UnknownPath,
+        ),
     )

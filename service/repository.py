@@ -67,6 +67,7 @@ class Repository:
             UnknownModel: the directory has no such model.
             LoadFailed: a version of it cannot be served; the others are.
         """
+        self.check_allowed(name)
         await self._call(name, unload=False)
         served = [entry for entry in self._catalog.entries() if entry.manifest.name == name]
         folders = {entry.directory.parent for entry in served}
@@ -82,14 +83,18 @@ class Repository:
         Raises:
             LoadingOff, UnknownModel: see `load`.
         """
-        if self._settings.allow_loading and name not in self._catalog.unloaded:
+        self.check_allowed(name)
+        if name not in self._catalog.unloaded:
             self._catalog.entry(name)
         await self._call(name, unload=True)
 
-    async def _call(self, name: str, *, unload: bool) -> None:
+    def check_allowed(self, name: str) -> None:
+        """Raises LoadingOff where the server does not take such calls, before anything of one is read."""
         if not self._settings.allow_loading:
             stays = f"loading and unloading are off, so {name[:100]!r} stays as it is"
             raise LoadingOff(f"{stays}; the setting CONVSCOPE_ALLOW_LOADING allows them")
+
+    async def _call(self, name: str, *, unload: bool) -> None:
         wanted = self._change(name, unload=unload)
         await self._apply(wanted)
         if self._files:

@@ -15,7 +15,7 @@ from models.inputs import FORMATS
 from service.bodies import Bodies
 from service.build import build_info
 from service.catalog import Catalog, Entry
-from service.errors import ModelNotReady, UnknownParameter
+from service.errors import MalformedBody, ModelNotReady, UnknownParameter
 from service.repository import Repository
 from service.settings import Settings
 from service.turns import Turns
@@ -24,7 +24,7 @@ from service.v2_request import INPUT, SCORES, parse_object
 
 EXTENSIONS = ("binary_tensor_data", "classification", "model_repository", "statistics")
 PLATFORMS = {"onnxruntime": "onnxruntime_onnx", "torchscript": "pytorch_libtorch"}  # Triton's words
-_INDEX_LIMIT_BYTES = 1024
+SMALL_LIMIT_BYTES = 1024
 
 
 def v2_routes(
@@ -112,8 +112,13 @@ class About:
 
     async def index(self, request: Request) -> JSONResponse:
         """Every artifact that was found, and why some are not served; `{"ready": true}` leaves those out."""
-        async with self._bodies.body(request.scope, request.receive, limit_bytes=_INDEX_LIMIT_BYTES) as body:
-            ready_only = parse_object(body).get("ready") is True if body else False
+        async with self._bodies.body(request.scope, request.receive, limit_bytes=SMALL_LIMIT_BYTES) as body:
+            asked = parse_object(body) if body else {}
+        if unknown := sorted(asked.keys() - {"ready"}):
+            raise MalformedBody(f"there is no key {unknown[0][:40]!r}; known is ready")
+        ready_only = asked.get("ready", False)
+        if not isinstance(ready_only, bool):
+            raise MalformedBody(f"ready must be true or false, got {type(ready_only).__name__}")
         entries = [
             {"name": e.manifest.name, "version": str(e.manifest.version), "state": "READY", "reason": ""}
             for e in self._catalog.entries()
@@ -154,7 +159,8 @@ class Changes:
         return JSONResponse({})
 
     async def _check(self, request: Request, known: tuple[str, ...]) -> None:
-        async with self._bodies.body(request.scope, request.receive, limit_bytes=_INDEX_LIMIT_BYTES) as body:
+        self._repository.check_allowed(request.path_params["name"])
+        async with self._bodies.body(request.scope, request.receive, limit_bytes=SMALL_LIMIT_BYTES) as body:
             parameters = parse_object(body).get("parameters", {}) if body else {}
         if not isinstance(parameters, dict) or (unknown := sorted(set(parameters) - set(known))):
             what = repr(unknown[0][:40]) if isinstance(parameters, dict) else "that is no object"

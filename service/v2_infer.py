@@ -10,7 +10,8 @@ from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
 from export.engine import Floats
-from models.inputs import ImageError, Pixels
+from models.image_errors import ImageError
+from models.inputs import Pixels
 from models.nodes import Node
 from service.answers import send_body, send_json
 from service.bodies import Bodies

@@ -17,7 +17,7 @@ PACKAGES = ("models", "training", "export", "service")
 FOLDERS = (*PACKAGES, "tests", "benchmarks")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 SERVER_MODULES = {
-    "models", "models.inputs", "models.files", "models.nodes",
+    "models", "models.image_errors", "models.inputs", "models.files", "models.nodes",
     "export", "export.artifact", "export.cuda", "export.engine", "export.engine_onnx", "export.engines",
     "export.benchmark_record", "export.machine",
     "export.forms", "export.golden",

@@ -11,7 +11,8 @@ import pytest
 MEMORY_BYTES = 700 * 2**20  # enough for Python, numpy and Pillow; far less than any of these images
 PROGRAM = """
 import resource, sys
-from models.inputs import ImageError, InputSpec, decode_image
+from models.image_errors import ImageError
+from models.inputs import InputSpec, decode_image
 spec = InputSpec(mode="L", height=28, width=28, resize=(28, 28), background=(0,), mean=(0.5,), std=(0.5,))
 resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[1]),) * 2)
 try:

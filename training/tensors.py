@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.inputs import ImageError, InputSpec, Pixels, decode_image, fit_image, to_image
+from models.image_errors import ImageError
+from models.inputs import InputSpec, Pixels, decode_image, fit_image, to_image
 from training.raw import RawSplit
 
 CHUNK = 256  # images a thread takes at a time: a task of its own for each would cost more than a small resize

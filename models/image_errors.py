@@ -1,0 +1,37 @@
+"""What can be wrong with an image."""
+
+
+class ImageError(ValueError):
+    """An image that cannot be used. `code` is stable and machine-readable; the message is for people."""
+
+    code = "image_error"
+
+
+class EmptyImage(ImageError):
+    """No bytes at all."""
+
+    code = "image_empty"
+
+
+class NotAnImage(ImageError):
+    """The bytes are of none of the formats in `models.inputs.FORMATS`."""
+
+    code = "image_unsupported"
+
+
+class ImageTooLarge(ImageError):
+    """More pixels than allowed, by the header, before anything is decoded, or once scaled to the shorter side."""
+
+    code = "image_too_large"
+
+
+class ImageUndecodable(ImageError):
+    """An image by its first bytes, but truncated or damaged."""
+
+    code = "image_undecodable"
+
+
+class UnsupportedMode(ImageError):
+    """A sound image whose pixels have no agreed meaning here: floating point, or CIE L*a*b*."""
+
+    code = "image_mode_unsupported"
