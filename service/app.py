@@ -21,11 +21,12 @@ from service.observation import current
 from service.request_log import configure_logging
 from service.settings import read_settings
 from service.shutdown import Shutdown
-from service.worker_files import make_directory
+from service.worker_files import files_of, make_directory
 
 SETTINGS = read_settings()
 CATALOG = Catalog(SETTINGS)
 HTTP = build_http(CATALOG, SETTINGS)
+SHUTDOWN = Shutdown(CATALOG, drain_s=SETTINGS.drain_s)
 
 
 class Gated(bentoml.Service):  # type: ignore[misc]  # bentoml ships no types for it
@@ -58,8 +59,9 @@ class Classifier:
 
     def __init__(self) -> None:
         configure_logging(SETTINGS)
-        HTTP.start(bentoml.server_context.worker_index)
-        Shutdown(CATALOG, drain_s=SETTINGS.drain_s).prepare()
+        files = files_of(bentoml.server_context.worker_index)
+        HTTP.start(files)
+        SHUTDOWN.prepare(files)
         gc.collect()
         gc.freeze()  # what is loaded stays; the collector need not look at it again
         gc.set_threshold(100_000, 20, 100)  # BentoML keeps a timer a request for a while, which each collection walks

@@ -30,7 +30,7 @@ from service.repository import Repository
 from service.settings import Settings
 from service.turns import Turns
 from service.v2 import v2_routes
-from service.worker_files import files_of
+from service.worker_files import WorkerFiles
 
 CLASSIFY = "/v1/classify"
 NATIVE = ("/livez", "/readyz", "/healthz", "/schema.json")  # routes that BentoML answers
@@ -95,13 +95,12 @@ class Answering:
         """The templates of all routes, BentoML's included."""
         return {*self._posts, *NATIVE, *(route.path for same in self._named.values() for route in same)}
 
-    def start(self, worker: int | None) -> None:
+    def start(self, files: WorkerFiles | None) -> None:
         """Opens the models, and begins to watch and to count; to be called on the event loop, before any request.
 
         Args:
-            worker: number of this process among the server's; None for one on its own.
+            files: what the workers of this server share; None for a worker on its own.
         """
-        files = files_of(worker)
         self._repository.start(files)
         self.metrics.start(files)
 

@@ -1,11 +1,17 @@
-"""What a worker does when it is told to end: unready at once, answering for a while yet, then no new connections."""
+"""How a worker ends: unready at once, answering for a while yet; and when it ends the others with it."""
 
 import asyncio
+import os
 import signal
 from types import FrameType
 
+from bentoml.serving import running_inside_container
+
 from service.catalog import Catalog
 from service.request_log import log
+from service.worker_files import WorkerFiles
+
+_INTERVAL_S = 1.0
 
 
 class Shutdown:
@@ -17,9 +23,16 @@ class Shutdown:
     def __init__(self, catalog: Catalog, *, drain_s: float) -> None:
         self._catalog = catalog
         self._drain_s = drain_s
+        self._watching: asyncio.Task[None] | None = None
 
-    def prepare(self) -> None:
-        """Takes the signal over; to be called on the event loop, in the main thread."""
+    def prepare(self, files: WorkerFiles | None) -> None:
+        """Takes the signal over; to be called on the event loop, in the main thread.
+
+        Args:
+            files: what the workers of this server share; None for a worker on its own.
+        """
+        if files and running_inside_container():
+            self._watching = asyncio.get_running_loop().create_task(self._end_with_the_first(files))
         loop, after = asyncio.get_running_loop(), signal.getsignal(signal.SIGTERM)
         if not callable(after):  # no server that would end
             return
@@ -35,3 +48,12 @@ class Shutdown:
             loop.call_soon_threadsafe(begin)
 
         signal.signal(signal.SIGTERM, handle)
+
+    async def _end_with_the_first(self, files: WorkerFiles) -> None:
+        """Ends the server when a worker has died: in a container BentoML starts no other, and its owner must see it."""
+        while True:
+            await asyncio.sleep(_INTERVAL_S)
+            if (dead := files.dead()) and not self._catalog.draining:
+                log.error("the worker with process id %d has died, so the server ends", dead[0])
+                os.kill(os.getppid(), signal.SIGTERM)
+                return

@@ -67,8 +67,15 @@ class WorkerFiles:
 
     def all_reached(self, generation: int) -> bool:
         """Whether every worker that runs has carried out everything up to a call."""
-        told = [path.read_text().split() for path in self._own.parent.glob("*.reached")]
-        return all(int(done) >= generation for process, done in told if _runs(int(process)))
+        return all(done >= generation for process, done in self._told() if _runs(process))
+
+    def dead(self) -> list[int]:
+        """Processes of workers that are gone, and that no other has taken the place of."""
+        return [process for process, _ in self._told() if not _runs(process)]
+
+    def _told(self) -> list[tuple[int, int]]:
+        pairs = [path.read_text().split() for path in self._own.parent.glob("*.reached")]
+        return [(int(process), int(generation)) for process, generation in pairs]
 
     def before(self) -> Values:
         """What this worker's predecessor had counted, or nothing."""
@@ -121,4 +128,7 @@ def _runs(process: int) -> bool:
         return False
     except PermissionError:
         pass
-    return True
+    try:  # one that nobody has asked for its exit code can still be sent signals
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return not Path("/proc/self").exists()

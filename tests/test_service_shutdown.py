@@ -6,6 +6,7 @@ import threading
 import time
 
 import httpx
+import psutil
 from in_process import digit, encoded
 from real_server import running_server
 
@@ -74,3 +75,12 @@ def test_repeated_signals_do_not_shorten_the_while(lenet_artifact, tmp_path):
         assert httpx.post(f"{server.url}/v1/classify", content=IMAGE).status_code == 200
         assert server.process.wait(timeout=60) == 0
     assert server.log.count("unready") == 1
+
+
+def test_in_a_container_the_server_ends_when_a_worker_is_killed(lenet_artifact, tmp_path, monkeypatch):
+    monkeypatch.setenv("BENTOML_CONTAINERIZED", "true")
+    with running_server(lenet_artifact.parent.parent, tmp_path / "log", workers=2) as server:
+        victim, _ = psutil.Process(server.process.pid).children()
+        victim.kill()
+        server.process.wait(timeout=60)
+    assert f"the worker with process id {victim.pid} has died, so the server ends" in server.log
