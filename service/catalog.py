@@ -190,8 +190,9 @@ class Catalog:
             except Exception as error:  # see `_prepared`
                 reason = _reason(entry.directory, error)
                 if self._entries.get(entry.manifest.name, {}).get(entry.manifest.version) is entry:
+                    signature = self._taken[entry.directory]
                     self._drop(entry)
-                    self._refuse(entry.directory, reason)
+                    self._take(entry.directory, signature, reason)
                 raise ModelNotReady(f"{entry.label} cannot be served: {reason}") from None
             finally:
                 entry.loading = None

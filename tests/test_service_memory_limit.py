@@ -61,6 +61,26 @@ def test_a_damaged_one_is_found_when_it_is_asked_for_and_then_listed(root):
     assert client.post("/v1/classify?model=first", content=encoded(digit())).json()["version"] == 1
 
 
+def test_a_damaged_one_does_not_come_back_until_its_files_change(root):
+    rename(shutil.copytree(root / "first/1", root / "first/2"), name="first", version=2)
+    flip_byte(root / "first/2/model.onnx")
+
+    async def look():
+        catalog = Catalog(read_settings(artifacts=root, device="cpu", memory_limit_mb=1_000_000))
+        catalog.open()
+        with pytest.raises(ModelNotReady, match=r"2/model\.onnx"):
+            await catalog.find("first")
+        for _ in range(3):
+            await catalog.refresh()
+            assert (await catalog.find("first")).manifest.version == 1
+        flip_byte(root / "first/2/model.onnx")
+        for _ in range(2):  # once to see that it has changed, once that it stays so
+            await catalog.refresh()
+        assert (await catalog.find("first")).manifest.version == 2 and catalog.failures == {}
+
+    asyncio.run(look())
+
+
 def test_requests_that_come_together_share_one_loading_and_survive_one_that_gives_up(root, monkeypatch):
     opened = []
     original = Catalog._opened
