@@ -13,6 +13,7 @@ from torch import nn
 
 import convscope
 from export.pipeline import export_checkpoint
+from export.speed import measure_speed
 from models.checkpoint import CheckpointConfig, save_checkpoint
 from models.inputs import InputSpec, Pixels, fit_image, to_image
 from models.samples import SAMPLES_FILE, Samples, save_samples
@@ -105,6 +106,20 @@ def threads_as_before() -> Iterator[None]:
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def speeds_are_measured_briefly() -> Iterator[None]:
+    """Every export and verification measures speeds for seconds; here they do so by the least number of runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(measure_speed.__kwdefaults__, "seconds", 0.0)
+        yield
+
+
+@pytest.fixture
+def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training draws none: drawing them takes longer than LeNet takes to learn the digits for an epoch."""
+    monkeypatch.setattr("training.run._write_pictures", lambda *of_the_run: None)
 
 
 @pytest.fixture(scope="session")

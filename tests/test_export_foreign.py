@@ -2,7 +2,6 @@
 
 import io
 import json
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,18 +21,11 @@ from export.foreign import import_model
 from export.foreign_file import read_foreign
 from export.foreign_input import make_spec
 from export.golden import check_golden
-from export.speed import measure_speed
 from export.verification import verify_artifact
 from models.inputs import decode_image
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SOFTMAX = helper.make_node("Softmax", ["scores"], ["p"], "softmax", axis=1)
-
-
-@pytest.fixture(autouse=True)
-def speed_is_of_no_matter(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("foreign", "verification"):
-        monkeypatch.setattr(f"export.{module}.measure_speed", partial(measure_speed, seconds=0))
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -45,7 +45,7 @@ def make_checkout(folder, artifact):
     """A copy of this checkout with one artifact, and with much that belongs into no Bento."""
     for name in (*PACKAGES, "training", "tests", "benchmarks", "docs"):
         shutil.copytree(CHECKOUT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for file in CHECKOUT.glob("*.*"):
+    for file in CHECKOUT.glob("[!.]*.*"):
         if file.is_file():
             shutil.copy(file, folder)
     shutil.copytree(artifact, folder / "artifacts/lenet/1")

@@ -24,6 +24,11 @@ def home(tmp_path_factory):
     return tmp_path_factory.mktemp("demo")
 
 
+@pytest.fixture(scope="module")
+def first_run(home):
+    return run_demo(home, free_port())
+
+
 def run_demo(home, port):
     """Runs the demo until it has said its last line, asks its server once, presses Ctrl-C."""
     environment = {**os.environ, "CONVSCOPE_PORT": str(port)}
@@ -46,8 +51,8 @@ def run_demo(home, port):
         process.stdout.close()
 
 
-def test_the_demo_trains_exports_verifies_serves_and_a_second_run_reuses_it(home):
-    first_status, answer, first = run_demo(home, free_port())
+def test_the_demo_trains_exports_verifies_serves_and_a_second_run_reuses_it(home, first_run):
+    first_status, answer, first = first_run
     assert first_status == 0, first
     assert answer["model"] == "lenet-digits" and answer["results"][0]["predictions"]
     assert "training LeNet" in first and "same top-1 for all" in first
@@ -59,18 +64,19 @@ def test_the_demo_trains_exports_verifies_serves_and_a_second_run_reuses_it(home
     assert [path.name for path in (home / "artifacts/lenet-digits").iterdir()] == ["1"]
 
 
-def test_a_taken_port_is_said_with_how_to_choose_another(home):
+def test_a_taken_port_is_said_with_how_to_choose_another(home, first_run, run, monkeypatch):
+    monkeypatch.chdir(home)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        environment = {**os.environ, "CONVSCOPE_PORT": str(port)}
-        done = subprocess.run(DEMO, cwd=home, env=environment, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 1
-    assert f"cannot listen on 127.0.0.1:{port}" in done.stderr and "--port or CONVSCOPE_PORT" in done.stderr
+        monkeypatch.setenv("CONVSCOPE_PORT", str(port))
+        done = run("demo")
+    assert done.status == 1
+    assert f"cannot listen on 127.0.0.1:{port}" in done.err and "--port or CONVSCOPE_PORT" in done.err
 
 
-def test_an_interrupted_training_is_gone_on_with_and_never_overwritten(tmp_path, monkeypatch):
+def test_an_interrupted_training_is_gone_on_with_and_never_overwritten(tmp_path, monkeypatch, without_pictures):
     monkeypatch.chdir(tmp_path)
 
     def stop_in_the_third_epoch(event):

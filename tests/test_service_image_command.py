@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -13,11 +11,6 @@ from export.engines import open_engine
 from models.inputs import decode_image
 
 
-def convscope(*words):
-    command = [sys.executable, "-m", "convscope", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
-
-
 @pytest.fixture
 def pictures(tmp_path):
     """Three digits and a text file."""
@@ -27,12 +20,12 @@ def pictures(tmp_path):
     return [tmp_path / "0.png", tmp_path / "notes.png", tmp_path / "1.png", tmp_path / "absent.png"]
 
 
-def test_classify_gives_the_same_here_and_on_a_server(lenet_artifact, pictures, tmp_path):
+def test_classify_gives_the_same_here_and_on_a_server(run, lenet_artifact, pictures, tmp_path):
     with running_server(lenet_artifact, tmp_path / "log") as server:
-        there = convscope("classify", *pictures, "--url", server.url, "--json", "--top-k", 3)
-    here = convscope("classify", *pictures, "--artifact", lenet_artifact, "--json", "--top-k", 3)
-    assert here.returncode == there.returncode == 3  # some images had errors
-    rows = [[json.loads(line) for line in done.stdout.splitlines()] for done in (here, there)]
+        there = run("classify", *pictures, "--url", server.url, "--json", "--top-k", 3)
+    here = run("classify", *pictures, "--artifact", lenet_artifact, "--json", "--top-k", 3)
+    assert here.status == there.status == 3  # some images had errors
+    rows = [[json.loads(line) for line in done.out.splitlines()] for done in (here, there)]
     for ours, theirs in zip(*rows, strict=True):
         assert ours["image"] == theirs["image"]
         if "error" in ours:
@@ -43,14 +36,14 @@ def test_classify_gives_the_same_here_and_on_a_server(lenet_artifact, pictures, 
     assert [row.get("error", {}).get("code") for row in rows[0]] == [None, "image_unsupported", None, "file_unreadable"]
 
 
-def test_classify_prints_the_engines_answer(lenet_artifact, pictures):
+def test_classify_prints_the_engines_answer(run, lenet_artifact, pictures):
     manifest = read_manifest(lenet_artifact)
     image = decode_image(pictures[0].read_bytes(), manifest.input)
     probabilities = open_engine(lenet_artifact, manifest, device="cpu").run(image[np.newaxis])[0][0]
-    done = convscope("classify", pictures[0], "--artifact", lenet_artifact.parent)
+    done = run("classify", pictures[0], "--artifact", lenet_artifact.parent)
     best = probabilities.argmax()
-    assert done.returncode == 0
-    assert done.stdout.startswith(f"{pictures[0]}: {manifest.classes[best]} {probabilities[best]:.1%}, ")
+    assert done.status == 0
+    assert done.out.startswith(f"{pictures[0]}: {manifest.classes[best]} {probabilities[best]:.1%}, ")
 
 
 @pytest.mark.parametrize(
@@ -63,19 +56,19 @@ def test_classify_prints_the_engines_answer(lenet_artifact, pictures):
         (["a.png", "--url", "not a url"], 1, "no answer from not a url"),
     ],
 )
-def test_classify_refuses_in_one_line(tmp_path, monkeypatch, words, status, message):
+def test_classify_refuses_in_one_line(run, tmp_path, monkeypatch, words, status, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.png").write_bytes(encoded(digit()))
-    done = convscope("classify", *words)
-    assert (done.returncode, len(done.stderr.splitlines())) == (status, 1), done.stderr
-    assert message in done.stderr
+    done = run("classify", *words)
+    assert (done.status, len(done.err.splitlines())) == (status, 1), done.err
+    assert message in done.err
 
 
-def test_inspect_draws_a_sheet(lenet_artifact, pictures, tmp_path):
+def test_inspect_draws_a_sheet(run, lenet_artifact, pictures, tmp_path):
     out = tmp_path / "sheet.png"
-    done = convscope("inspect", lenet_artifact, pictures[0], "--layers", "conv*,pool*", "--out", out)
-    assert done.returncode == 0, done.stderr
-    assert "4 layers of model.onnx" in done.stdout
+    done = run("inspect", lenet_artifact, pictures[0], "--layers", "conv*,pool*", "--out", out)
+    assert done.status == 0, done.err
+    assert "4 layers of model.onnx" in done.out
     with Image.open(out) as sheet:
         assert sheet.width > 1000 and len(sheet.getcolors(1 << 24)) > 20
 
@@ -89,7 +82,7 @@ def test_inspect_draws_a_sheet(lenet_artifact, pictures, tmp_path):
         ("0.png", "*", "sheet.jpg", 2, "the sheet is a .png"),
     ],
 )
-def test_inspect_refuses_in_one_line(lenet_artifact, pictures, tmp_path, image, layers, out, status, message):
-    done = convscope("inspect", lenet_artifact, tmp_path / image, "--layers", layers, "--out", tmp_path / out)
-    assert (done.returncode, len(done.stderr.splitlines())) == (status, 1), done.stderr
-    assert message in done.stderr and not (tmp_path / out).exists()
+def test_inspect_refuses_in_one_line(run, lenet_artifact, pictures, tmp_path, image, layers, out, status, message):
+    done = run("inspect", lenet_artifact, tmp_path / image, "--layers", layers, "--out", tmp_path / out)
+    assert (done.status, len(done.err.splitlines())) == (status, 1), done.err
+    assert message in done.err and not (tmp_path / out).exists()

@@ -1,6 +1,5 @@
 """A real `bentoml serve` process, spoken to over real sockets."""
 
-import os
 import shutil
 import signal
 import subprocess
@@ -35,12 +34,13 @@ def test_two_workers_give_every_client_the_engines_answer(server, lenet_artifact
 
     def ask(index):
         data = encoded(digit(index % 100))
-        answer = httpx.post(f"{server.url}/v1/classify?top_k=10", content=data)  # a connection each: any worker
+        answer = client.post(f"{server.url}/v1/classify?top_k=10", content=data)
         found = {row["index"]: row["probability"] for row in answer.json()["results"][0]["predictions"]}
         wanted = engine.run(decode_image(data, manifest.input)[np.newaxis])[0][0]
         np.testing.assert_allclose([found[i] for i in range(10)], wanted, atol=1e-6)
 
-    with ThreadPoolExecutor(8) as pool:
+    a_connection_each = httpx.Limits(max_keepalive_connections=0)  # to any worker
+    with httpx.Client(limits=a_connection_each) as client, ThreadPoolExecutor(8) as pool:
         list(pool.map(ask, range(200)))
 
 
@@ -88,32 +88,36 @@ def test_a_damaged_artifact_leaves_a_running_server_unready_with_the_reason(lene
         assert httpx.post(f"{running.url}/v1/classify", content=encoded(digit())).status_code == 200
 
 
-def serve(*words, **environment):
-    return subprocess.run(
-        [*CONVSCOPE, "serve", *map(str, words)],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+@pytest.fixture
+def refused(run, monkeypatch):
+    """`convscope serve` in this process, which no server may take the place of."""
+    monkeypatch.setattr("os.execve", lambda *words: pytest.fail("a server was started"))
+
+    def call(*words, **environment):
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        return run("serve", *words)
+
+    return call
 
 
 @pytest.mark.parametrize("file", ["manifest.json", "model.onnx", "model.ts", "weights.safetensors", "golden.npz"])
-def test_serve_refuses_a_flipped_byte_and_names_the_file(lenet_artifact, tmp_path, file):
+def test_serve_refuses_a_flipped_byte_and_names_the_file(refused, lenet_artifact, tmp_path, file):
     damaged = shutil.copytree(lenet_artifact, tmp_path / "lenet/1") / file
     content = bytearray(damaged.read_bytes())
     content[len(content) // 3] ^= 1
     damaged.write_bytes(content)
-    done = serve(tmp_path)
-    assert done.returncode == 1
-    assert str(damaged) in done.stderr and "Traceback" not in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    done = refused(tmp_path)
+    assert done.status == 1
+    assert str(damaged) in done.err and "Traceback" not in done.err
+    assert len(done.err.splitlines()) == 1
 
 
 def test_serve_says_which_port_is_taken(server, lenet_artifact):
     port = server.url.rpartition(":")[2]
-    done = serve(lenet_artifact, "--port", port)
-    assert done.returncode == 1
+    words = [*CONVSCOPE, "serve", lenet_artifact, "--port", port]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
     assert f"cannot listen on 127.0.0.1:{port}" in done.stderr and "CONVSCOPE_PORT" in done.stderr
 
 
@@ -127,11 +131,11 @@ def test_serve_says_which_port_is_taken(server, lenet_artifact):
         (["nowhere"], {}, 1, "no artifact in nowhere"),
     ],
 )
-def test_serve_refuses_bad_arguments_in_one_line(lenet_artifact, words, environment, status, message):
+def test_serve_refuses_bad_arguments_in_one_line(refused, lenet_artifact, words, environment, status, message):
     artifacts = [] if words[:1] == ["nowhere"] else [lenet_artifact]
-    done = serve(*artifacts, *words, **environment)
-    assert (done.returncode, len(done.stderr.splitlines())) == (status, 1), done.stderr
-    assert message in done.stderr
+    done = refused(*artifacts, *words, **environment)
+    assert (done.status, len(done.err.splitlines())) == (status, 1), done.err
+    assert message in done.err
 
 
 def test_serve_as_a_command_serves_torchscript_and_stops_on_a_signal(lenet_artifact, tmp_path):

@@ -42,63 +42,73 @@ def server(lenet_artifact, tmp_path_factory):
         yield running
 
 
-def classify(url, index):
-    answer = httpx.post(f"{url}/v1/classify", content=encoded(digit()), headers={"x-request-id": f"request-{index}"})
-    assert (answer.status_code, answer.headers["x-request-id"]) == (200, f"request-{index}")
+@pytest.fixture(scope="module")
+def client():
+    """With a connection for each request, so that any worker is asked."""
+    with httpx.Client(limits=httpx.Limits(max_keepalive_connections=0)) as client:
+        yield client
 
 
-def test_every_worker_answers_for_both(server):
+@pytest.fixture(scope="module")
+def asked(server, client):
+    """The server after COUNT requests, of which one worker answered a third, and both have written so."""
     one, other = worker_processes(server)
     for stopped, indices in ((one, range(COUNT // 3)), (other, range(COUNT // 3, COUNT))):
         stopped.suspend()
         try:
             for index in indices:
-                classify(server.url, index)
+                name = {"x-request-id": f"request-{index}"}
+                answer = client.post(f"{server.url}/v1/classify", content=encoded(digit()), headers=name)
+                assert (answer.status_code, answer.headers["x-request-id"]) == (200, f"request-{index}")
         finally:
             stopped.resume()
-    for _ in range(10):  # so that both are asked
-
-        def all_counted():
-            values = scrape(httpx, server.url)
-            requests = total(values, "convscope_requests_total", route="/v1/classify", status="2xx", model="lenet")
-            return requests == total(values, "convscope_images_total") == COUNT
-
-        until(all_counted)
-    values = scrape(httpx, server.url)
-    assert total(values, "convscope_model_loaded", model="lenet", version="1") == 2
 
     def shares():  # as written to the folder, which one worker's own answers run ahead of
         written = [json.loads(path.read_text())["counts"] for path in metrics_directory(server).glob("*.json")]
         return sorted(sum(value for _, (value,) in counts["convscope_images"]) for counts in written)
 
     until(lambda: shares() == [COUNT // 3, COUNT - COUNT // 3])
+    return server
 
 
-def test_bentomls_own_routes_are_named_and_carry_ids(server):
+def test_every_worker_answers_for_both(asked, client):
+    for _ in range(10):  # so that both are asked
+
+        def all_counted():
+            values = scrape(client, asked.url)
+            requests = total(values, "convscope_requests_total", route="/v1/classify", status="2xx", model="lenet")
+            return requests == total(values, "convscope_images_total") == COUNT
+
+        until(all_counted)
+    values = scrape(client, asked.url)
+    assert total(values, "convscope_model_loaded", model="lenet", version="1") == 2
+
+
+def test_bentomls_own_routes_are_named_and_carry_ids(server, client):
     for path, status in (("/livez", 200), ("/readyz", 200), ("/schema.json", 200), ("/a%0Ab", 404)):
-        answer = httpx.get(f"{server.url}{path}", headers={"x-request-id": "mine"})
+        answer = client.get(f"{server.url}{path}", headers={"x-request-id": "mine"})
         assert (answer.status_code, answer.headers.get_list("x-request-id")) == (status, ["mine"])
-    until(lambda: total(scrape(httpx, server.url), "convscope_requests_total", route="/schema.json") == 1)
-    assert total(scrape(httpx, server.url), "convscope_requests_total", route="/a\nb") == 0
+    until(lambda: total(scrape(client, server.url), "convscope_requests_total", route="/schema.json") == 1)
+    assert total(scrape(client, server.url), "convscope_requests_total", route="/a\nb") == 0
 
 
-def test_every_line_of_the_log_is_json(server):
-    lines = [json.loads(line) for line in server.log.splitlines()]
+def test_every_line_of_the_log_is_json(asked):
+    lines = [json.loads(line) for line in asked.log.splitlines()]
     assert all({"time", "level", "logger", "message"} <= set(line) for line in lines)
     assert {"bentoml.convscope", "bentoml.serve"} <= {line["logger"] for line in lines}
     of_requests = [line["request_id"] for line in lines if line.get("route") == "/v1/classify"]
     assert sorted(of_requests) == sorted(f"request-{index}" for index in range(COUNT))
 
 
-def test_a_killed_workers_counts_stay_and_its_successor_goes_on_with_them(server):
-    before = total(scrape(httpx, server.url), "convscope_images_total")
-    victim = worker_processes(server)[0]
+def test_a_killed_workers_counts_stay_and_its_successor_goes_on_with_them(asked, client):
+    before = total(scrape(client, asked.url), "convscope_images_total")
+    victim = worker_processes(asked)[0]
     os.kill(victim.pid, signal.SIGKILL)
-    until(lambda: total(scrape(httpx, server.url), "convscope_workers") == 1, 10)
-    assert total(scrape(httpx, server.url), "convscope_images_total") == before
-    until(lambda: total(scrape(httpx, server.url), "convscope_workers") == 2)
-    assert total(scrape(httpx, server.url), "convscope_images_total") == before
-    assert len(list(metrics_directory(server).glob("*.json"))) == 2
+    until(lambda: total(scrape(client, asked.url), "convscope_workers") == 1, 10)
+    assert total(scrape(client, asked.url), "convscope_images_total") == before
+    until(lambda: total(scrape(client, asked.url), "convscope_workers") == 2)
+    assert total(scrape(client, asked.url), "convscope_images_total") == before
+    assert len(list(metrics_directory(asked).glob("*.json"))) == 2
 
 
 def test_the_folder_is_the_servers_own_and_goes_with_it(lenet_artifact, tmp_path, monkeypatch):

@@ -54,6 +54,7 @@ def test_digits_are_learnt_and_the_checkpoint_is_whole(capsys: pytest.CaptureFix
             assert image.width >= 400
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_the_metrics_are_those_of_the_saved_weights() -> None:
     out = train_checkpoint("lenet", "digits", overrides={"epochs": 2})
     checkpoint = load_checkpoint(out)
@@ -81,11 +82,13 @@ def test_evaluate_writes_its_findings(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 @pytest.mark.parametrize("model", ["lenet", "simple_cnn"])
+@pytest.mark.usefixtures("without_pictures")
 def test_stripes_are_told_apart_without_a_mistake(model: str) -> None:
     out = train_checkpoint(model, "stripes", overrides={"epochs": 3})
     assert load_checkpoint(out).config.metrics["test"]["accuracy"] == 1
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_a_folder_is_trained_on_with_options_and_another_size(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for name, level in (("dark", 0), ("light", 128)):
@@ -102,6 +105,7 @@ def test_a_folder_is_trained_on_with_options_and_another_size(tmp_path: Path) ->
     assert (config.recipe["flip"], config.recipe["label_smoothing"]) == (False, 0.1)
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_events_come_in_their_order() -> None:
     events: list[Event] = []
     out = train_checkpoint("lenet", "digits", overrides={"epochs": 2, "batch_size": 500}, report=events.append)
@@ -110,6 +114,7 @@ def test_events_come_in_their_order() -> None:
     assert isinstance(events[-1], Finished) and events[-1].directory == out
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_a_terminal_gets_a_bar_with_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("training.progress.READ_EVERY_S", 0)
     console = Console(file=io.StringIO(), force_terminal=True, width=100)
@@ -124,6 +129,7 @@ def test_an_interrupted_run_is_resumed_to_the_same_weights(tmp_path: Path) -> No
     interrupted(tmp_path / "parts", after=2)
     assert not (tmp_path / "parts/config.json").exists()
     assert run(*DIGITS, "--out", "parts", "--resume") == 0
+    assert {path.name for path in (tmp_path / "parts").iterdir()} == FILES
     whole = load_checkpoint(train_checkpoint("lenet", "digits", out=tmp_path / "whole", overrides={"epochs": 3}))
     parts = load_checkpoint(tmp_path / "parts")
     assert parts.config.metrics == whole.config.metrics
@@ -234,6 +240,7 @@ def test_pictures_are_drawn_without_mistakes_and_with_many_classes(tmp_path: Pat
     assert json.loads(json.dumps(line.to_json()))["epoch"] == 1
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_a_recipe_is_printed_read_back_and_overridden(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(*DIGITS, "--optimizer", "sgd", "--ema", "0.9", "--print-recipe") == 0
     printed = capsys.readouterr().out

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from real_server import free_port
 
 from models.checkpoint import load_checkpoint
 from training.parallel import ALONE, Team, joined_team
 from training.run import train_checkpoint
-from training.state import read_state, seeded
+from training.state import seeded
 
 ROOT = Path(__file__).parents[1]
 
@@ -42,6 +43,34 @@ class Mortal(nn.Module):
             os.kill(os.getpid(), signal.SIGKILL)
         return self.last(self.layers(x))
 """
+# `convscope train` by two processes with torchrun's variables, for each of RUNS, into RUN.txt; prints their statuses.
+# They are forks of one that has imported everything, which takes longer than a run; torchrun would start them anew.
+FORKS = """
+import json
+import os
+import runpy
+import sys
+
+import sklearn.datasets
+import training.command
+import training.run
+
+training.run._write_pictures = lambda *of_the_run: None
+sys.path.insert(0, os.getcwd())
+for port, name, variables, words in json.loads(sys.argv[1]):
+    forks = []
+    for rank in "01":
+        if (fork := os.fork()) == 0:
+            os.environ |= {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": name}
+            os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), **variables}
+            log = os.open(f"{name}.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            os.dup2(log, 1)
+            os.dup2(log, 2)
+            sys.argv[1:] = words
+            runpy.run_module("training", run_name="__main__")  # ends with SystemExit
+        forks.append(fork)
+    print([os.waitstatus_to_exitcode(os.waitpid(fork, 0)[1]) for fork in forks])
+"""
 WORDS = ["mortal:Mortal", "--data", "digits", "--device", "cpu"]
 SETTINGS = ["--epochs", "3", "--batch-size", "50", "--shift", "1", "--ema", "0.9", "--freeze-epochs", "1"]
 STEPS = 26  # an epoch: 1294 images
@@ -69,7 +98,7 @@ def torchrun(*words: str, folder: Path, **more: str) -> subprocess.CompletedProc
     return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False, timeout=120)
 
 
-def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
+def test_two_processes_train_as_one_does(tmp_path: Path, without_pictures: None) -> None:
     # What is drawn at random differs between the processes, and bf16 would round their gradients before adding them.
     settings = {"epochs": 2, "batch_size": 50, "shift": 0, "precision": "fp32", "device": "cpu", "ema": 0.9}
     words = [word for key, value in settings.items() for word in (f"--{key.replace('_', '-')}", str(value))]
@@ -92,11 +121,19 @@ def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def mortals(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the network and the run `whole`, which two processes did in one go."""
+    """A folder with the network, the run `whole`, which two processes did in one go, and `parts`, where they died."""
     folder = tmp_path_factory.mktemp("mortals")
     (folder / "mortal.py").write_text(MORTAL)
-    done = torchrun(*WORDS, *SETTINGS, "--out", "whole", folder=folder)
-    assert done.returncode == 0, done.stderr
+    runs: list[tuple[int, str, dict[str, str], list[str]]] = [
+        (free_port(), "whole", {}, [*WORDS, *SETTINGS, "--out", "whole"]),
+        (free_port(), "killed", {"DIES_AT": str(STEPS + 2)}, [*WORDS, *SETTINGS, "--out", "parts"]),
+        (free_port(), "resumed", {}, [*WORDS, "--out", "parts", "--resume"]),
+    ]
+    command = [sys.executable, "-c", FORKS, json.dumps(runs)]
+    variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False, timeout=240)
+    told = "\n".join(path.read_text() for path in folder.glob("*.txt"))
+    assert done.stdout.split("\n") == ["[0, 0]", "[-9, -9]", "[0, 0]", ""], done.stderr + told
     return folder
 
 
@@ -114,12 +151,9 @@ def test_parameters_without_a_gradient_do_not_hinder_two_processes(
 
 def test_two_processes_that_are_killed_resume_to_the_same_bits(mortals: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(mortals)
-    killed = torchrun(*WORDS, *SETTINGS, "--out", "parts", folder=mortals, DIES_AT=str(STEPS + 2))
-    assert killed.returncode != 0 and "epoch 1/3" in killed.stdout and "epoch 2/3" not in killed.stdout
-    assert read_state(mortals / "parts").epoch == 1
-    resumed = torchrun(*WORDS, "--out", "parts", "--resume", folder=mortals)
-    assert resumed.returncode == 0, resumed.stderr
-    assert "going on with epoch 2 of 3" in resumed.stdout
+    killed, resumed = ((mortals / f"{name}.txt").read_text() for name in ("killed", "resumed"))
+    assert "epoch 1/3" in killed and "epoch 2/3" not in killed
+    assert "going on with epoch 2 of 3" in resumed
     whole, parts = (load_checkpoint(mortals / name) for name in ("whole", "parts"))
     assert parts.config.metrics == whole.config.metrics
     for name, weights in whole.network.state_dict().items():

@@ -2,42 +2,24 @@
 
 import errno
 import os
-import subprocess
-import sys
+import resource
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import Outcome
 
 from convscope import main
 from models.checkpoint import load_checkpoint
 from models.files import UnwritableError, check_writable
 from training.datasets import load_dataset
+from training.progress import TrainingProgress
 from training.report import EpochDone, Event
 from training.run import train_checkpoint
 
-ROOT = Path(__file__).parents[1]
 FULL = Path("/dev/full")
 SETTINGS = {"epochs": 3, "device": "cpu"}
-
-# The command, with a limit on the size of files from the end of an epoch on: a write beyond it fails as on a full disk.
-LIMITED = """
-import resource, sys
-from convscope import main
-from training.progress import TrainingProgress
-from training.report import EpochDone
-
-epoch, limit_bytes, *words = sys.argv[1:]
-show = TrainingProgress.__call__
-
-def show_and_limit(self, event):
-    show(self, event)
-    if isinstance(event, EpochDone) and event.epoch == int(epoch):
-        resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit_bytes), resource.RLIM_INFINITY))
-
-TrainingProgress.__call__ = show_and_limit
-main(words)
-"""
 
 
 @pytest.fixture(autouse=True)
@@ -54,6 +36,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
 
 def weights(out: Path) -> dict[str, torch.Tensor]:
     return load_checkpoint(out).network.state_dict()
+
+
+def resumed(out: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.Tensor]:
+    """The weights that the run ends with; its pictures would only take time."""
+    monkeypatch.setattr("training.run._write_pictures", lambda *of_the_run: None)
+    return weights(train_checkpoint("lenet", "digits", out=out, resume=True))
 
 
 def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
@@ -109,18 +97,31 @@ def test_a_disk_that_fills_up_while_data_are_fetched_is_named(
     ("epoch", "limit_bytes", "file"), [(1, 600_000, "resume.pt"), (3, 200_000, "model.safetensors")]
 )
 def test_a_run_stopped_by_a_write_that_failed_resumes_to_the_same_bits(
-    epoch: int, limit_bytes: int, file: str, tmp_path: Path, whole: dict[str, torch.Tensor]
+    epoch: int,
+    limit_bytes: int,
+    file: str,
+    tmp_path: Path,
+    whole: dict[str, torch.Tensor],
+    run: Callable[..., Outcome],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    words = ["train", "lenet", "--data", "digits", "--out", "run", "--epochs", "3", "--device", "cpu"]
-    command = [sys.executable, "-c", LIMITED, str(epoch), str(limit_bytes), *words]
-    done = subprocess.run(
-        command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False, timeout=200
-    )
+    show, (before, hard) = TrainingProgress.__call__, resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def show_and_limit(progress: TrainingProgress, event: Event) -> None:
+        show(progress, event)
+        if isinstance(event, EpochDone) and event.epoch == epoch:  # from here a longer file fails as on a full disk
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, hard))
+
+    monkeypatch.setattr(TrainingProgress, "__call__", show_and_limit)
+    try:
+        done = run("train", "lenet", "--data", "digits", "--out", "run", "--epochs", 3, "--device", "cpu")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (before, hard))
     kept = f"resume.pt is as it was after epoch {epoch}, and --resume goes on from there"
-    assert done.stderr == f"convscope: run/{file} cannot be written: File too large; {kept}\n"
-    assert done.returncode == 1
+    assert done.err == f"convscope: run/{file} cannot be written: File too large; {kept}\n"
+    assert done.status == 1
     assert half_files(tmp_path / "run") == [] and not (tmp_path / "run" / "config.json").exists()
-    assert equal(weights(train_checkpoint("lenet", "digits", out=Path("run"), resume=True)), whole)
+    assert equal(resumed(tmp_path / "run", monkeypatch), whole)
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="no /dev/full")
@@ -129,7 +130,7 @@ def test_a_run_stopped_by_a_write_that_failed_resumes_to_the_same_bits(
     [("resume.pt", 1, 1), ("resume.pt", 2, 2), ("log.jsonl", 1, 2), ("confusion.png", 3, 3), ("config.json", 3, 3)],
 )
 def test_a_full_disk_stops_the_run_and_what_is_kept_is_told(
-    file: str, epoch: int, kept: int, tmp_path: Path, whole: dict[str, torch.Tensor]
+    file: str, epoch: int, kept: int, tmp_path: Path, whole: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "run"
 
@@ -141,7 +142,7 @@ def test_a_full_disk_stops_the_run_and_what_is_kept_is_told(
     with pytest.raises(UnwritableError, match=wanted):
         train_checkpoint("lenet", "digits", out=out, overrides=SETTINGS, report=fill)
     assert half_files(out) == []
-    assert equal(weights(train_checkpoint("lenet", "digits", out=out, resume=True)), whole)
+    assert equal(resumed(out, monkeypatch), whole)
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="no /dev/full")

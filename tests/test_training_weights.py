@@ -48,6 +48,7 @@ def test_weights_of_a_checkpoint_are_taken_as_they_are(capsys: pytest.CaptureFix
     assert not Path("again/curves.png").exists()
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_what_was_learnt_helps_and_a_new_last_layer_is_said() -> None:
     before = train_checkpoint("lenet", "digits", out=Path("digits"), overrides={"epochs": 12})
     data = str(folder_of(Path("squares"), classes=3, size=28))
@@ -74,6 +75,7 @@ def test_what_was_learnt_helps_and_a_new_last_layer_is_said() -> None:
     assert lines[0]["validation_loss"] < fresh[1]["validation_loss"] / 2
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_a_frozen_epoch_changes_the_last_layer_alone() -> None:
     out = train_checkpoint("lenet", "digits", out=Path("first"), overrides={"epochs": 1})
     train_checkpoint(
@@ -84,6 +86,7 @@ def test_a_frozen_epoch_changes_the_last_layer_alone() -> None:
     assert {name for name in before if not torch.equal(before[name], after[name])} == {"fc.2.weight", "fc.2.bias"}
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_a_resumed_run_needs_the_weights_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     train_checkpoint("lenet", "digits", out=Path("base"), overrides={"epochs": 1})
     overrides = {"epochs": 3, "freeze_epochs": 1}
@@ -106,6 +109,7 @@ def test_a_resumed_run_needs_the_weights_no_more(monkeypatch: pytest.MonkeyPatch
     assert found.config.input == expected.config.input
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_a_state_dict_of_torchvisions_keeps_its_predictions(tmp_path: Path) -> None:
     """The reference is torchvision's own network and preprocessing on the same files."""
     torch.manual_seed(3)
