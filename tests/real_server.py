@@ -4,7 +4,8 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,18 @@ def running_server(artifacts: Path, log_file: Path, *, ready: bool = True, **set
         yield server
     finally:
         stop(process)
+
+
+def until(condition: Callable[[], object], timeout_s: float = 60) -> None:
+    """Waits for what other processes do in their own time.
+
+    Raises:
+        AssertionError: it did not come about.
+    """
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.1)
 
 
 def stop(process: "subprocess.Popen[bytes]") -> None:

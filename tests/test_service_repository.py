@@ -11,19 +11,12 @@ import httpx
 import psutil
 import pytest
 from in_process import digit, encoded
-from real_server import running_server
+from real_server import running_server, until
 from test_service_catalog import flip_byte, rename
 from tritonclient.http import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 IMAGE = encoded(digit())
-
-
-def until(condition, timeout_s=60):
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.1)
 
 
 @pytest.fixture(scope="module")

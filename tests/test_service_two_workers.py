@@ -3,14 +3,13 @@
 import json
 import os
 import signal
-import time
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 from in_process import digit, encoded
-from real_server import running_server
+from real_server import running_server, until
 from scrape import scrape, total
 
 COUNT = 60
@@ -23,14 +22,6 @@ def worker_processes(server):
 def metrics_directory(server):
     (worker, *_) = worker_processes(server)
     return Path(worker.environ()["CONVSCOPE_STATE_DIR"])
-
-
-def until(condition, timeout_s=60):
-    """Waits for what other processes do once a second."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.1)
 
 
 @pytest.fixture(scope="module")
