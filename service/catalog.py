@@ -228,12 +228,12 @@ class Catalog:
             if manifest.name in self.unloaded:
                 return None
             name, version = manifest.name, manifest.version
-            other = self._entries.get(name, {}).get(version)
-            if other is not None and other.directory != directory:
-                raise ArtifactError(f"{directory} says it is {name}:{version}, and so does {other.directory}")
             entry = Entry(directory, manifest, ModelMetrics(self.metrics, name, version, manifest.classes))
             if not self._settings.memory_limit_mb:
                 entry.model = self._opened(entry)
+            other = self._entries.get(name, {}).get(version)
+            if other is not None and other.directory != directory:
+                raise ArtifactError(f"{directory} says it is {entry.label}, and so does {other.directory}")
             return entry
         except Exception as error:  # engines raise what they like on a file that does not fit
             return _reason(directory, error)

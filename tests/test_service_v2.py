@@ -39,7 +39,7 @@ def test_readiness_is_that_of_the_model_or_the_server(client, lenet_artifact, tm
     for path in ("/v2/models/lenet/ready", "/v2/models/lenet/versions/1/ready"):
         assert client.get(path).json() == {"name": "lenet", "ready": True}
     shutil.copytree(lenet_artifact, tmp_path / "lenet/1")
-    damaged = shutil.copytree(lenet_artifact, tmp_path / "other/3") / "manifest.json"
+    damaged = shutil.copytree(lenet_artifact, tmp_path / "other/3") / "model.onnx"
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"!")
     partial = client_for(tmp_path)
     assert partial.get("/v2/health/live").status_code == 200
