@@ -1,13 +1,15 @@
-"""Latency of classification alone, and beside inspections of the same server.
+"""Latency of classification alone, and while the same server inspects one image after the other.
 
     python -m benchmarks.inspection artifacts/lenet-digits runs/lenet-digits/example.png
 
-One client classifies, one request after the other; in every second round another inspects all layers meanwhile.
+Both are there after `make demo`. Needs wrk, which classifies on one connection; server and clients share the cores.
 """
 
-import asyncio
 import statistics
-import time
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import cyclopts
@@ -16,61 +18,63 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.servers import PORT, running, servers
+from benchmarks.wrk import Load, load
 from export.artifact import newest_version, read_manifest
 
 
-def main(artifact: Path, image: Path, *, seconds: float = 5.0, rounds: int = 5, threads: int = 1) -> None:
+def main(
+    artifact: Path, image: Path, *, layers: str = "*", seconds: int = 5, rounds: int = 5, threads: int = 1
+) -> None:
     """Prints p50 and p99 of both, medians over the rounds, and their ratio.
 
     Args:
         artifact: what is served.
         image: the PNG or JPEG file that is sent.
-        seconds: a round of either kind.
+        layers: that are inspected.
+        seconds: a measurement.
         rounds: in turns.
         threads: of one inference.
     """
     directory = newest_version(artifact).resolve()
-    name, content = read_manifest(directory).name, image.read_bytes()
     ours = next(server for server in servers(directory, threads=threads) if server.is_ours)
+    name, server = read_manifest(directory).name, f"http://127.0.0.1:{PORT}"
+    alone: list[Load] = []
+    beside: list[Load] = []
     with running(ours):
-        alone, beside, inspections = asyncio.run(_measure(name, content, seconds=seconds, rounds=rounds))
-    table = Table("", "p50 ms", "p99 ms", title=f"{name}, {rounds} rounds of {seconds:g} s, {inspections} inspections")
-    medians = [[statistics.median(column) for column in zip(*found, strict=True)] for found in (alone, beside)]
+        for _ in range(rounds):
+            alone.append(load(f"{server}{ours.path}", image, form="", connections=1, seconds=seconds))
+            with _inspecting(f"{server}/v1/models/{name}/feature-maps?format=npz&layers={layers}", image):
+                beside.append(load(f"{server}{ours.path}", image, form="", connections=1, seconds=seconds))
+    table = Table(
+        "classification", "p50 ms", "p99 ms", title=f"{directory.parent.name}, {rounds} rounds of {seconds} s"
+    )
+    medians = [
+        [statistics.median(getattr(one, name) for one in loads) for name in ("p50_ms", "p99_ms")]
+        for loads in (alone, beside)
+    ]
     for label, row in zip(("alone", "beside inspections"), medians, strict=True):
-        table.add_row(label, *(f"{1e3 * value:.2f}" for value in row))
+        table.add_row(label, *(f"{value:.2f}" for value in row))
     table.add_row("ratio", *(f"{after / before:.2f}x" for before, after in zip(*medians, strict=True)))
     Console().print(table)
 
 
-async def _measure(
-    name: str, content: bytes, *, seconds: float, rounds: int
-) -> tuple[list[tuple[float, float]], list[tuple[float, float]], int]:
-    alone, beside, inspections = [], [], 0
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{PORT}", timeout=60) as client:
+@contextmanager
+def _inspecting(url: str, image: Path) -> Iterator[None]:
+    """Inspects every layer over and over, on one connection, until the block ends."""
+    done, content = threading.Event(), image.read_bytes()
 
-        async def inspect() -> None:
-            nonlocal inspections
-            while True:
-                answer = await client.post(f"/v1/models/{name}/feature-maps?format=npz", content=content)
-                answer.raise_for_status()
-                inspections += 1
+    def inspect() -> None:
+        with httpx.Client(timeout=60) as client:
+            while not done.is_set():
+                client.post(url, content=content).raise_for_status()
 
-        for _ in range(rounds):
-            alone.append(await _latencies(client, content, seconds))
-            inspecting = asyncio.create_task(inspect())
-            beside.append(await _latencies(client, content, seconds))
-            inspecting.cancel()
-            await asyncio.gather(inspecting, return_exceptions=True)
-    return alone, beside, inspections
-
-
-async def _latencies(client: httpx.AsyncClient, content: bytes, seconds: float) -> tuple[float, float]:
-    found, end = [], time.perf_counter() + seconds
-    while (began := time.perf_counter()) < end:
-        (await client.post("/v1/classify", content=content)).raise_for_status()
-        found.append(time.perf_counter() - began)
-    cuts = statistics.quantiles(found, n=100)
-    return cuts[49], cuts[98]
+    with ThreadPoolExecutor(1) as pool:
+        inspecting = pool.submit(inspect)
+        try:
+            yield
+        finally:
+            done.set()
+        inspecting.result()
 
 
 if __name__ == "__main__":

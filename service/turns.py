@@ -1,6 +1,9 @@
 """Work that takes turns: one thread beside the event loop, and a bounded number that waits for it."""
 
 import asyncio
+import os
+import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -10,12 +13,18 @@ from service.errors import QueueFull
 T = TypeVar("T")
 
 
+def _yield_to_others() -> None:
+    """Gives this thread a smaller share of the cores than those that classify, where the system knows of threads."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+
+
 class Turns:
     """Runs one piece of work at a time, so that inspection neither stops the event loop nor takes every core."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="inspect")
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="inspect", initializer=_yield_to_others)
         self._waiting = 0
 
     async def run(self, work: Callable[[], T]) -> T:
