@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,9 +98,7 @@ class Catalog:
                 self._refuse(self._settings.artifacts, str(error))
                 return
             self.failures.pop(str(self._settings.artifacts), None)
-            gone = [e for e in self._all() if e.directory not in found or e.manifest.name in self.unloaded]
-            for entry in gone:
-                self._drop(entry)
+            changed = self._let_go(found)
             for directory in {*self._taken, *self._moving} - found.keys():
                 self._forget(directory)
             for directory, signature in found.items():
@@ -110,7 +108,8 @@ class Catalog:
                     self._moving[directory] = signature
                     continue
                 self._take(directory, signature, await asyncio.to_thread(self._prepared, directory))
-            if gone:
+                changed = True
+            if changed:
                 await asyncio.to_thread(give_back)
             self._note_ready()
 
@@ -275,6 +274,13 @@ class Catalog:
 
     def _all(self) -> Iterator[Entry]:
         return (entry for versions in self._entries.values() for entry in versions.values())
+
+    def _let_go(self, found: Container[Path]) -> bool:
+        """Drops what is not to be served any more, and says whether there was any."""
+        gone = [e for e in self._all() if e.directory not in found or e.manifest.name in self.unloaded]
+        for entry in gone:
+            self._drop(entry)
+        return bool(gone)  # and not the list, through which all of it would still be in memory
 
     def _drop(self, entry: Entry) -> None:
         """Forgets a version; requests that have it finish with it, and then its memory is free."""
