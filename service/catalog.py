@@ -3,43 +3,19 @@
 import asyncio
 import itertools
 from collections.abc import Container, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-from export.artifact import ArtifactError, Manifest, find_versions, locate, read_manifest
+from export.artifact import ArtifactError, find_versions, locate, read_manifest
 from service.errors import ModelNotReady, UnknownModel, UnknownParameter
 from service.memory import give_back, resident_mb
 from service.metrics import Metrics, ModelMetrics
 from service.observation import current
 from service.query import NUMBER
 from service.request_log import log
-from service.served_model import ServedModel, describe, open_model
+from service.served_model import Entry, ServedModel, describe, open_model
 from service.settings import Settings
 
 Signature = tuple[tuple[str, int, int], ...]
-
-
-@dataclass(eq=False)
-class Entry:
-    """One version of a model.
-
-    Attributes:
-        model: None while it is not in memory, which happens under a memory limit only.
-        used: grows from request to request; the smallest was used least recently.
-        loading: under way, for all who wait for it.
-    """
-
-    directory: Path
-    manifest: Manifest
-    metrics: ModelMetrics
-    model: ServedModel | None = None
-    used: int = 0
-    loading: "asyncio.Task[ServedModel] | None" = None
-
-    @property
-    def label(self) -> str:
-        """`name:version`."""
-        return f"{self.manifest.name}:{self.manifest.version}"
 
 
 class Catalog:

@@ -8,7 +8,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from export.artifact import ONNX_FILE
-from service.catalog import Catalog, Entry
+from service.catalog import Catalog
+from service.served_model import Entry
 
 
 class ModelRoutes:

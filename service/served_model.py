@@ -1,5 +1,6 @@
 """One artifact that is served: checked, opened, with a batcher before its engine."""
 
+import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -32,6 +33,29 @@ class ServedModel:
     taps: OnnxTaps | None
     golden_difference: float
     inline: bool
+
+
+@dataclass(eq=False)
+class Entry:
+    """One version of a model.
+
+    Attributes:
+        model: None while it is not in memory, which happens under a memory limit only.
+        used: grows from request to request; the smallest was used least recently.
+        loading: under way, for all who wait for it.
+    """
+
+    directory: Path
+    manifest: Manifest
+    metrics: ModelMetrics
+    model: ServedModel | None = None
+    used: int = 0
+    loading: "asyncio.Task[ServedModel] | None" = None
+
+    @property
+    def label(self) -> str:
+        """`name:version`."""
+        return f"{self.manifest.name}:{self.manifest.version}"
 
 
 def open_model(

@@ -14,9 +14,10 @@ from starlette.routing import Route
 from models.inputs import FORMATS
 from service.bodies import Bodies
 from service.build import build_info
-from service.catalog import Catalog, Entry
+from service.catalog import Catalog
 from service.errors import MalformedBody, ModelNotReady, UnknownParameter
 from service.repository import Repository
+from service.served_model import Entry
 from service.settings import Settings
 from service.turns import Turns
 from service.v2_infer import Infer
