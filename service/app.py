@@ -63,7 +63,7 @@ class Classifier:
         SHUTDOWN.prepare(files)
         gc.collect()
         gc.freeze()  # what is loaded stays; the collector need not look at it again
-        gc.set_threshold(100_000, 20, 100)  # BentoML keeps a timer a request for a while, which each collection walks
+        gc.set_threshold(100_000, 20, 100)  # each collection walks what all requests under way hold
 
     @bentoml.api  # type: ignore[untyped-decorator]  # bentoml ships no types for it
     async def predict(self, images: Annotated[np.ndarray, DType("uint8")], model: str = "") -> np.ndarray:

@@ -13,7 +13,7 @@ from pathlib import Path
 import orjson
 
 from service.catalog import Catalog
-from service.errors import LoadFailed, LoadingOff, UnknownModel
+from service.errors import LoadFailed, LoadingOff, UnknownModel, UnknownParameter
 from service.request_log import log
 from service.settings import Settings
 from service.worker_files import WorkerFiles
@@ -63,11 +63,9 @@ class Repository:
         """Serves a model again, or what is new of it, in every worker.
 
         Raises:
-            LoadingOff: the server does not take such calls.
             UnknownModel: the directory has no such model.
             LoadFailed: a version of it cannot be served; the others are.
         """
-        self.check_allowed(name)
         await self._call(name, unload=False)
         served = [entry for entry in self._catalog.entries() if entry.manifest.name == name]
         folders = {entry.directory.parent for entry in served}
@@ -81,18 +79,26 @@ class Repository:
         """Lets go of every version of a model, in every worker.
 
         Raises:
-            LoadingOff, UnknownModel: see `load`.
+            UnknownModel: see `load`.
         """
-        self.check_allowed(name)
         if name not in self._catalog.unloaded:
             self._catalog.entry(name)
         await self._call(name, unload=True)
 
     def check_allowed(self, name: str) -> None:
-        """Raises LoadingOff where the server does not take such calls, before anything of one is read."""
+        """To be asked before anything of a call is read.
+
+        Raises:
+            LoadingOff: the server does not take such calls.
+            UnknownParameter: one version is named; a model is loaded and unloaded with all it has.
+        """
         if not self._settings.allow_loading:
             stays = f"loading and unloading are off, so {name[:100]!r} stays as it is"
             raise LoadingOff(f"{stays}; the setting CONVSCOPE_ALLOW_LOADING allows them")
+        if ":" in name:
+            raise UnknownParameter(
+                f"{name[:100]!r} names a version; a model is loaded and unloaded with all its versions"
+            )
 
     async def _call(self, name: str, *, unload: bool) -> None:
         wanted = self._change(name, unload=unload)

@@ -174,6 +174,9 @@ def test_what_cannot_be_loaded_is_said_and_what_is_served_stays(server, publish,
         client.unload_model("nobody")
     with pytest.raises(InferenceServerException, match=r"\[400\] there is no parameter 'config'"):
         client.load_model("base", config='{"max_batch_size": 3}')
+    for call in (client.load_model, client.unload_model):
+        with pytest.raises(InferenceServerException, match=r"\[400\] 'base:1' names a version; a model is loaded and"):
+            call("base:1")
     served(server, publish, "stays/1")
     publish("stays/2", damaged=True)
     with pytest.raises(InferenceServerException, match=r"\[409\] stays: .*2/model\.onnx"):
