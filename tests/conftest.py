@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from real_server import Server, running_server
 from sklearn.datasets import load_digits
 from torch import nn
 
@@ -132,6 +133,14 @@ def lenet_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def lenet_artifact(lenet_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """That LeNet exported: `<root>/lenet/1`; only to be read, copy it to damage it."""
     return export_checkpoint(lenet_checkpoint, out=tmp_path_factory.mktemp("artifacts"))
+
+
+@pytest.fixture(scope="module")
+def server(lenet_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A real server with one worker and the settings as they are; files that need others have one of their own."""
+    log = tmp_path_factory.mktemp("log") / "server.log"
+    with running_server(lenet_artifact.parent.parent, log) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,6 @@ import pytest
 from in_process import digit, encoded
 from PIL import Image
 from real_browser import absent, running_browser
-from real_server import running_server
 
 from export.artifact import read_manifest
 from models.inputs import decode_image
@@ -21,13 +20,6 @@ README = (Path(__file__).parents[1] / "README.md").read_text()
 DEMO, FORM, MAPS, SHEET = re.findall(r"^(?:\$ )?(curl .*)$", README, re.M)  # another one needs another test
 (FETCH,) = re.findall(r"```js\n(.*?)```", README, re.S)
 ONE, TWO, EXAMPLE = encoded(digit(1)), encoded(digit(2), "JPEG"), encoded(digit(3))
-
-
-@pytest.fixture(scope="module")
-def server(lenet_artifact, tmp_path_factory):
-    log = tmp_path_factory.mktemp("log") / "server.log"
-    with running_server(lenet_artifact.parent.parent, log) as running:
-        yield running
 
 
 @pytest.fixture

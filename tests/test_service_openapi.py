@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from in_process import client_for, digit, encoded
 from openapi_spec_validator import OpenAPIV31SpecValidator
-from real_server import running_server
 
 from service.catalog import Catalog
 from service.http import build_http
@@ -20,13 +19,6 @@ from service.settings import read_settings
 
 CONFIG = Path(__file__).with_name("schemathesis.toml")
 REQUESTS = {"V2Request", "V2Tensor", "V2Wanted"}
-
-
-@pytest.fixture(scope="module")
-def server(lenet_artifact, tmp_path_factory):
-    log = tmp_path_factory.mktemp("log") / "server.log"
-    with running_server(lenet_artifact.parent.parent, log) as running:
-        yield running
 
 
 @pytest.fixture
