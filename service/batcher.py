@@ -13,6 +13,7 @@ from models.inputs import Pixels
 from service.errors import InferenceFailed, QueueFull
 from service.metrics import Metrics, ModelMetrics
 from service.request_log import log
+from service.settings import Limit
 from service.v2_statistics import Statistics
 
 
@@ -32,13 +33,16 @@ class _Job:
 class Batcher:
     """One queue before one engine, bounded in images, on one event loop.
 
-    Greedy: a batch holds what has been queued when the engine becomes free. Without an executor the engine runs on the
-    event loop, once per turn of it, which is right for networks whose whole batch takes less than a thread's hop.
+    Greedy: a batch holds what has been queued when the engine becomes free, and waits for more only if it is told to.
+    A request that does not fit into one batch goes to the end of the queue with what is left of it, so that nobody
+    waits for more than one batch of each other request. Without an executor the engine runs on the event loop, once per
+    turn of it, which is right for networks whose whole batch takes less than a thread's hop.
 
     Args:
         run: the engine; uint8 (N, H, W, C) to probabilities and logits.
         max_batch_size: images run together at most.
         queue_size: images that may wait.
+        wait_s: how long a batch that is not full waits for more, from the arrival of its first image.
         executor: where to run, with a single thread; None for the event loop.
         metrics: where batches are counted; nowhere if None.
     """
@@ -48,17 +52,20 @@ class Batcher:
         run: Run,
         *,
         max_batch_size: int,
-        queue_size: int,
+        queue_size: Limit,
         executor: Executor | None,
+        wait_s: float = 0.0,
         metrics: ModelMetrics | None = None,
     ) -> None:
         self._run = run
         self._max_batch_size = max_batch_size
         self._queue_size = queue_size
         self._executor = executor
+        self._wait_s = wait_s
         self._metrics = metrics or ModelMetrics(Metrics(), "", 0, ())
         self._jobs: deque[_Job] = deque()
-        self._busy = False
+        self._busy = False  # a batch is being run, or planned
+        self._waiting: asyncio.TimerHandle | None = None  # the plan, while it can be brought forward
         self._images_per_s = 100.0
         self.queued_images = 0
         self.statistics = Statistics()
@@ -74,7 +81,7 @@ class Batcher:
             InferenceFailed: in the future, if the engine fails.
         """
         count = len(images)
-        if self.queued_images + count > self._queue_size:
+        if self.queued_images + count > self._queue_size.value:
             self.statistics.failed(0)
             wait_s = self.queued_images / self._images_per_s
             raise QueueFull(
@@ -86,15 +93,31 @@ class Batcher:
         self._jobs.append(job)
         self.queued_images += count
         if not self._busy:
-            self._busy = True
-            loop.call_soon(self._next_batch)
+            self._plan(loop)
+        elif self._waiting and self.queued_images >= self._max_batch_size:
+            self._waiting.cancel()
+            self._plan(loop)
         return job.future
+
+    def _plan(self, loop: asyncio.AbstractEventLoop, *, at_once: bool = False) -> None:
+        """The next batch, if there is one, is run in the loop's next turn or at once, unless it is to wait for more."""
+        self._busy, self._waiting = bool(self._jobs), None
+        if not self._jobs:
+            return
+        left_s = self._wait_s and self._wait_s - (time.perf_counter() - self._jobs[0].arrived)
+        if left_s > 0 and self.queued_images < self._max_batch_size:
+            self._waiting = loop.call_later(left_s, self._next_batch)
+        elif at_once:
+            self._next_batch()
+        else:
+            loop.call_soon(self._next_batch)
 
     def _next_batch(self) -> None:
         batch = self._take()
         if not batch:
-            self._busy = False
+            self._busy, self._waiting = False, None
             return
+        loop, self._waiting = asyncio.get_running_loop(), None
         images = batch[0][1] if len(batch) == 1 else np.concatenate([part for _, part in batch])
         if self._executor is None:
             started = time.perf_counter()
@@ -104,13 +127,10 @@ class Batcher:
                 self._fail(batch, error)
             else:
                 self._deliver(batch, outcome, time.perf_counter() - started)
-            if self._jobs:
-                asyncio.get_running_loop().call_soon(self._next_batch)
-            else:
-                self._busy = False
+            self._plan(loop)
             return
         started = time.perf_counter()
-        running = asyncio.get_running_loop().run_in_executor(self._executor, self._run, images)
+        running = loop.run_in_executor(self._executor, self._run, images)
         running.add_done_callback(lambda done: self._finished(batch, done, started))
 
     def _finished(
@@ -122,7 +142,7 @@ class Batcher:
             self._fail(batch, error)
         else:
             self._deliver(batch, done.result(), time.perf_counter() - started)
-        self._next_batch()
+        self._plan(asyncio.get_running_loop(), at_once=True)
 
     def _take(self) -> list[tuple[_Job, Pixels]]:
         """Up to `max_batch_size` images from the head of the queue, abandoned requests left out."""
@@ -142,8 +162,9 @@ class Batcher:
             room -= len(part)
             self.queued_images -= len(part)
             batch.append((job, part))
-            if job.taken == len(job.images):
-                self._jobs.popleft()
+            self._jobs.popleft()
+            if job.taken < len(job.images):
+                self._jobs.append(job)
         return batch
 
     def _deliver(self, batch: list[tuple[_Job, Pixels]], outcome: tuple[Floats, Floats], elapsed_s: float) -> None:

@@ -8,7 +8,7 @@ from starlette.types import Receive, Scope
 from service.errors import BodyEmpty, BodyTooLarge, MalformedBody, QueueFull
 from service.forms import FORM, form_files
 from service.headers import header
-from service.settings import Settings
+from service.settings import Limit, Settings
 
 T = TypeVar("T")
 
@@ -21,12 +21,12 @@ class Bodies:
     """Reads the bodies of one worker's requests, and knows how many bytes they hold together."""
 
     def __init__(self, settings: Settings) -> None:
-        self._limit_bytes = settings.body_limit_bytes
-        self._held_limit_bytes = settings.held_limit_bytes
-        self._limit_images = settings.images_per_request
+        self._limit_bytes = settings.limit("body_limit_bytes")
+        self._held_limit_bytes = settings.limit("held_limit_bytes")
+        self._limit_images = settings.limit("images_per_request")
         self.held_bytes = 0
 
-    def body(self, scope: Scope, receive: Receive, *, limit_bytes: int | None = None) -> "Reading[bytes]":
+    def body(self, scope: Scope, receive: Receive, *, limit_bytes: Limit | None = None) -> "Reading[bytes]":
         """The whole body: `async with bodies.body(...) as body`, counted as held until the block ends.
 
         Raises:
@@ -35,7 +35,9 @@ class Bodies:
         limit_bytes = min(limit_bytes or self._limit_bytes, self._limit_bytes)
         return Reading(self, scope, receive, limit_bytes, lambda body: body)
 
-    def images(self, scope: Scope, receive: Receive, *, limit_images: int | None = None) -> "Reading[Sequence[bytes]]":
+    def images(
+        self, scope: Scope, receive: Receive, *, limit_images: Limit | None = None
+    ) -> "Reading[Sequence[bytes]]":
         """The encoded images of a request: the body itself, or every file of a multipart form, in order.
 
         Raises:
@@ -61,8 +63,8 @@ class Bodies:
         Raises:
             QueueFull: they do not fit any more.
         """
-        if self.held_bytes + count > self._held_limit_bytes:
-            raise QueueFull(f"bodies of {self._held_limit_bytes} bytes are being read, which is the limit", 1)
+        if self.held_bytes + count > self._held_limit_bytes.value:
+            raise QueueFull(f"{self.held_bytes} bytes of bodies are held; the limit is {self._held_limit_bytes}", 1)
         self.held_bytes += count
 
     def give_back(self, count: int) -> None:
@@ -74,12 +76,12 @@ class Reading(Generic[T]):
     """One body as it arrives, read under the limits when the block is entered, and given back when it ends."""
 
     def __init__(
-        self, bodies: Bodies, scope: Scope, receive: Receive, limit_bytes: int, parse: Callable[[bytes], T]
+        self, bodies: Bodies, scope: Scope, receive: Receive, limit_bytes: Limit, parse: Callable[[bytes], T]
     ) -> None:
         announced = header(scope, b"content-length") or "0"
         if not (announced.isascii() and announced.isdecimal() and len(announced) < 19):
             raise MalformedBody(f"Content-Length is {announced[:20]!r}; wanted a number")
-        if int(announced) > limit_bytes:
+        if int(announced) > limit_bytes.value:
             raise BodyTooLarge(f"the body has {announced} bytes; the limit is {limit_bytes}")
         self._bodies, self._receive, self._limit_bytes, self._parse = bodies, receive, limit_bytes, parse
         self._taken = 0
@@ -102,8 +104,8 @@ class Reading(Generic[T]):
             if message["type"] == "http.disconnect":
                 raise ClientGone
             part = message.get("body", b"")
-            if self._taken + len(part) > self._limit_bytes:
-                raise BodyTooLarge(f"the body has more than {self._limit_bytes} bytes, which is the limit")
+            if self._taken + len(part) > self._limit_bytes.value:
+                raise BodyTooLarge(f"the body has more bytes than the limit, which is {self._limit_bytes}")
             self._bodies.take(len(part))
             self._taken += len(part)
             parts.append(part)

@@ -182,7 +182,8 @@ class Catalog:
             del model
             give_back()
             raise ModelNotReady(
-                f"{entry.label} does not fit: with it a worker takes {resident:.0f} MB, and the limit is {limit_mb} MB"
+                f"{entry.label} does not fit: with it a worker takes {resident:.0f} MB, and the limit is {limit_mb} MB "
+                "(CONVSCOPE_MEMORY_LIMIT_MB)"
             )
         entry.model = model
         return model
@@ -227,7 +228,8 @@ class Catalog:
         self._taken[directory] = signature
 
     def _opened(self, entry: Entry) -> ServedModel:
-        model = open_model(entry.directory, entry.manifest, self._settings, entry.metrics)
+        model = open_model(entry.directory, entry.manifest, self._settings, entry.metrics, entry.batch_size)
+        entry.batch_size = model.batch_size
         log.info("%s", describe(model))
         return model
 

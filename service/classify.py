@@ -34,6 +34,7 @@ class Classify:
         self._settings = settings
         self._bodies = bodies
         self._decoders = decoders
+        self._limit_pixels = settings.limit("image_limit_pixels")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request; errors are raised for the caller to map."""
@@ -48,12 +49,8 @@ class Classify:
 
     async def _results(self, model: ServedModel, scope: Scope, receive: Receive, top_k: int) -> list[dict[str, Any]]:
         async with self._bodies.images(scope, receive) as uploads:
-            decoded = await decode_uploads(
-                uploads,
-                model.manifest.input,
-                limit_pixels=self._settings.image_limit_pixels,
-                executor=self._decoders,
-            )
+            spec = model.manifest.input
+            decoded = await decode_uploads(uploads, spec, limit_pixels=self._limit_pixels, executor=self._decoders)
         if len(decoded) == 1 and isinstance(decoded[0], ImageError):
             raise decoded[0]  # a lone bad image gets its status
         good = [image for image in decoded if not isinstance(image, ImageError)]

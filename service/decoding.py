@@ -5,25 +5,26 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Executor
 
-from models.image_errors import ImageError
+from models.image_errors import ImageError, ImageTooLarge
 from models.inputs import InputSpec, Pixels, decode_image, finish_image, open_image
 from service.observation import current
+from service.settings import Limit
 
 # A small file can hold a huge image, so both must be small. An MNIST digit as PNG takes 300 bytes and 50 us.
 INLINE_LIMIT_BYTES = 4096
 INLINE_LIMIT_PIXELS = 65_536
 
 
-def decode_or_error(data: bytes, spec: InputSpec, limit_pixels: int) -> Pixels | ImageError:
+def decode_or_error(data: bytes, spec: InputSpec, limit_pixels: Limit) -> Pixels | ImageError:
     """The decoded image, or the error as a value, so that one bad image among many fails alone."""
     try:
-        return decode_image(data, spec, limit_pixels=limit_pixels)
+        return decode_image(data, spec, limit_pixels=limit_pixels.value)
     except ImageError as error:
-        return error
+        return _naming_the_setting(error, limit_pixels)
 
 
 async def decode_uploads(
-    uploads: Sequence[bytes], spec: InputSpec, *, limit_pixels: int, executor: Executor
+    uploads: Sequence[bytes], spec: InputSpec, *, limit_pixels: Limit, executor: Executor
 ) -> list[Pixels | ImageError]:
     """Decodes all images of a request.
 
@@ -34,13 +35,17 @@ async def decode_uploads(
     try:
         if len(uploads) == 1 and len(uploads[0]) <= INLINE_LIMIT_BYTES:
             try:
-                with open_image(uploads[0], limit_pixels=limit_pixels) as image:
+                with open_image(uploads[0], limit_pixels=limit_pixels.value) as image:
                     if image.width * image.height <= INLINE_LIMIT_PIXELS:
                         return [finish_image(image, spec)]
             except ImageError as error:
-                return [error]
+                return [_naming_the_setting(error, limit_pixels)]
         loop = asyncio.get_running_loop()
         decoding = [loop.run_in_executor(executor, decode_or_error, data, spec, limit_pixels) for data in uploads]
         return await asyncio.gather(*decoding)
     finally:
         current().decode_s += time.perf_counter() - started
+
+
+def _naming_the_setting(error: ImageError, limit_pixels: Limit) -> ImageError:
+    return ImageTooLarge(f"{error} ({limit_pixels.setting})") if isinstance(error, ImageTooLarge) else error

@@ -22,7 +22,7 @@ from service.inspection import FeatureMaps, check_size, inspect_image, select_no
 from service.predictions import default_top_k, top_predictions
 from service.query import choice, parse_query
 from service.served_model import ServedModel
-from service.settings import Settings
+from service.settings import Limit, Settings
 from service.tiles import draw_sheet, encode_png, make_tiles
 from service.turns import Turns
 
@@ -50,15 +50,15 @@ class InspectFeatureMaps:
         kind = choice(values, "values", ("numbers", "tiles"))
         patterns = [name for part in values.get("layers", ["*"]) for name in part.split(",") if name]
         nodes = select_nodes(model, patterns or ["*"])
-        check_size(nodes, self._settings.inspection_limit_values, "choose some with ?layers=")
+        check_size(nodes, self._settings.limit("inspection_limit_values"), "choose some with ?layers=")
         if form == "json" and kind == "numbers":
             advice = "choose some with ?layers=, or take format=npz or values=tiles"
-            check_size(nodes, self._settings.inspection_limit_json_values, advice)
-        async with self._bodies.images(request.scope, request.receive, limit_images=1) as (upload,):
+            check_size(nodes, self._settings.limit("inspection_limit_json_values"), advice)
+        async with self._bodies.images(request.scope, request.receive, limit_images=Limit(1)) as (upload,):
             return await self._turns.run(lambda: self._answer(model, upload, nodes, form, kind))
 
     def _answer(self, model: ServedModel, upload: bytes, nodes: Sequence[Node], form: str, kind: str) -> Response:
-        image = decode_or_error(upload, model.manifest.input, self._settings.image_limit_pixels)
+        image = decode_or_error(upload, model.manifest.input, self._settings.limit("image_limit_pixels"))
         if isinstance(image, ImageError):
             raise image
         maps = inspect_image(model, image, nodes)

@@ -3,12 +3,13 @@
 from python_multipart.multipart import parse_options_header
 
 from service.errors import BodyEmpty, MalformedBody, TooManyImages
+from service.settings import Limit
 
 FORM = "multipart/form-data"
 _HEADERS_LIMIT_BYTES = 8192
 
 
-def form_files(body: bytes, content_type: str, *, limit: int) -> list[bytes]:
+def form_files(body: bytes, content_type: str, *, limit: Limit) -> list[bytes]:
     """The content of every file of a form, in order.
 
     Starlette's parser is made for forms that do not fit into memory: it steps through the bytes and writes temporary
@@ -28,10 +29,11 @@ def form_files(body: bytes, content_type: str, *, limit: int) -> list[bytes]:
     if not boundary:
         raise MalformedBody(f"{FORM}: Content-Type names no boundary")
     delimiter = b"\r\n--" + boundary
-    preamble, *parts = (b"\r\n" + body).split(delimiter, limit + 2)  # what stands before the first is to be ignored
+    # What stands before the first part is to be ignored.
+    preamble, *parts = (b"\r\n" + body).split(delimiter, limit.value + 2)
     count = next((n for n, part in enumerate(parts) if part.startswith(b"--")), None)
-    if (len(parts) if count is None else count) > limit:
-        raise TooManyImages(f"the form has more than {limit} images, which is the limit of one request")
+    if (len(parts) if count is None else count) > limit.value:
+        raise TooManyImages(f"the form has more images than the limit of one request, which is {limit}")
     if count is None:
         if preamble.strip() and not parts:
             raise MalformedBody(f"{FORM}: the boundary that Content-Type names is not in the body")

@@ -49,7 +49,7 @@ class Gate:
         self._observed = Observer(
             self._answer, metrics=http.metrics.counts, route_of=http.route_of, log_all=settings.access_log
         )
-        self._concurrency, self._under_way = settings.concurrency, 0
+        self._concurrency, self._under_way = settings.limit("concurrency"), 0
         self._token = settings.token.get_secret_value().encode() if settings.token else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -69,8 +69,8 @@ class Gate:
         if not self._may_pass(scope):
             error = Unauthorized("this server wants the header Authorization: Bearer TOKEN")
             return send_error(send, error, scope["path"])
-        if self._under_way > self._concurrency and scope["path"] not in HEALTH:
-            full = QueueFull(f"{self._concurrency} requests are under way, which is the limit", retry_after_s=1)
+        if self._under_way > self._concurrency.value and scope["path"] not in HEALTH:
+            full = QueueFull(f"too many requests are under way; the limit is {self._concurrency}", retry_after_s=1)
             return send_error(send, full, scope["path"])
         return (self._native if scope["path"] in NATIVE else self._http)(scope, receive, send)
 

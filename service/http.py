@@ -39,7 +39,7 @@ NATIVE = ("/livez", "/readyz", "/healthz", "/schema.json")  # routes that BentoM
 def build_http(catalog: Catalog, settings: Settings) -> "Answering":
     """The application behind the gate."""
     decoders = ThreadPoolExecutor(settings.threads_per_run, thread_name_prefix="decode")
-    bodies, turns = Bodies(settings), Turns(settings.inspection_queue_size)
+    bodies, turns = Bodies(settings), Turns(settings.limit("inspection_queue_size"))
     models, metrics, repository = ModelRoutes(catalog), MetricsRoute(catalog), Repository(catalog, settings)
     one = "/v1/models/{model}"
     routes = Router(  # not an application: its error middleware would answer before ours
@@ -122,7 +122,9 @@ class Answering:
         except EngineError as error:
             await send_error(send, ModelNotReady(str(error)), scope["path"])
         except TimeoutError:  # of the `asyncio.timeout` that every route has around its work
-            late = DeadlinePassed(f"no answer within {self._deadline_s:g} s; the work was dropped")
+            late = DeadlinePassed(
+                f"no answer within {self._deadline_s:g} s (CONVSCOPE_DEADLINE_S); the work was dropped"
+            )
             await send_error(send, late, scope["path"])
         except ClientGone:
             return

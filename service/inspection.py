@@ -13,6 +13,7 @@ from models.inputs import Pixels
 from models.nodes import Node
 from service.errors import NotInspectable, TooManyValues, UnknownLayer
 from service.served_model import ServedModel
+from service.settings import Limit
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,12 @@ def select_nodes(model: ServedModel, patterns: Sequence[str]) -> list[Node]:
     return [node for node in nodes if node.name in chosen]
 
 
-def check_size(nodes: Sequence[Node], limit_values: int, advice: str) -> None:
+def check_size(nodes: Sequence[Node], limit_values: Limit, advice: str, *, images: int = 1) -> None:
     """Raises TooManyValues if the nodes hold more values than the limit; known from the manifest, before any run."""
-    total = sum(prod(node.shape) for node in nodes)
-    if total > limit_values:
-        raise TooManyValues(f"these {len(nodes)} layers hold {total} values; the limit is {limit_values}: {advice}")
+    total = images * sum(prod(node.shape) for node in nodes)
+    if total > limit_values.value:
+        whose = f"these {len(nodes)} layers" + (f" of {images} images" if images > 1 else "")
+        raise TooManyValues(f"{whose} hold {total} values; the limit is {limit_values}: {advice}")
 
 
 def inspect_image(model: ServedModel, image: Pixels, nodes: Sequence[Node]) -> FeatureMaps:

@@ -62,6 +62,7 @@ def _described(entry: Entry) -> dict[str, Any]:
         "file": model.engine.file if model else None,
         "engine": model.engine.name if model else None,
         "device": model.engine.device if model else None,
+        "max_batch_size": entry.batch_size.images if entry.batch_size else None,
         "inspectable": ONNX_FILE in manifest.files,
         "metrics": manifest.metrics,
         "dataset": manifest.dataset.get("name"),

@@ -62,13 +62,14 @@ def _model() -> dict[str, Json]:
         "classes": {"description": "how many", **FROM_1},
         "input": ref("Input"),
         "preprocess": ref("Preprocess"),
-        "file": {"description": "the file that serves", **TEXT},
-        "engine": one_of("onnxruntime", "torchscript"),
-        "device": one_of("cpu", "cuda"),
+        "file": {"description": "the file that serves; null while the model is not in memory", **or_null(TEXT)},
+        "engine": or_null(one_of("onnxruntime", "torchscript")),
+        "device": or_null(one_of("cpu", "cuda")),
+        "max_batch_size": {"description": "images run together at most, once measured", **or_null(FROM_1)},
         "inspectable": FLAG,
         "metrics": {"description": "of the training, by split", "type": "object"},
         "dataset": or_null(TEXT),
-        "golden_difference": {"description": "largest difference to the golden probabilities", **NUMBER},
+        "golden_difference": {"description": "largest difference to the golden probabilities", **or_null(NUMBER)},
     }
 
 

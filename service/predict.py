@@ -36,7 +36,7 @@ class Predict:
         if content_type.partition(";")[0].strip().lower() != "application/json":
             raise UnsupportedType(f"{PATH} takes application/json, not {content_type[:80]}; files go to /v1/classify")
         async with asyncio.timeout(self._settings.deadline_s):
-            async with self._bodies.body(scope, receive, limit_bytes=self._settings.json_limit_bytes) as body:
+            async with self._bodies.body(scope, receive, limit_bytes=self._settings.limit("json_limit_bytes")) as body:
                 images, model = _parse(body)
             probabilities = await self.run(images, model)
         contiguous = np.ascontiguousarray(probabilities)
@@ -53,7 +53,7 @@ class Predict:
         if images.ndim != 4 or images.shape[1:] != wanted or not len(images):
             shape = ", ".join(map(str, wanted))
             raise WrongShape(f"images have the shape {images.shape}; {served.manifest.name} takes (N, {shape})")
-        if len(images) > (limit := self._settings.images_per_request):
+        if len(images) > (limit := self._settings.limit("images_per_request")).value:
             raise TooManyImages(f"{len(images)} images; the limit of one request is {limit}")
         probabilities, _ = await served.batcher.submit(images)
         return probabilities

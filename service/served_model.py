@@ -1,25 +1,19 @@
 """One artifact that is served: checked, opened, with a batcher before its engine."""
 
 import asyncio
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 from export.artifact import ONNX_FILE, Manifest, check_files
 from export.engine import Engine
 from export.engine_onnx import OnnxTaps
 from export.engines import open_engine
 from export.golden import check_golden
-from models.inputs import Pixels
+from service.batch_size import BatchSize, measure_batch_size
 from service.batcher import Batcher
 from service.metrics import ModelMetrics
 from service.settings import Settings
-
-# A full batch that takes less is run on the event loop: a hop to a thread costs each request more.
-INLINE_LIMIT_S = 2e-3
 
 
 @dataclass(frozen=True)
@@ -32,7 +26,7 @@ class ServedModel:
     batcher: Batcher
     taps: OnnxTaps | None
     golden_difference: float
-    inline: bool
+    batch_size: BatchSize
 
 
 @dataclass(eq=False)
@@ -41,6 +35,7 @@ class Entry:
 
     Attributes:
         model: None while it is not in memory, which happens under a memory limit only.
+        batch_size: as it was measured, once; it stays known while the model is not in memory.
         used: grows from request to request; the smallest was used least recently.
         loading: under way, for all who wait for it.
     """
@@ -49,6 +44,7 @@ class Entry:
     manifest: Manifest
     metrics: ModelMetrics
     model: ServedModel | None = None
+    batch_size: BatchSize | None = None
     used: int = 0
     loading: "asyncio.Task[ServedModel] | None" = None
 
@@ -59,9 +55,13 @@ class Entry:
 
 
 def open_model(
-    directory: Path, manifest: Manifest, settings: Settings, metrics: ModelMetrics | None = None
+    directory: Path,
+    manifest: Manifest,
+    settings: Settings,
+    metrics: ModelMetrics | None = None,
+    batch_size: BatchSize | None = None,
 ) -> ServedModel:
-    """Checks hashes, opens the engine, runs the golden images and times a batch; in any thread.
+    """Checks hashes, opens the engine, runs the golden images and times batches unless it is told; in any thread.
 
     Raises:
         ArtifactError, EngineError: the artifact cannot be served; says why.
@@ -77,12 +77,13 @@ def open_model(
         threads=threads,
     )
     difference = check_golden(engine, directory, manifest)
-    inline = _fits_the_event_loop(engine, manifest, settings.max_batch_size)
+    size = batch_size or measure_batch_size(engine.run, manifest.input.shape, fixed=settings.max_batch_size)
     batcher = Batcher(
         engine.run,
-        max_batch_size=settings.max_batch_size,
-        queue_size=settings.queue_size,
-        executor=None if inline else ThreadPoolExecutor(1, thread_name_prefix=f"run-{manifest.name}"),
+        max_batch_size=size.images,
+        queue_size=settings.limit("queue_size"),
+        wait_s=settings.batch_wait_ms / 1000,
+        executor=None if size.inline else ThreadPoolExecutor(1, thread_name_prefix=f"run-{manifest.name}"),
         metrics=metrics,
     )
     taps = None
@@ -90,26 +91,13 @@ def open_model(
         values = [node.value for node in manifest.nodes if node.value]
         entry = manifest.files[ONNX_FILE]
         taps = OnnxTaps(directory / ONNX_FILE, values, sha256=entry.sha256, device=engine.device, threads=threads)
-    return ServedModel(directory, manifest, engine, batcher, taps, difference, inline)
+    return ServedModel(directory, manifest, engine, batcher, taps, difference, size)
 
 
 def describe(model: ServedModel) -> str:
     """One line for the log: what runs where."""
     return (
         f"{model.manifest.name}:{model.manifest.version}: {model.engine.file} on {model.engine.name} "
-        f"({model.engine.device}), golden images within {model.golden_difference:.1g}"
+        f"({model.engine.device}), golden images within {model.golden_difference:.1g}, "
+        f"batches of up to {model.batch_size.images}, which take {1000 * model.batch_size.seconds:.3g} ms"
     )
-
-
-def _fits_the_event_loop(engine: Engine, manifest: Manifest, batch: int) -> bool:
-    for count in (1, batch):  # most networks that are too slow for it show so with one image
-        images = np.zeros((count, *manifest.input.shape), np.uint8)
-        if min(_seconds(engine, images) for _ in range(4)) > INLINE_LIMIT_S:  # the first run of a size is slower
-            return False
-    return True
-
-
-def _seconds(engine: Engine, images: Pixels) -> float:
-    started = time.perf_counter()
-    engine.run(images)
-    return time.perf_counter() - started

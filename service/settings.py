@@ -3,7 +3,7 @@
 import os
 import re
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -18,6 +18,16 @@ _READ_ELSEWHERE = {"CONVSCOPE_DATA_DIR", "CONVSCOPE_DEBUG", "CONVSCOPE_STATE_DIR
 
 class SettingsError(ValueError):
     """A setting that is unknown or out of range; the message names its environment variable."""
+
+
+class Limit(NamedTuple):
+    """A bound and the setting that it comes from, for errors that must name it; some are not settable."""
+
+    value: int
+    setting: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.value} ({self.setting})" if self.setting else str(self.value)
 
 
 class Settings(BaseSettings):
@@ -45,7 +55,12 @@ class Settings(BaseSettings):
     drain_s: float = Field(
         1.0, ge=0, le=600, description="how long a server that was told to end is unready and still answers"
     )
-    max_batch_size: int = Field(64, ge=1, le=4096, description="images run together at most")
+    max_batch_size: int = Field(
+        0, ge=0, le=4096, description="images run together at most; 0 measures for each model what pays, up to 64"
+    )
+    batch_wait_ms: float = Field(
+        0.0, ge=0, le=10_000, description="how long a batch that is not full waits for more images"
+    )
     queue_size: int = Field(1024, ge=1, description="images that may wait for one model; more are answered 429")
     deadline_s: float = Field(30.0, gt=0, le=3600, description="a request not answered by then gets 504")
     concurrency: int = Field(2048, ge=1, description="requests under way at once in a worker; more are answered 429")
@@ -89,6 +104,10 @@ class Settings(BaseSettings):
                 f"images_per_request is {self.images_per_request}, which a queue_size of {self.queue_size} never admits"
             )
         return self
+
+    def limit(self, name: str) -> Limit:
+        """A setting that bounds what clients may send, under the name that an operator knows it by."""
+        return Limit(getattr(self, name), f"{PREFIX}{name.upper()}")
 
     @property
     def origins(self) -> list[str]:

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from service.errors import QueueFull
+from service.settings import Limit
 
 T = TypeVar("T")
 
@@ -22,7 +23,7 @@ def _yield_to_others() -> None:
 class Turns:
     """Runs one piece of work at a time, so that inspection neither stops the event loop nor takes every core."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: Limit) -> None:
         self._limit = limit
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="inspect", initializer=_yield_to_others)
         self._waiting = 0
@@ -33,8 +34,8 @@ class Turns:
         Raises:
             QueueFull: `limit` pieces of work are waiting or running.
         """
-        if self._waiting >= self._limit:
-            raise QueueFull(f"{self._waiting} inspections are waiting, which is the limit", retry_after_s=1)
+        if self._waiting >= self._limit.value:
+            raise QueueFull(f"{self._waiting} inspections are waiting; the limit is {self._limit}", retry_after_s=1)
         self._waiting += 1
         loop = asyncio.get_running_loop()
         future = self._executor.submit(work)

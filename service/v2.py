@@ -18,7 +18,7 @@ from service.catalog import Catalog
 from service.errors import MalformedBody, ModelNotReady, UnknownParameter
 from service.repository import Repository
 from service.served_model import Entry
-from service.settings import Settings
+from service.settings import Limit, Settings
 from service.turns import Turns
 from service.v2_infer import Infer
 from service.v2_request import INPUT, SCORES, parse_object
@@ -113,7 +113,7 @@ class About:
 
     async def index(self, request: Request) -> JSONResponse:
         """Every artifact that was found, and why some are not served; `{"ready": true}` leaves those out."""
-        async with self._bodies.body(request.scope, request.receive, limit_bytes=SMALL_LIMIT_BYTES) as body:
+        async with self._bodies.body(request.scope, request.receive, limit_bytes=Limit(SMALL_LIMIT_BYTES)) as body:
             asked = parse_object(body) if body else {}
         if unknown := sorted(asked.keys() - {"ready"}):
             raise MalformedBody(f"there is no key {unknown[0][:40]!r}; known is ready")
@@ -161,7 +161,7 @@ class Changes:
 
     async def _check(self, request: Request, known: tuple[str, ...]) -> None:
         self._repository.check_allowed(request.path_params["name"])
-        async with self._bodies.body(request.scope, request.receive, limit_bytes=SMALL_LIMIT_BYTES) as body:
+        async with self._bodies.body(request.scope, request.receive, limit_bytes=Limit(SMALL_LIMIT_BYTES)) as body:
             parameters = parse_object(body).get("parameters", {}) if body else {}
         if not isinstance(parameters, dict) or (unknown := sorted(set(parameters) - set(known))):
             what = repr(unknown[0][:40]) if isinstance(parameters, dict) else "that is no object"

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 from service.bodies import Bodies
 from service.errors import BodyTooLarge, MalformedBody, UnsupportedType
+from service.settings import Limit
 
 _WINDOW_BITS = {"gzip": 31, "deflate": 15}  # what HTTP calls deflate is zlib's format: RFC 9110, 8.4.1.2
 _PART_BYTES = 4 * 2**20
@@ -15,7 +16,7 @@ _PART_BYTES = 4 * 2**20
 
 @asynccontextmanager
 async def decompressed(
-    body: bytes, encoding: str, *, bodies: Bodies, limit_bytes: int, executor: Executor
+    body: bytes, encoding: str, *, bodies: Bodies, limit_bytes: Limit, executor: Executor
 ) -> AsyncIterator[bytes]:
     """What the body holds under its `Content-Encoding`; it counts as held too, until the block ends.
 
@@ -42,8 +43,8 @@ async def decompressed(
                 raise MalformedBody(f"the body is not {encoding}: {error}") from None
             if not part and not decoder.eof:
                 raise MalformedBody(f"the {encoding} body is cut off")
-            if taken + len(part) > limit_bytes:
-                raise BodyTooLarge(f"the body holds more than {limit_bytes} bytes, which is the limit")
+            if taken + len(part) > limit_bytes.value:
+                raise BodyTooLarge(f"the body holds more bytes than the limit, which is {limit_bytes}")
             bodies.take(len(part))
             taken += len(part)
             parts.append(part)

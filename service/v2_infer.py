@@ -63,7 +63,7 @@ class Infer:
         """The request, the layers in it, and its images, uint8 (N, H, W, C)."""
         headers = Headers(scope=scope)
         header_bytes = _header_bytes(headers)
-        limit = self._settings.json_limit_bytes if header_bytes is None else self._settings.body_limit_bytes
+        limit = self._settings.limit("json_limit_bytes" if header_bytes is None else "body_limit_bytes")
         spec = model.manifest.input
         async with (
             self._bodies.body(scope, receive, limit_bytes=limit) as received,
@@ -82,8 +82,8 @@ class Infer:
                     body,
                     header_bytes,
                     spec,
-                    limit_images=self._settings.images_per_request,
-                    limit_json_bytes=self._settings.json_limit_bytes,
+                    limit_images=self._settings.limit("images_per_request"),
+                    limit_json_bytes=self._settings.limit("json_limit_bytes"),
                 )
             nodes = find_layers(model, request.outputs)
             check_layers(nodes, request.outputs, len(request.images), self._settings)
@@ -95,7 +95,7 @@ class Infer:
         decoded = await decode_uploads(
             uploads,
             model.manifest.input,
-            limit_pixels=self._settings.image_limit_pixels,
+            limit_pixels=self._settings.limit("image_limit_pixels"),
             executor=self._decoders,
         )
         for index, image in enumerate(decoded):
@@ -113,8 +113,7 @@ class Infer:
             fields["id"] = request.id
         layers = None
         if nodes:
-            size = self._settings.max_batch_size
-            layers = await run_layers(model, images, nodes, turns=self._turns, max_batch_size=size)
+            layers = await run_layers(model, images, nodes, turns=self._turns)
         probabilities, logits = await model.batcher.submit(images)
         values = {"probabilities": probabilities, "logits": logits}
         if layers is not None:

@@ -52,27 +52,25 @@ def find_layers(model: ServedModel, outputs: Sequence[WantedOutput]) -> list[Nod
 def check_layers(nodes: Sequence[Node], outputs: Sequence[WantedOutput], images: int, settings: Settings) -> None:
     """Raises TooManyValues if the layers of all images together hold more values than an answer may."""
     in_json = {output.name for output in outputs if not output.binary}
-    advice = f"counted for each of {images} images; ask for fewer layers or images"
-    check_size(nodes, settings.inspection_limit_values // images, advice)
+    advice = "ask for fewer layers or images"
+    check_size(nodes, settings.limit("inspection_limit_values"), advice, images=images)
     readable = [node for node in nodes if node.name in in_json]
-    check_size(readable, settings.inspection_limit_json_values // images, f"{advice}, or for binary data")
+    limit = settings.limit("inspection_limit_json_values")
+    check_size(readable, limit, f"{advice}, or for binary data", images=images)
 
 
-async def run_layers(
-    model: ServedModel, images: Pixels, nodes: Sequence[Node], *, turns: Turns, max_batch_size: int
-) -> Layers:
+async def run_layers(model: ServedModel, images: Pixels, nodes: Sequence[Node], *, turns: Turns) -> Layers:
     """Runs the tapped ONNX file on uint8 (N, H, W, C).
 
     Raises:
         QueueFull: too many inspections wait.
         EngineError: the file is not what was loaded.
     """
-    taps, values = model.taps, [node.value for node in nodes]
+    taps, values, size = model.taps, [node.value for node in nodes], model.batch_size.images
     assert taps is not None, "find_layers refuses models without taps"
 
     def work() -> Layers:
-        starts = range(0, len(images), max_batch_size)
-        runs = [taps.run(images[start : start + max_batch_size], values) for start in starts]
+        runs = [taps.run(images[start : start + size], values) for start in range(0, len(images), size)]
         found = [np.concatenate(parts) for parts in zip(*(values for _, values in runs), strict=True)]
         layers = {node.name: np.asarray(value, np.float32) for node, value in zip(nodes, found, strict=True)}
         return Layers(taps.file, np.concatenate([probabilities for probabilities, _ in runs]), layers)

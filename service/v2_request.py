@@ -16,6 +16,7 @@ import orjson
 from models.inputs import InputSpec, Pixels
 from service.errors import BodyEmpty, BodyTooLarge, MalformedBody, TooManyImages, WrongShape
 from service.json_pixels import read_pixels
+from service.settings import Limit
 from service.v2_tensors import split_elements
 
 INPUT = "image"
@@ -54,7 +55,7 @@ class InferRequest:
 
 
 def parse_request(
-    body: bytes, header_bytes: int | None, spec: InputSpec, *, limit_images: int, limit_json_bytes: int
+    body: bytes, header_bytes: int | None, spec: InputSpec, *, limit_images: Limit, limit_json_bytes: Limit
 ) -> InferRequest:
     """Reads a request.
 
@@ -73,7 +74,7 @@ def parse_request(
     if header_bytes is not None and header_bytes > len(body):
         raise MalformedBody(f"Inference-Header-Content-Length is {header_bytes}, and the body has {len(body)} bytes")
     end = len(body) if header_bytes is None else header_bytes
-    if end > limit_json_bytes:
+    if end > limit_json_bytes.value:
         raise BodyTooLarge(f"the JSON has {end} bytes; the limit is {limit_json_bytes}; send the tensor as binary data")
     view = memoryview(body)
     content = parse_object(view[:end])
@@ -135,7 +136,7 @@ def _member(content: dict[str, Any], key: str, kind: type[T], default: T | None 
     return value
 
 
-def _images(tensor: dict[str, Any], tail: memoryview, spec: InputSpec, limit: int) -> Pixels | list[bytes]:
+def _images(tensor: dict[str, Any], tail: memoryview, spec: InputSpec, limit: Limit) -> Pixels | list[bytes]:
     name, datatype = _member(tensor, "name", str), _member(tensor, "datatype", str)
     if name != INPUT:
         raise MalformedBody(f"there is no input {name[:40]!r}; the network takes {INPUT!r}")
@@ -160,14 +161,14 @@ def _images(tensor: dict[str, Any], tail: memoryview, spec: InputSpec, limit: in
     return np.frombuffer(tail, np.uint8).reshape(shape)
 
 
-def _shape(shape: list[Any], datatype: str, spec: InputSpec, limit: int) -> list[int]:
+def _shape(shape: list[Any], datatype: str, spec: InputSpec, limit: Limit) -> list[int]:
     if any(type(length) is not int or length < 0 for length in shape):
         raise MalformedBody("shape must be an array of whole numbers from 0")
     wanted: list[list[Any]] = [["N", *spec.shape]] if datatype == "UINT8" else [["N"], ["N", 1]]
     if not shape or shape[0] < 1 or shape[1:] not in [one[1:] for one in wanted]:
         known = " or ".join(f"[{', '.join(map(str, one))}]" for one in wanted)
         raise WrongShape(f"{INPUT} has the shape {str(shape)[:80]}; wanted {known} of {datatype}, N from 1")
-    if shape[0] > limit:
+    if shape[0] > limit.value:
         raise TooManyImages(f"{shape[0]} images; the limit of one request is {limit}")
     return shape
 

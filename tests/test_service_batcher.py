@@ -1,5 +1,6 @@
 import asyncio
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from service.batcher import Batcher
 from service.errors import InferenceFailed, QueueFull
+from service.settings import Limit
 
 
 class Recorder:
@@ -44,8 +46,14 @@ def executor(request):
             yield pool
 
 
-def make(run, executor, *, max_batch_size=4, queue_size=100):
-    return Batcher(run, max_batch_size=max_batch_size, queue_size=queue_size, executor=executor)
+def make(run, executor, *, max_batch_size=4, queue_size=100, wait_s=0.0):
+    return Batcher(
+        run,
+        max_batch_size=max_batch_size,
+        queue_size=Limit(queue_size, "CONVSCOPE_QUEUE_SIZE"),
+        executor=executor,
+        wait_s=wait_s,
+    )
 
 
 def test_every_request_gets_its_own_rows(executor):
@@ -101,13 +109,68 @@ def test_a_request_larger_than_a_batch_is_run_in_parts(executor):
     assert [len(batch) for batch in run.batches] == [4, 4, 3]
 
 
+def test_requests_with_many_images_and_with_one_take_turns(executor):
+    run = Recorder()
+
+    async def scenario():
+        batcher = make(run, executor)
+        return await asyncio.gather(*(batcher.submit(images(*n)) for n in (range(10), range(20, 29), [40], [50])))
+
+    answers = asyncio.run(scenario())
+    assert [rows[:, 0].tolist() for rows, _ in answers] == [[*range(10)], [*range(20, 29)], [40], [50]]
+    assert run.batches == [[0, 1, 2, 3], [20, 21, 22, 23], [40, 50, 4, 5], [24, 25, 26, 27], [6, 7, 8, 9], [28]]
+
+
+def test_a_batch_that_is_not_full_waits_for_more_if_it_is_told_to(executor):
+    run = Recorder()
+
+    async def scenario():
+        batcher = make(run, executor, wait_s=0.05)
+        started = time.perf_counter()
+        first = batcher.submit(images(0))
+        await asyncio.sleep(0.01)
+        await asyncio.gather(first, batcher.submit(images(1)))
+        assert time.perf_counter() - started >= 0.05
+
+    asyncio.run(scenario())
+    assert run.batches == [[0, 1]]
+
+
+def test_a_full_batch_does_not_wait_nor_does_what_waited_while_another_was_run(executor):
+    run = Recorder()
+
+    async def scenario():
+        batcher = make(run, executor, wait_s=3600)
+        async with asyncio.timeout(10):
+            await asyncio.gather(*(batcher.submit(images(n)) for n in range(3)), batcher.submit(images(3, 4, 5, 6, 7)))
+
+    asyncio.run(scenario())
+    assert run.batches == [[0, 1, 2, 3], [4, 5, 6, 7]]
+
+
+def test_nothing_is_run_for_a_request_that_is_abandoned_while_it_waits_for_more(executor):
+    run = Recorder()
+
+    async def scenario():
+        batcher = make(run, executor, wait_s=0.02)
+        batcher.submit(images(0)).cancel()
+        await asyncio.sleep(0.05)
+        await batcher.submit(images(1))
+        assert batcher.queued_images == 0
+
+    asyncio.run(scenario())
+    assert run.batches == [[1]]
+
+
 def test_a_full_queue_refuses_at_once_and_keeps_what_it_has(executor):
     run = Recorder()
 
     async def scenario():
         batcher = make(run, executor, queue_size=5)
         kept = batcher.submit(images(1, 2, 3, 4))
-        with pytest.raises(QueueFull, match="4 images are waiting and the limit is 5; 2 more do not fit") as full:
+        with pytest.raises(
+            QueueFull, match=r"4 images are waiting and the limit is 5 \(CONVSCOPE_QUEUE_SIZE\); 2 more do not"
+        ) as full:
             batcher.submit(images(5, 6))
         assert full.value.retry_after_s > 0
         await kept

@@ -63,7 +63,7 @@ def test_more_requests_than_may_be_under_way_get_429_and_health_still_answers(se
             writer.write(REQUEST[:-1])
         await asyncio.sleep(0.3)
         status, answer = await ask(server)
-        assert status == 429 and b"100 requests are under way, which is the limit" in answer
+        assert status == 429 and b"the limit is 100 (CONVSCOPE_CONCURRENCY)" in answer
         assert (await ask(server, b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"))[0] == 200
         for reader, writer in waiting:
             writer.write(REQUEST[-1:])
@@ -94,4 +94,4 @@ def test_a_client_that_hangs_up_costs_no_inference(server):
 def test_the_limit_on_json_is_a_setting(server):
     answer = httpx.post(f"{server.url}/predict", json={"images": [[0] * 1000]})
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "body_too_large")
-    assert "the limit is 2000" in answer.json()["error"]["message"]
+    assert "the limit is 2000 (CONVSCOPE_JSON_LIMIT_BYTES)" in answer.json()["error"]["message"]

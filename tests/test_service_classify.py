@@ -171,7 +171,7 @@ def test_images_in_one_request_are_counted(lenet_artifact):
     for more in (1, 5):
         answer = client.post("/v1/classify", files=[*files, *files[:1] * more])
         assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_many_images")
-        assert "more than 3 images" in answer.json()["error"]["message"]
+        assert "the limit of one request, which is 3" in answer.json()["error"]["message"]
 
 
 def test_a_text_field_in_a_form_is_refused_by_name(client):

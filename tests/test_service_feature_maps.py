@@ -123,7 +123,10 @@ def test_too_many_values_are_refused_before_anything_runs(lenet_artifact):
     client = client_for(lenet_artifact.parent.parent, inspection_limit_json_values=5000)
     answer = client.post(url(lenet_artifact), content=b"never looked at")
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_many_values")
-    assert "the limit is 5000: choose some with ?layers=" in answer.json()["error"]["message"]
+    assert (
+        "the limit is 5000 (CONVSCOPE_INSPECTION_LIMIT_JSON_VALUES): choose some with ?layers="
+        in answer.json()["error"]["message"]
+    )
     assert client.post(url(lenet_artifact, "?layers=conv1"), content=encoded(digit())).status_code == 200
 
 

@@ -15,6 +15,7 @@ from scrape import scrape, total
 from service.batcher import Batcher
 from service.errors import InferenceFailed
 from service.metrics import CLASS_LIMIT, COUNTS, GAUGES, Metrics, ModelMetrics
+from service.settings import Limit
 from service.tally import Tally
 from service.worker_files import Snapshot, WorkerFiles
 
@@ -176,7 +177,7 @@ def test_a_failed_batch_counts_no_images():
     async def fail():
         metrics = Metrics()
         counts = ModelMetrics(metrics, "m", 1, ("a", "b"))
-        batcher = Batcher(lambda images: 1 / 0, max_batch_size=8, queue_size=8, executor=None, metrics=counts)
+        batcher = Batcher(lambda images: 1 / 0, max_batch_size=8, queue_size=Limit(8), executor=None, metrics=counts)
         with pytest.raises(InferenceFailed, match="engine failed"):
             await batcher.submit(np.zeros((2, 1, 1, 1), np.uint8))
         return metrics.values()

@@ -6,15 +6,16 @@ import threading
 import pytest
 
 from service.errors import QueueFull
+from service.settings import Limit
 from service.turns import Turns
 
 
 def test_no_more_than_the_limit_wait_and_all_of_them_run():
     async def main():
-        turns, gate = Turns(2), threading.Event()
+        turns, gate = Turns(Limit(2)), threading.Event()
         waiting = [asyncio.create_task(turns.run(lambda: gate.wait(10))) for _ in range(2)]
         await asyncio.sleep(0)
-        with pytest.raises(QueueFull, match="2 inspections are waiting, which is the limit"):
+        with pytest.raises(QueueFull, match="2 inspections are waiting; the limit is 2"):
             await turns.run(lambda: gate.wait(10))
         gate.set()
         assert await asyncio.gather(*waiting) == [True, True]
@@ -27,7 +28,7 @@ def test_no_more_than_the_limit_wait_and_all_of_them_run():
 
 def test_what_is_given_up_before_its_turn_is_never_begun():
     async def main():
-        turns, gate, begun = Turns(2), threading.Event(), []
+        turns, gate, begun = Turns(Limit(2)), threading.Event(), []
         first = asyncio.create_task(turns.run(lambda: gate.wait(10)))
         second = asyncio.create_task(turns.run(lambda: begun.append(2)))
         await asyncio.sleep(0)

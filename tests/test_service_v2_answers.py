@@ -176,7 +176,11 @@ def test_a_large_batch_of_layers_is_run_in_parts(lenet_artifact, pixels):
 @pytest.mark.parametrize(
     ("settings", "binary_data", "message"),
     [
-        ({"inspection_limit_values": 9000}, True, "hold 4704 values; the limit is 3000: counted for each of 3 images"),
+        (
+            {"inspection_limit_values": 9000},
+            True,
+            "of 3 images hold 14112 values; the limit is 9000 (CONVSCOPE_INSPECTION_LIMIT_VALUES)",
+        ),
         ({"inspection_limit_json_values": 9000}, False, "or for binary data"),
     ],
 )
@@ -209,7 +213,7 @@ BOMB = gzip.compress(bytes(80 * 2**20), mtime=0)
         (gzip.compress(b"{}", mtime=0)[:-1], "gzip", 400, "the gzip body is cut off"),
         (gzip.compress(b"{}", mtime=0) + b"x", "gzip", 400, "1 bytes follow the end of the gzip body"),
         (zlib.compress(b"{}"), "gzip", 400, "the body is not gzip"),
-        (BOMB, "gzip", 413, "the body holds more than 4194304 bytes, which is the limit"),
+        (BOMB, "gzip", 413, "the body holds more bytes than the limit, which is 4194304 (CONVSCOPE_JSON_LIMIT_BYTES)"),
     ],
 )
 def test_bad_compressed_bodies_are_refused(client, body, encoding, status, message):
@@ -223,7 +227,7 @@ def test_a_bomb_before_binary_data_is_stopped_by_the_bodys_limit_and_nothing_sta
     headers = {"Content-Encoding": "gzip", "Inference-Header-Content-Length": "20"}
     for _ in range(3):  # a second would not fit if the first were still counted
         answer = client.post(INFER, content=BOMB, headers=headers)
-        assert (answer.status_code, "more than 67108864 bytes" in answer.json()["error"]) == (413, True)
+        assert (answer.status_code, "the limit, which is 67108864" in answer.json()["error"]) == (413, True)
     tight = client_for(lenet_artifact.parent.parent, held_limit_bytes=10 * 2**20)
     assert tight.post(INFER, content=BOMB, headers=headers).status_code == 429
 

@@ -16,7 +16,10 @@ def client(lenet_artifact):
 
 def test_json_that_would_stop_the_event_loop_is_refused(client):
     alone = client.post(INFER, content=b" " * (5 * 2**20))
-    assert (alone.status_code, alone.json()["error"]) == (413, "the body has 5242880 bytes; the limit is 4194304")
+    assert (alone.status_code, alone.json()["error"]) == (
+        413,
+        "the body has 5242880 bytes; the limit is 4194304 (CONVSCOPE_JSON_LIMIT_BYTES)",
+    )
     before = client.post(INFER, **binary(ask(), b" " * (5 * 2**20), 5 * 2**20))
     assert before.status_code == 413
     assert "the JSON has 5242880 bytes; the limit is 4194304" in before.json()["error"]
@@ -29,7 +32,10 @@ def test_the_servers_limits_hold(lenet_artifact):
     assert (too_long.status_code, "the limit is 2000" in too_long.json()["error"]) == (413, True)
     tail = element(PNG) * 3
     too_many = client.post(INFER, **binary(with_bytes(tail, datatype="BYTES", shape=[3]), tail))
-    assert (too_many.status_code, too_many.json()["error"]) == (413, "3 images; the limit of one request is 2")
+    assert (too_many.status_code, too_many.json()["error"]) == (
+        413,
+        "3 images; the limit of one request is 2 (CONVSCOPE_IMAGES_PER_REQUEST)",
+    )
     tail = element(PNG)
     too_large = client.post(INFER, **binary(with_bytes(tail, **BYTES), tail))
     assert (too_large.status_code, "MP; the limit is" in too_large.json()["error"]) == (413, True)

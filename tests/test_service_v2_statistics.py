@@ -8,6 +8,7 @@ from in_process import client_for, digit, encoded
 
 from service.batcher import Batcher
 from service.errors import InferenceFailed, QueueFull
+from service.settings import Limit
 
 INFER = "/v2/models/lenet/infer"
 
@@ -53,7 +54,7 @@ def statistics_after(run, counts, *, max_batch_size=2, queue_size=8, cancel=()):
     """Of a batcher that was given requests of so many images at once, some of which were then given up."""
 
     async def main():
-        batcher = Batcher(run, max_batch_size=max_batch_size, queue_size=queue_size, executor=None)
+        batcher = Batcher(run, max_batch_size=max_batch_size, queue_size=Limit(queue_size), executor=None)
         futures = []
         for count in counts:
             try:

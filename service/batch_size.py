@@ -1,0 +1,62 @@
+"""How many images run together at most: a batch delays everybody, so it is no larger than pays on this machine."""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from export.engine import Run
+
+LARGEST = 64
+INLINE_LIMIT_S = 2e-3  # a batch that takes less is run on the event loop: a hop to a thread costs each request more
+_LONGEST_S = 0.25  # of one run, beyond which nothing larger is tried
+_PAYS = 0.95  # of the best rate
+
+
+@dataclass(frozen=True)
+class BatchSize:
+    """Images run together at most, and the seconds that so many take."""
+
+    images: int
+    seconds: float
+
+    @property
+    def inline(self) -> bool:
+        """Whether batches are run on the event loop."""
+        return self.seconds <= INLINE_LIMIT_S
+
+
+def measure_batch_size(run: Run, shape: tuple[int, ...], *, fixed: int = 0) -> BatchSize:
+    """Times batches of 1, 2, 4 and so on to 64 images.
+
+    Args:
+        run: the engine.
+        shape: (H, W, C) of an image.
+        fixed: the size that an operator wants; nothing else is timed then. 0 for none.
+
+    Returns:
+        The smallest size that makes at least 95 % of the most images a second; a larger one if that, too, takes less
+        than 2 ms. Sizes after the first that takes a quarter of a second are not tried.
+    """
+    if fixed:
+        return BatchSize(fixed, _seconds(run, shape, fixed))
+    times: dict[int, float] = {}
+    for size in (2**power for power in range(LARGEST.bit_length())):
+        times[size] = _seconds(run, shape, size)
+        if times[size] > _LONGEST_S:
+            break
+    best = max(size / seconds for size, seconds in times.items())
+    chosen = min(size for size, seconds in times.items() if size / seconds >= _PAYS * best)
+    chosen = max([chosen, *(size for size, seconds in times.items() if seconds <= INLINE_LIMIT_S)])
+    return BatchSize(chosen, times[chosen])
+
+
+def _seconds(run: Run, shape: tuple[int, ...], size: int) -> float:
+    """The fastest of up to four runs, of which the first of a size is slower; two of those that take long."""
+    images = np.zeros((size, *shape), np.uint8)
+    runs: list[float] = []
+    while len(runs) < 2 or (len(runs) < 4 and sum(runs) < 0.05):
+        started = time.perf_counter()
+        run(images)
+        runs.append(time.perf_counter() - started)
+    return min(runs)

@@ -1,0 +1,60 @@
+"""Whatever a request has too much of, the error names the setting that allows more."""
+
+import re
+from pathlib import Path
+
+import pytest
+from in_process import client_for, digit, encoded
+
+from service import settings
+from service.settings import PREFIX, Settings
+
+IMAGE = encoded(digit())
+TWO = [("file", IMAGE), ("file", IMAGE)]
+TENSOR = {"name": "image", "datatype": "UINT8", "shape": [2, 28, 28, 1], "data": [0] * (2 * 28 * 28)}
+
+
+def classify(client, **body):
+    return client.post("/v1/classify", **body)
+
+
+def inspect(client, query=""):
+    return client.post(f"/v1/models/lenet/feature-maps{query}", content=IMAGE)
+
+
+def infer(client):
+    return client.post("/v2/models/lenet/infer", json={"inputs": [TENSOR]})
+
+
+def predict(client):
+    return client.post("/predict", json={"images": [[[[0]] * 28] * 28] * 2})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "ask", "status"),
+    [
+        ("body_limit_bytes", 1024, lambda c: classify(c, content=bytes(2000)), 413),
+        ("body_limit_bytes", 1024, lambda c: classify(c, content=iter([bytes(1000)] * 2)), 413),
+        ("held_limit_bytes", 1024, lambda c: classify(c, content=bytes(2000)), 429),
+        ("json_limit_bytes", 1024, predict, 413),
+        ("json_limit_bytes", 1024, infer, 413),
+        ("image_limit_pixels", 8, lambda c: classify(c, content=IMAGE), 413),
+        ("image_limit_pixels", 8, inspect, 413),
+        ("images_per_request", 1, lambda c: classify(c, files=TWO), 413),
+        ("images_per_request", 1, predict, 413),
+        ("images_per_request", 1, infer, 413),
+        ("inspection_limit_values", 100, lambda c: inspect(c, "?format=npz"), 413),
+        ("inspection_limit_json_values", 100, inspect, 413),
+        ("deadline_s", 1e-6, lambda c: classify(c, content=IMAGE), 504),
+    ],
+)
+def test_an_error_names_the_setting(lenet_artifact, name, value, ask, status):
+    answer = ask(client_for(lenet_artifact.parent.parent, **{name: value}))
+    assert (answer.status_code, f"({PREFIX}{name.upper()})" in answer.text) == (status, True), answer.text
+
+
+def test_every_setting_that_is_named_anywhere_exists():
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+    files = [path for path in Path(settings.__file__).parent.glob("*.py") if path.name != "settings.py"]
+    named = {name for path in files for name in re.findall(rf"{PREFIX}[A-Z_]+[A-Z]", path.read_text())}
+    assert {"CONVSCOPE_DEADLINE_S", "CONVSCOPE_MEMORY_LIMIT_MB"} <= named and named - known <= {"CONVSCOPE_STATE_DIR"}
