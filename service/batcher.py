@@ -14,7 +14,6 @@ from service.errors import InferenceFailed, QueueFull
 from service.metrics import Metrics, ModelMetrics
 from service.request_log import log
 from service.settings import Limit
-from service.v2_statistics import Statistics
 
 
 @dataclass(eq=False)
@@ -68,7 +67,7 @@ class Batcher:
         self._waiting: asyncio.TimerHandle | None = None  # the plan, while it can be brought forward
         self._images_per_s = 100.0
         self.queued_images = 0
-        self.statistics = Statistics()
+        self._statistics = self._metrics.statistics
 
     def submit(self, images: Pixels) -> asyncio.Future[tuple[Floats, Floats]]:
         """Queues the images of one request; cancelling the future takes them out of the queue.
@@ -82,7 +81,7 @@ class Batcher:
         """
         count = len(images)
         if self.queued_images + count > self._queue_size.value:
-            self.statistics.failed(0)
+            self._statistics.failed(0)
             wait_s = self.queued_images / self._images_per_s
             raise QueueFull(
                 f"{self.queued_images} images are waiting and the limit is {self._queue_size}; {count} more do not fit",
@@ -153,7 +152,7 @@ class Batcher:
             waiting = len(job.images) - job.taken
             if job.future.done():
                 if job.future.cancelled():
-                    self.statistics.failed(time.perf_counter() - job.arrived)
+                    self._statistics.failed(time.perf_counter() - job.arrived)
                 self.queued_images -= waiting
                 self._jobs.popleft()
                 continue
@@ -178,7 +177,7 @@ class Batcher:
         if len(probabilities) != (count := sum(len(part) for _, part in batch)):
             raise ValueError(f"{count} images gave {len(probabilities)} rows")
         self._images_per_s += 0.1 * (len(probabilities) / max(elapsed_s, 1e-6) - self._images_per_s)
-        self.statistics.ran(len(probabilities), elapsed_s)
+        self._statistics.ran(len(probabilities), elapsed_s)
         now, start = time.perf_counter(), 0
         for job, part in batch:
             if not job.parts:
@@ -196,10 +195,10 @@ class Batcher:
                     continue
                 whole = (np.concatenate([p for p, _ in job.parts]), np.concatenate([x for _, x in job.parts]))
             if job.future.done():
-                self.statistics.failed(now - job.arrived)
+                self._statistics.failed(now - job.arrived)
                 continue
             job.future.set_result(whole)
-            self.statistics.answered(
+            self._statistics.answered(
                 len(job.images), total_s=now - job.arrived, queue_s=job.queue_s, compute_s=job.compute_s
             )
         self._metrics.batch(probabilities, elapsed_s)
@@ -208,5 +207,5 @@ class Batcher:
         log.error("inference failed on a batch of %d images", sum(len(part) for _, part in batch), exc_info=error)
         for job, _ in batch:
             if not job.future.done():
-                self.statistics.failed(time.perf_counter() - job.arrived)
+                self._statistics.failed(time.perf_counter() - job.arrived)
                 job.future.set_exception(InferenceFailed("the engine failed on this batch; the server's log says why"))

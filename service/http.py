@@ -44,7 +44,7 @@ def build_http(catalog: Catalog, settings: Settings) -> "Answering":
     one = "/v1/models/{model}"
     routes = Router(  # not an application: its error middleware would answer before ours
         [
-            *v2_routes(catalog, repository, settings, bodies, decoders, turns),
+            *v2_routes(catalog, repository, metrics, settings, bodies, decoders, turns),
             Route("/v1/models", _endpoint(models.models)),
             Route(one, _endpoint(models.model)),
             Route(f"{one}/labels", _endpoint(models.labels)),

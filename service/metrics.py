@@ -3,6 +3,7 @@
 from export.engine import Floats
 from service.errors import STATUS
 from service.tally import Definition, Tallies, Tally, Values
+from service.v2_statistics import KEPT, Statistics
 
 _SECONDS = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -40,7 +41,7 @@ class Metrics:
     """The counts of this process; used on one event loop."""
 
     def __init__(self) -> None:
-        self._all = {definition.name: Tallies(definition) for definition in COUNTS}
+        self._all = {definition.name: Tallies(definition) for definition in (*COUNTS, KEPT)}
         self.errors = self["errors"]
         for code in sorted({kind.code for kind in STATUS} | {INTERNAL, OTHER_CODE}):  # type: ignore[attr-defined]
             self.errors.of(code)  # there from the start, so that the first error is an increase
@@ -78,6 +79,7 @@ class ModelMetrics:
         self._predictions = metrics["predictions"]
         self._classes = classes[:CLASS_LIMIT]
         self._predicted: dict[int, Tally] = {}
+        self.statistics = Statistics(metrics["v2_statistics"], self.labels)
 
     def batch(self, probabilities: Floats, seconds: float) -> None:
         """Counts a batch that was run.

@@ -10,6 +10,7 @@ from service.catalog import Catalog
 from service.exposition import Exposition
 from service.request_log import log
 from service.tally import Values
+from service.v2_statistics import LAST
 from service.worker_files import Snapshot, WorkerFiles
 
 INTERVAL_S = 1.0
@@ -41,14 +42,15 @@ class MetricsRoute:
 
     async def __call__(self, request: Request) -> Response:
         """Answers one scrape."""
-        snapshots = [self._snapshot()]
+        snapshots, accept = await self.snapshots(), request.headers.get("accept", "")
+        # Not on the event loop: a thousand classes take some milliseconds.
+        body, content_type = await asyncio.to_thread(lambda: Exposition(snapshots).encode(accept))
+        return Response(body, headers={"content-type": content_type})
 
-        def answer() -> Response:  # not on the event loop: a thousand classes take some milliseconds
-            others = self._files.others() if self._files else ()
-            body, content_type = Exposition([*snapshots, *others]).encode(request.headers.get("accept", ""))
-            return Response(body, headers={"content-type": content_type})
-
-        return await asyncio.to_thread(answer)
+    async def snapshots(self) -> list[Snapshot]:
+        """What every worker has counted: this one until now, the others until at most a second ago."""
+        own, files = self._snapshot(), self._files
+        return [own, *(await asyncio.to_thread(lambda: [*files.others()] if files else []))]
 
     async def _keep_writing(self, files: WorkerFiles) -> None:
         failed = ""
@@ -68,6 +70,9 @@ class MetricsRoute:
     def _gauges(self) -> Values:
         waiting: dict[tuple[str, ...], list[float]] = {}
         loaded: dict[tuple[str, ...], list[float]] = {}
+        last: dict[tuple[str, ...], list[float]] = {
+            entry.metrics.labels: [entry.metrics.statistics.last_s] for entry in self._catalog.entries()
+        }
         for model in self._catalog.models():
             name, version = model.manifest.name, str(model.manifest.version)
             waiting[name, version] = [model.batcher.queued_images]
@@ -77,4 +82,5 @@ class MetricsRoute:
             "convscope_model_loaded": loaded,
             "convscope_artifacts_refused": {(): [len(self._catalog.failures)]},
             "convscope_workers": {(): [1]},
+            LAST: last,
         }

@@ -16,12 +16,15 @@ from service.bodies import Bodies
 from service.build import build_info
 from service.catalog import Catalog
 from service.errors import MalformedBody, ModelNotReady, UnknownParameter
+from service.metrics_route import MetricsRoute
 from service.repository import Repository
 from service.served_model import Entry
 from service.settings import Limit, Settings
+from service.tally import Values, add_values
 from service.turns import Turns
 from service.v2_infer import Infer
 from service.v2_request import INPUT, SCORES, parse_object
+from service.v2_statistics import LAST, model_stat
 
 EXTENSIONS = ("binary_tensor_data", "classification", "model_repository", "statistics")
 PLATFORMS = {"onnxruntime": "onnxruntime_onnx", "torchscript": "pytorch_libtorch"}  # Triton's words
@@ -29,10 +32,16 @@ SMALL_LIMIT_BYTES = 1024
 
 
 def v2_routes(
-    catalog: Catalog, repository: Repository, settings: Settings, bodies: Bodies, decoders: Executor, turns: Turns
+    catalog: Catalog,
+    repository: Repository,
+    metrics: MetricsRoute,
+    settings: Settings,
+    bodies: Bodies,
+    decoders: Executor,
+    turns: Turns,
 ) -> list[Route]:
     """Every route under `/v2`, inference first: it is the one that must be found fast."""
-    infer, about = Infer(catalog, settings, bodies, decoders, turns), About(catalog, bodies)
+    infer, about = Infer(catalog, settings, bodies, decoders, turns), About(catalog, metrics, bodies)
     change = Changes(repository, bodies, deadline_s=settings.deadline_s)
     model, versioned = "/v2/models/{name}", "/v2/models/{name}/versions/{version}"
     return [
@@ -54,8 +63,9 @@ def v2_routes(
 class About:
     """Answers everything but inference."""
 
-    def __init__(self, catalog: Catalog, bodies: Bodies) -> None:
+    def __init__(self, catalog: Catalog, metrics: MetricsRoute, bodies: Bodies) -> None:
         self._catalog = catalog
+        self._metrics = metrics
         self._bodies = bodies
 
     async def server(self, request: Request) -> JSONResponse:
@@ -100,15 +110,20 @@ class About:
         return JSONResponse({"name": self._catalog.entry(**request.path_params).manifest.name, "ready": True})
 
     async def statistics(self, request: Request) -> JSONResponse:
-        """Of one version, of all of a model, or of everything, since it was loaded; by the worker that answers."""
+        """Of one version, of all of a model, or of everything, since the server started; of all workers."""
         if "version" in request.path_params:
             chosen = [self._catalog.entry(**request.path_params)]
         elif "name" in request.path_params:
             chosen = self._versions(request.path_params["name"])
         else:
             chosen = self._catalog.entries()
-        models = [entry.model for entry in chosen if entry.model]
-        stats = [one.batcher.statistics.to_json(one.manifest.name, one.manifest.version) for one in models]
+        snapshots, counts = await self._metrics.snapshots(), Values()
+        for snapshot in snapshots:
+            add_values(counts, snapshot.counts)
+        stats = []
+        for entry in chosen:
+            last_s = max(one.gauges.get(LAST, {}).get(entry.metrics.labels, [0])[0] for one in snapshots)
+            stats.append(model_stat(entry.manifest.name, entry.manifest.version, counts, last_s))
         return JSONResponse({"model_stats": stats})
 
     async def index(self, request: Request) -> JSONResponse:

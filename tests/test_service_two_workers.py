@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 from pathlib import Path
 
 import httpx
@@ -75,6 +76,15 @@ def test_every_worker_answers_for_both(asked, client):
     assert total(values, "convscope_model_loaded", model="lenet", version="1") == 2
 
 
+def test_statistics_are_those_of_both_workers(asked, client):
+    for path in ("/v2/models/stats", "/v2/models/lenet/stats", "/v2/models/lenet/versions/1/stats"):
+        for _ in range(5):
+            (stats,) = client.get(f"{asked.url}{path}").json()["model_stats"]
+            assert (stats["inference_count"], stats["inference_stats"]["success"]["count"]) == (COUNT, COUNT)
+            assert sum(row["batch_size"] * row["compute_infer"]["count"] for row in stats["batch_stats"]) == COUNT
+            assert time.time() - 300 < stats["last_inference"] / 1000 < time.time() + 1
+
+
 def test_bentomls_own_routes_are_named_and_carry_ids(server, client):
     for path, status in (("/livez", 200), ("/readyz", 200), ("/schema.json", 200), ("/a%0Ab", 404)):
         answer = client.get(f"{server.url}{path}", headers={"x-request-id": "mine"})
@@ -99,6 +109,7 @@ def test_a_killed_workers_counts_stay_and_its_successor_goes_on_with_them(asked,
     assert total(scrape(client, asked.url), "convscope_images_total") == before
     until(lambda: total(scrape(client, asked.url), "convscope_workers") == 2)
     assert total(scrape(client, asked.url), "convscope_images_total") == before
+    assert client.get(f"{asked.url}/v2/models/stats").json()["model_stats"][0]["inference_count"] == before
     assert len(list(metrics_directory(asked).glob("*.json"))) == 2
 
 

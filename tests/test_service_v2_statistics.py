@@ -8,7 +8,9 @@ from in_process import client_for, digit, encoded
 
 from service.batcher import Batcher
 from service.errors import InferenceFailed, QueueFull
+from service.metrics import Metrics, ModelMetrics
 from service.settings import Limit
+from service.v2_statistics import model_stat
 
 INFER = "/v2/models/lenet/infer"
 
@@ -52,9 +54,13 @@ def fail(images):
 
 def statistics_after(run, counts, *, max_batch_size=2, queue_size=8, cancel=()):
     """Of a batcher that was given requests of so many images at once, some of which were then given up."""
+    metrics = Metrics()
 
     async def main():
-        batcher = Batcher(run, max_batch_size=max_batch_size, queue_size=Limit(queue_size), executor=None)
+        counted = ModelMetrics(metrics, "m", 1, ())
+        batcher = Batcher(
+            run, max_batch_size=max_batch_size, queue_size=Limit(queue_size), executor=None, metrics=counted
+        )
         futures = []
         for count in counts:
             try:
@@ -66,7 +72,7 @@ def statistics_after(run, counts, *, max_batch_size=2, queue_size=8, cancel=()):
         found = await asyncio.gather(*futures, return_exceptions=True)
         assert all(isinstance(one, tuple | InferenceFailed | asyncio.CancelledError) for one in found)
         await asyncio.sleep(0)
-        return batcher.statistics.to_json("m", 1)
+        return model_stat("m", 1, metrics.values(), counted.statistics.last_s)
 
     return asyncio.run(main())
 
