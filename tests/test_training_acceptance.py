@@ -1,5 +1,7 @@
 """Full trainings on real data; minutes each. Times are printed, not asserted."""
 
+import json
+import shutil
 import tarfile
 import time
 from pathlib import Path
@@ -43,3 +45,14 @@ def test_resnet20_learns_a_folder_of_photographs_in_one_epoch(tmp_path: Path) ->
     with tarfile.open(archive) as tar:
         tar.extractall(tmp_path, filter="data")
     assert accuracy("resnet20", str(tmp_path / "cifar10-jpeg"), tmp_path / "run", epochs=1) > 0.4
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
+def test_torch_compile_trains_as_without_it(tmp_path: Path) -> None:
+    losses = []
+    for compiled in (False, True):
+        out = tmp_path / f"{compiled}"
+        assert accuracy("lenet", "digits", out, epochs=6, precision="fp32", compile=compiled) > 0.9
+        losses.append([json.loads(line)["train_loss"] for line in (out / "log.jsonl").read_text().splitlines()])
+    eager, compiled_too = losses
+    assert compiled_too == pytest.approx(eager, rel=0.05) and compiled_too[0] == pytest.approx(eager[0], rel=1e-3)
