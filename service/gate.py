@@ -72,7 +72,8 @@ class Gate:
         if self._under_way > self._concurrency.value and scope["path"] not in HEALTH:
             full = QueueFull(f"too many requests are under way; the limit is {self._concurrency}", retry_after_s=1)
             return send_error(send, full, scope["path"])
-        return (self._native if scope["path"] in NATIVE else self._http)(scope, receive, send)
+        native = scope["path"] in NATIVE and scope["method"] in ("GET", "HEAD")
+        return (self._native if native else self._http)(scope, receive, send)
 
     def _may_pass(self, scope: Scope) -> bool:
         path = scope["path"]

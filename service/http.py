@@ -33,7 +33,7 @@ from service.v2 import v2_routes
 from service.worker_files import WorkerFiles
 
 CLASSIFY = "/v1/classify"
-NATIVE = ("/livez", "/readyz", "/healthz", "/schema.json")  # routes that BentoML answers
+NATIVE = ("/livez", "/readyz", "/healthz", "/schema.json")  # routes whose GET BentoML answers
 
 
 def build_http(catalog: Catalog, settings: Settings) -> "Answering":
@@ -55,7 +55,8 @@ def build_http(catalog: Catalog, settings: Settings) -> "Answering":
             Route("/metrics", _endpoint(metrics)),
             Route(OPENAPI, _endpoint(OpenApi(settings))),
             *page_routes(),
-        ]
+        ],
+        redirect_slashes=False,  # a path with a slash more is another path, whatever its method
     )
     posts = Classify(catalog, settings, bodies, decoders), Predict(catalog, settings, bodies)
     return Answering(*posts, routes, metrics, repository, deadline_s=settings.deadline_s)
@@ -108,6 +109,8 @@ class Answering:
         """Answers one request."""
         try:
             post = self._posts.get(scope["path"])
+            if scope["path"] in NATIVE:
+                raise MethodNotAllowed(f"{scope['path']} takes GET, not {scope['method']}", allow="GET, HEAD")
             if post is None:
                 scope["app"] = self  # tells the router to raise, not to answer, what it does not know
                 await self._routes(scope, receive, send)

@@ -50,7 +50,10 @@ def test_both_workers_say_what_they_serve_and_where(server):
 
 def test_health_page_and_native_routes_answer(server):
     assert httpx.get(f"{server.url}/livez").status_code == 200
-    assert httpx.get(f"{server.url}/readyz").status_code == 200
+    assert httpx.head(f"{server.url}/readyz").status_code == httpx.get(f"{server.url}/readyz").status_code == 200
+    refused = httpx.post(f"{server.url}/readyz")
+    assert (refused.status_code, refused.headers["allow"]) == (405, "GET, HEAD")
+    assert refused.json()["error"]["code"] == "method_not_allowed"
     page = httpx.get(f"{server.url}/")
     assert "convscope" in page.text and "default-src 'self'" in page.headers["content-security-policy"]
     assert httpx.get(f"{server.url}/nowhere").json()["error"]["code"] == "path_unknown"
