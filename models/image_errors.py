@@ -20,9 +20,13 @@ class NotAnImage(ImageError):
 
 
 class ImageTooLarge(ImageError):
-    """More pixels than allowed, by the header, before anything is decoded, or once scaled to the shorter side."""
+    """More pixels than allowed, by the header, before anything is decoded."""
 
     code = "image_too_large"
+
+
+class ImageTooNarrow(ImageTooLarge):
+    """So long and narrow that it has more pixels than anybody may allow once its shorter side is scaled."""
 
 
 class ImageUndecodable(ImageError):

@@ -26,6 +26,7 @@ from models.image_errors import (
     EmptyImage,
     ImageError,
     ImageTooLarge,
+    ImageTooNarrow,
     ImageUndecodable,
     NotAnImage,
     UnsupportedMode,
@@ -167,7 +168,7 @@ def open_image(data: bytes, *, limit_pixels: int = DEFAULT_LIMIT_PIXELS) -> Imag
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise _too_large("image", int(str(error).partition("(")[2].partition(" ")[0]), limit_pixels) from None
+        raise ImageTooLarge(_over("image", int(str(error).partition("(")[2].partition(" ")[0]), limit_pixels)) from None
     except UnidentifiedImageError:
         if _has_known_beginning(data):
             raise ImageUndecodable("the image header is damaged") from None
@@ -179,7 +180,7 @@ def open_image(data: bytes, *, limit_pixels: int = DEFAULT_LIMIT_PIXELS) -> Imag
     tile = tags.get(TILE_WIDTH, 1) * tags.get(TILE_HEIGHT, 1)
     for what, pixels in ((f"image of {width}x{height}", width * height), ("tile of the image", tile)):
         if pixels > limit_pixels:
-            raise _too_large(what, pixels, limit_pixels)
+            raise ImageTooLarge(_over(what, pixels, limit_pixels))
     return image
 
 
@@ -259,7 +260,7 @@ def _to_size(image: Image.Image, spec: InputSpec) -> Image.Image:
         target_height, target_width = spec.resize
     if target_width * target_height > DEFAULT_LIMIT_PIXELS:  # a long narrow image would take gigabytes on the way
         what = f"image of {width}x{height}, scaled to {target_width}x{target_height},"
-        raise _too_large(what, target_width * target_height, DEFAULT_LIMIT_PIXELS)
+        raise ImageTooNarrow(_over(what, target_width * target_height, DEFAULT_LIMIT_PIXELS))
     image = image.resize((target_width, target_height), _INTERPOLATIONS[spec.interpolation])
     if spec.crop is not None:
         left, top = round((target_width - spec.crop[1]) / 2), round((target_height - spec.crop[0]) / 2)
@@ -267,8 +268,8 @@ def _to_size(image: Image.Image, spec: InputSpec) -> Image.Image:
     return image
 
 
-def _too_large(what: str, pixels: int, limit: int) -> ImageTooLarge:
-    return ImageTooLarge(f"{what} has {pixels / 1e6:,.4g} MP; the limit is {limit / 1e6:,.4g} MP")
+def _over(what: str, pixels: int, limit: int) -> str:
+    return f"{what} has {pixels / 1e6:,.4g} MP; the limit is {limit / 1e6:,.4g} MP"
 
 
 def _has_known_beginning(data: bytes) -> bool:

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 
 from service.catalog import Catalog
 from service.errors import ModelNotReady
-from service.gate import gated
+from service.gate import Gate
 from service.http import build_http
 from service.observation import current
 from service.request_log import configure_logging
@@ -34,7 +34,7 @@ class Gated(bentoml.Service):  # type: ignore[misc]  # bentoml ships no types fo
 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
         """The application that a worker serves."""
-        return gated(super().to_asgi(is_main), SETTINGS, HTTP)
+        return Gate(super().to_asgi(is_main), SETTINGS, HTTP)
 
 
 @bentoml.service(

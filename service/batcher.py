@@ -44,6 +44,10 @@ class Batcher:
         wait_s: how long a batch that is not full waits for more, from the arrival of its first image.
         executor: where to run, with a single thread; None for the event loop.
         metrics: where batches are counted; nowhere if None.
+
+    Attributes:
+        queued_images: that wait, those of abandoned requests included until they are come upon.
+        immediate: everything is run in the turn of the event loop after it came.
     """
 
     def __init__(
@@ -68,6 +72,7 @@ class Batcher:
         self._images_per_s = 100.0
         self.queued_images = 0
         self._statistics = self._metrics.statistics
+        self.immediate = executor is None and not wait_s
 
     def submit(self, images: Pixels) -> asyncio.Future[tuple[Floats, Floats]]:
         """Queues the images of one request; cancelling the future takes them out of the queue.
@@ -80,6 +85,8 @@ class Batcher:
             InferenceFailed: in the future, if the engine fails.
         """
         count = len(images)
+        if self.queued_images + count > self._queue_size.value:
+            self._forget_abandoned()
         if self.queued_images + count > self._queue_size.value:
             self._statistics.failed(0)
             wait_s = self.queued_images / self._images_per_s
@@ -148,23 +155,29 @@ class Batcher:
         batch: list[tuple[_Job, Pixels]] = []
         room = self._max_batch_size
         while self._jobs and room:
-            job = self._jobs[0]
-            waiting = len(job.images) - job.taken
+            job = self._jobs.popleft()
             if job.future.done():
-                if job.future.cancelled():
-                    self._statistics.failed(time.perf_counter() - job.arrived)
-                self.queued_images -= waiting
-                self._jobs.popleft()
+                self._forget(job)
                 continue
             part = job.images[job.taken : job.taken + room]
             job.taken += len(part)
             room -= len(part)
             self.queued_images -= len(part)
             batch.append((job, part))
-            self._jobs.popleft()
             if job.taken < len(job.images):
                 self._jobs.append(job)
         return batch
+
+    def _forget_abandoned(self) -> None:
+        for job in self._jobs:
+            if job.future.done():
+                self._forget(job)
+        self._jobs = deque(job for job in self._jobs if not job.future.done())
+
+    def _forget(self, job: _Job) -> None:
+        if job.future.cancelled():
+            self._statistics.failed(time.perf_counter() - job.arrived)
+        self.queued_images -= len(job.images) - job.taken
 
     def _deliver(self, batch: list[tuple[_Job, Pixels]], outcome: tuple[Floats, Floats], elapsed_s: float) -> None:
         try:

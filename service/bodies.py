@@ -5,16 +5,13 @@ from typing import Generic, TypeVar
 
 from starlette.types import Receive, Scope
 
-from service.errors import BodyEmpty, BodyTooLarge, MalformedBody, QueueFull
+from service.client_gone import ClientGone
+from service.errors import BodyEmpty, BodyTooLarge, MalformedBody, QueueFull, UnsupportedType
 from service.forms import FORM, form_files
 from service.headers import header
 from service.settings import Limit, Settings
 
 T = TypeVar("T")
-
-
-class ClientGone(Exception):
-    """The client hung up before its body was complete; nobody waits for an answer."""
 
 
 class Bodies:
@@ -43,10 +40,16 @@ class Bodies:
         Raises:
             BodyEmpty: no bytes, or a form without files.
             MalformedBody: not the multipart form it says it is, cut off, or with a field that is not a file.
+            UnsupportedType: the body is compressed as a whole.
             TooManyImages, BodyTooLarge, QueueFull, ClientGone: see there.
         """
         content_type = header(scope, b"content-type")
         is_form = content_type.partition(";")[0].strip().lower() == FORM
+
+        if (encoding := header(scope, b"content-encoding").strip().lower()) not in ("", "identity"):
+            raise UnsupportedType(
+                f"Content-Encoding is {encoding[:40]!r}; images are compressed already, send them as is"
+            )
 
         def images(body: bytes) -> Sequence[bytes]:
             if is_form:

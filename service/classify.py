@@ -54,7 +54,7 @@ class Classify:
         if len(decoded) == 1 and isinstance(decoded[0], ImageError):
             raise decoded[0]  # a lone bad image gets its status
         good = [image for image in decoded if not isinstance(image, ImageError)]
-        rows = iter(await self._probabilities(model, good))
+        rows = iter(await self._probabilities(model, good, receive))
         current().image_codes = tuple(image.code for image in decoded if isinstance(image, ImageError))
         return [
             {"error": error_body(image)}
@@ -63,9 +63,11 @@ class Classify:
             for image in decoded
         ]
 
-    async def _probabilities(self, model: ServedModel, images: Sequence[Pixels]) -> Floats | tuple[Floats, ...]:
+    async def _probabilities(
+        self, model: ServedModel, images: Sequence[Pixels], receive: Receive
+    ) -> Floats | tuple[Floats, ...]:
         if not images:
             return ()
         batch = images[0][np.newaxis] if len(images) == 1 else np.stack(images)
-        probabilities, _ = await model.batcher.submit(batch)
+        probabilities, _ = await model.run(batch, receive)
         return probabilities

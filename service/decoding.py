@@ -48,4 +48,4 @@ async def decode_uploads(
 
 
 def _naming_the_setting(error: ImageError, limit_pixels: Limit) -> ImageError:
-    return ImageTooLarge(f"{error} ({limit_pixels.setting})") if isinstance(error, ImageTooLarge) else error
+    return ImageTooLarge(f"{error} ({limit_pixels.setting})") if type(error) is ImageTooLarge else error

@@ -5,7 +5,15 @@ from typing import Any
 
 import orjson
 
-from models.image_errors import EmptyImage, ImageError, ImageTooLarge, ImageUndecodable, NotAnImage, UnsupportedMode
+from models.image_errors import (
+    EmptyImage,
+    ImageError,
+    ImageTooLarge,
+    ImageTooNarrow,
+    ImageUndecodable,
+    NotAnImage,
+    UnsupportedMode,
+)
 
 
 class RequestError(ValueError):
@@ -130,6 +138,12 @@ class QueueFull(RequestError):
         self.retry_after_s = retry_after_s
 
 
+class UpgradeRefused(RequestError):
+    """A body, and the wish to go on in another protocol; the connection is closed."""
+
+    code = "upgrade_refused"
+
+
 class DeadlinePassed(RequestError):
     """The answer would have come too late."""
 
@@ -146,6 +160,7 @@ STATUS: dict[type[Exception], int] = {
     UnknownParameter: 400,
     MalformedBody: 400,
     BodyEmpty: 400,
+    UpgradeRefused: 400,
     EmptyImage: 400,
     ImageUndecodable: 400,
     Unauthorized: 401,
@@ -160,6 +175,7 @@ STATUS: dict[type[Exception], int] = {
     TooManyImages: 413,
     TooManyValues: 413,
     ImageTooLarge: 413,
+    ImageTooNarrow: 413,
     NotAnImage: 415,
     UnsupportedMode: 415,
     UnsupportedType: 415,
@@ -193,6 +209,8 @@ def error_answer(error: RequestError | ImageError, path: str) -> tuple[int, byte
         headers.append((b"retry-after", str(max(1, math.ceil(error.retry_after_s))).encode()))
     if isinstance(error, MethodNotAllowed):
         headers.append((b"allow", error.allow.encode()))
+    if isinstance(error, UpgradeRefused):
+        headers.append((b"connection", b"close"))
     if isinstance(error, Unauthorized):
         headers.append((b"www-authenticate", b"Bearer"))
     return STATUS[type(error)], error_json(path, error.code, str(error)), headers

@@ -24,7 +24,10 @@ class Exposition(Collector):
 
     def encode(self, accept: str) -> tuple[bytes, str]:
         """The whole text, in the format that a request's header `Accept` asks for, and its content type."""
-        encoder, content_type = choose_encoder(accept)
+        try:
+            encoder, content_type = choose_encoder(accept)
+        except (TypeError, ValueError):  # it compares versions that are none
+            encoder, content_type = choose_encoder("")
         return encoder(self), content_type
 
     def collect(self) -> Iterator[Metric]:

@@ -17,6 +17,7 @@ from models.inputs import Pixels
 from models.nodes import Node
 from service.bodies import Bodies
 from service.catalog import Catalog
+from service.client_gone import unless_gone
 from service.decoding import decode_or_error
 from service.inspection import FeatureMaps, check_size, inspect_image, select_nodes
 from service.predictions import default_top_k, top_predictions
@@ -55,7 +56,8 @@ class InspectFeatureMaps:
             advice = "choose some with ?layers=, or take format=npz or values=tiles"
             check_size(nodes, self._settings.limit("inspection_limit_json_values"), advice)
         async with self._bodies.images(request.scope, request.receive, limit_images=Limit(1)) as (upload,):
-            return await self._turns.run(lambda: self._answer(model, upload, nodes, form, kind))
+            inspecting = self._turns.run(lambda: self._answer(model, upload, nodes, form, kind))
+            return await unless_gone(asyncio.ensure_future(inspecting), request.receive)
 
     def _answer(self, model: ServedModel, upload: bytes, nodes: Sequence[Node], form: str, kind: str) -> Response:
         image = decode_or_error(upload, model.manifest.input, self._settings.limit("image_limit_pixels"))

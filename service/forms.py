@@ -57,5 +57,7 @@ def _content(part: bytes, number: int) -> bytes:
                 return part[end + 4 :]
             if kind == b"form-data" and b"name" in options:
                 field = options[b"name"].decode(errors="replace")[:40]
-                raise MalformedBody(f"the form field {field!r} is text; send files only, and options in the query")
+                raise MalformedBody(
+                    f"the form field {field!r} has no filename; send files only, and options in the query"
+                )
     raise MalformedBody(f"{FORM}: part {number} does not say that it is a file of the form")

@@ -1,4 +1,4 @@
-"""The door in front of everything: the token, and what BentoML answers and what we do."""
+"""The door in front of everything: what browsers ask, the token, and what BentoML answers and what we do."""
 
 import hmac
 from collections.abc import Awaitable
@@ -7,7 +7,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.answers import send_error
-from service.errors import QueueFull, Unauthorized
+from service.errors import QueueFull, RequestError, Unauthorized, UpgradeRefused
 from service.headers import header
 from service.http import NATIVE, Answering
 from service.observer import Observer
@@ -17,37 +17,24 @@ from service.v2_infer import HEADER
 HEALTH = ("/livez", "/healthz", "/readyz", "/v2/health/live", "/v2/health/ready")
 
 
-def gated(native: ASGIApp, settings: Settings, http: Answering) -> ASGIApp:
-    """The whole server: BentoML's application and ours behind the gate, and before it what browsers ask of one.
-
-    A browser's question whether a page may ask (CORS) carries no token, so it is answered before that is looked at.
-    """
-    gate = Gate(native, settings, http)
-    if not settings.origins:
-        return gate
-    return CORSMiddleware(
-        gate,
-        allow_origins=settings.origins,
-        allow_methods=["GET", "POST"],
-        allow_headers=["Authorization", "Content-Type", "X-Request-Id", "Traceparent", HEADER],
-        expose_headers=["X-Request-Id", "Retry-After", HEADER],
-    )
-
-
 class Gate:
-    """An ASGI application.
+    """The whole server as one ASGI application: BentoML's and ours, and what stands before both.
 
     Args:
         native: BentoML's application, which answers its own routes and knows when the worker starts and ends.
-        settings: for the token.
+        settings: for the token, the origins and the bound on concurrency.
         http: ours, which answers everything else.
     """
 
     def __init__(self, native: ASGIApp, settings: Settings, http: Answering) -> None:
         self._native = native
         self._http = http
+        # A browser's question whether a page may ask (CORS) carries no token, so it is answered before that is wanted.
         self._observed = Observer(
-            self._answer, metrics=http.metrics.counts, route_of=http.route_of, log_all=settings.access_log
+            _with_cors(self._answer, settings.origins) if settings.origins else self._answer,
+            metrics=http.metrics.counts,
+            route_of=http.route_of,
+            log_all=settings.access_log,
         )
         self._concurrency, self._under_way = settings.limit("concurrency"), 0
         self._token = settings.token.get_secret_value().encode() if settings.token else None
@@ -66,6 +53,12 @@ class Gate:
             await self._native(scope, receive, send)
 
     def _answer(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        if header(scope, b"upgrade") and _brings_a_body(scope):
+            # uvicorn stops reading at such a header, and would take the body for the next request.
+            error: RequestError = UpgradeRefused(
+                "a request with a body must not ask for another protocol by Upgrade; this is HTTP/1.1"
+            )
+            return send_error(send, error, scope["path"])
         if not self._may_pass(scope):
             error = Unauthorized("this server wants the header Authorization: Bearer TOKEN")
             return send_error(send, error, scope["path"])
@@ -82,3 +75,17 @@ class Gate:
             return True
         scheme, _, token = header(scope, b"authorization").partition(" ")
         return scheme.lower() == "bearer" and hmac.compare_digest(token.strip().encode(), self._token)
+
+
+def _brings_a_body(scope: Scope) -> bool:
+    return header(scope, b"content-length") not in ("", "0") or bool(header(scope, b"transfer-encoding"))
+
+
+def _with_cors(app: ASGIApp, origins: list[str]) -> ASGIApp:
+    return CORSMiddleware(
+        app,
+        allow_origins=origins,
+        allow_methods=["GET", "POST"],
+        allow_headers=["Authorization", "Content-Type", "X-Request-Id", "Traceparent", HEADER],
+        expose_headers=["X-Request-Id", "Retry-After", HEADER],
+    )

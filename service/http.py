@@ -12,9 +12,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from export.engine import EngineError
 from models.image_errors import ImageError
 from service.answers import send_error, send_json
-from service.bodies import Bodies, ClientGone
+from service.bodies import Bodies
 from service.catalog import Catalog
 from service.classify import Classify
+from service.client_gone import ClientGone
 from service.errors import DeadlinePassed, MethodNotAllowed, ModelNotReady, RequestError, UnknownPath, error_json
 from service.feature_maps import InspectFeatureMaps
 from service.metrics import INTERNAL

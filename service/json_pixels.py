@@ -8,6 +8,8 @@ import numpy as np
 from models.inputs import Pixels
 from service.errors import MalformedBody
 
+_DEEPEST = 8  # a batch of images is 4 deep; numpy takes 64
+
 
 def read_pixels(data: Any, name: str) -> Pixels:
     """Nested arrays of whole numbers from 0 to 255, as uint8 of the same shape.
@@ -28,6 +30,8 @@ def read_pixels(data: Any, name: str) -> Pixels:
             lengths = set(map(len, flat))
             if len(lengths) > 1:
                 raise MalformedBody(f"{name} has rows of different lengths")
+            if len(shape) == _DEEPEST:
+                raise MalformedBody(f"{name} has arrays in arrays, more than {_DEEPEST} deep")
             shape += lengths
             flat = list(chain.from_iterable(flat))
     except TypeError:

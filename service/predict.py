@@ -38,15 +38,15 @@ class Predict:
         async with asyncio.timeout(self._settings.deadline_s):
             async with self._bodies.body(scope, receive, limit_bytes=self._settings.limit("json_limit_bytes")) as body:
                 images, model = _parse(body)
-            probabilities = await self.run(images, model)
+            probabilities = await self.run(images, model, receive)
         contiguous = np.ascontiguousarray(probabilities)
         await send_json(send, 200, orjson.dumps(contiguous, option=orjson.OPT_SERIALIZE_NUMPY))
 
-    async def run(self, images: Pixels, model: str = "") -> Floats:
+    async def run(self, images: Pixels, model: str = "", receive: Receive | None = None) -> Floats:
         """Probabilities (N, K) of uint8 images (N, H, W, C) at the network's size.
 
         Raises:
-            WrongShape, TooManyImages, UnknownModel, UnknownParameter, QueueFull: see there.
+            WrongShape, TooManyImages, UnknownModel, UnknownParameter, QueueFull, ClientGone: see there.
         """
         served = await self._catalog.find(model or None)
         wanted = served.manifest.input.shape
@@ -55,7 +55,7 @@ class Predict:
             raise WrongShape(f"images have the shape {images.shape}; {served.manifest.name} takes (N, {shape})")
         if len(images) > (limit := self._settings.limit("images_per_request")).value:
             raise TooManyImages(f"{len(images)} images; the limit of one request is {limit}")
-        probabilities, _ = await served.batcher.submit(images)
+        probabilities, _ = await served.run(images, receive)
         return probabilities
 
 

@@ -18,6 +18,8 @@ def configure_logging(settings: Settings) -> None:
     """Sets the level of our lines and, for JSON, the format of this process; to be called after BentoML did as much."""
     log.setLevel(settings.log_level.upper())
     logging.getLogger("uvicorn.access").propagate = False  # it would format a line a request, which nobody sees
+    # Its warnings are of requests that are no HTTP, and as they never reach us, anybody can cause any number of those.
+    logging.getLogger("uvicorn.error").addFilter(lambda record: record.levelno != logging.WARNING)
     if settings.log_format == "json":
         handler = logging.StreamHandler(sys.stdout)
         renamed = {"levelname": "level", "name": "logger"}

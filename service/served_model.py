@@ -5,13 +5,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from starlette.types import Receive
+
 from export.artifact import ONNX_FILE, Manifest, check_files
-from export.engine import Engine
+from export.engine import Engine, Floats
 from export.engine_onnx import OnnxTaps
 from export.engines import open_engine
 from export.golden import check_golden
+from models.inputs import Pixels
 from service.batch_size import BatchSize, measure_batch_size
 from service.batcher import Batcher
+from service.client_gone import unless_gone
 from service.metrics import ModelMetrics
 from service.settings import Settings
 
@@ -27,6 +31,20 @@ class ServedModel:
     taps: OnnxTaps | None
     golden_difference: float
     batch_size: BatchSize
+
+    async def run(self, images: Pixels, receive: Receive | None = None) -> tuple[Floats, Floats]:
+        """Probabilities and logits, (N, K) each, of uint8 (N, H, W, C), run together with what else waits.
+
+        Args:
+            images: at the network's size.
+            receive: of the request, to know when its client hangs up; None for one that cannot.
+
+        Raises:
+            QueueFull, InferenceFailed, ClientGone: see there.
+        """
+        scores = self.batcher.submit(images)
+        # On the event loop a batch is run before anybody could be seen to hang up.
+        return await (scores if receive is None or self.batcher.immediate else unless_gone(scores, receive))
 
 
 @dataclass(eq=False)

@@ -41,7 +41,10 @@ def v2_routes(
     turns: Turns,
 ) -> list[Route]:
     """Every route under `/v2`, inference first: it is the one that must be found fast."""
-    infer, about = Infer(catalog, settings, bodies, decoders, turns), About(catalog, metrics, bodies)
+    infer, about = (
+        Infer(catalog, settings, bodies, decoders, turns),
+        About(catalog, metrics, bodies, deadline_s=settings.deadline_s),
+    )
     change = Changes(repository, bodies, deadline_s=settings.deadline_s)
     model, versioned = "/v2/models/{name}", "/v2/models/{name}/versions/{version}"
     return [
@@ -63,8 +66,9 @@ def v2_routes(
 class About:
     """Answers everything but inference."""
 
-    def __init__(self, catalog: Catalog, metrics: MetricsRoute, bodies: Bodies) -> None:
+    def __init__(self, catalog: Catalog, metrics: MetricsRoute, bodies: Bodies, *, deadline_s: float) -> None:
         self._catalog = catalog
+        self._deadline_s = deadline_s
         self._metrics = metrics
         self._bodies = bodies
 
@@ -128,7 +132,11 @@ class About:
 
     async def index(self, request: Request) -> JSONResponse:
         """Every artifact that was found, and why some are not served; `{"ready": true}` leaves those out."""
-        async with self._bodies.body(request.scope, request.receive, limit_bytes=Limit(SMALL_LIMIT_BYTES)) as body:
+        small = Limit(SMALL_LIMIT_BYTES)
+        async with (
+            asyncio.timeout(self._deadline_s),
+            self._bodies.body(request.scope, request.receive, limit_bytes=small) as body,
+        ):
             asked = parse_object(body) if body else {}
         if unknown := sorted(asked.keys() - {"ready"}):
             raise MalformedBody(f"there is no key {unknown[0][:40]!r}; known is ready")

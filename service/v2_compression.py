@@ -29,6 +29,8 @@ async def decompressed(
     if encoding in ("", "identity"):
         yield body
         return
+    if encoding == "x-gzip":  # its old name, which is to be understood: RFC 9110, 8.4.1.3
+        encoding = "gzip"
     if encoding not in _WINDOW_BITS:
         raise UnsupportedType(f"Content-Encoding is {encoding[:40]!r}; wanted {', '.join(_WINDOW_BITS)} or none")
     decoder = zlib.decompressobj(_WINDOW_BITS[encoding])
@@ -49,6 +51,8 @@ async def decompressed(
             taken += len(part)
             parts.append(part)
             rest = decoder.unconsumed_tail
+            if decoder.unused_data and encoding == "gzip":  # its members may follow one another: RFC 1952, 2.2
+                decoder, rest = zlib.decompressobj(31), decoder.unused_data
         if decoder.unused_data:
             raise MalformedBody(f"{len(decoder.unused_data)} bytes follow the end of the {encoding} body")
         yield b"".join(parts)

@@ -46,7 +46,7 @@ class Infer:
         async with asyncio.timeout(self._settings.deadline_s):
             model = await self._catalog.find(**scope["path_params"])
             request, nodes, images = await self._read(model, scope, receive)
-            fields, tensors = await self._answer(model, request, nodes, images)
+            fields, tensors = await self._answer(model, request, nodes, images, receive)
             # Layers are megabytes; scores are not worth the way to a thread.
             answer = (
                 await asyncio.to_thread(encode_answer, fields, tensors) if nodes else encode_answer(fields, tensors)
@@ -104,7 +104,7 @@ class Infer:
         return np.stack([image for image in decoded if not isinstance(image, ImageError)])
 
     async def _answer(
-        self, model: ServedModel, request: InferRequest, nodes: Sequence[Node], images: Pixels
+        self, model: ServedModel, request: InferRequest, nodes: Sequence[Node], images: Pixels, receive: Receive
     ) -> tuple[dict[str, Any], list[Tensor]]:
         """The fields of the answer and its outputs, in the order asked for."""
         manifest = model.manifest
@@ -113,8 +113,8 @@ class Infer:
             fields["id"] = request.id
         layers = None
         if nodes:
-            layers = await run_layers(model, images, nodes, turns=self._turns)
-        probabilities, logits = await model.batcher.submit(images)
+            layers = await run_layers(model, images, nodes, turns=self._turns, receive=receive)
+        probabilities, logits = await model.run(images, receive)
         values = {"probabilities": probabilities, "logits": logits}
         if layers is not None:
             difference = float(np.abs(layers.probabilities - probabilities).max())

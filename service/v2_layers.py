@@ -1,13 +1,16 @@
 """Layers as outputs of an inference request: feature maps of a whole batch, from the inspected ONNX file."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from starlette.types import Receive
 
 from export.engine import Floats
 from models.inputs import Pixels
 from models.nodes import Node
+from service.client_gone import unless_gone
 from service.errors import UnknownLayer
 from service.inspection import check_size, select_nodes
 from service.served_model import ServedModel
@@ -59,11 +62,14 @@ def check_layers(nodes: Sequence[Node], outputs: Sequence[WantedOutput], images:
     check_size(readable, limit, f"{advice}, or for binary data", images=images)
 
 
-async def run_layers(model: ServedModel, images: Pixels, nodes: Sequence[Node], *, turns: Turns) -> Layers:
+async def run_layers(
+    model: ServedModel, images: Pixels, nodes: Sequence[Node], *, turns: Turns, receive: Receive
+) -> Layers:
     """Runs the tapped ONNX file on uint8 (N, H, W, C).
 
     Raises:
         QueueFull: too many inspections wait.
+        ClientGone: the client hung up before its turn came.
         EngineError: the file is not what was loaded.
     """
     taps, values, size = model.taps, [node.value for node in nodes], model.batch_size.images
@@ -75,4 +81,4 @@ async def run_layers(model: ServedModel, images: Pixels, nodes: Sequence[Node], 
         layers = {node.name: np.asarray(value, np.float32) for node, value in zip(nodes, found, strict=True)}
         return Layers(taps.file, np.concatenate([probabilities for probabilities, _ in runs]), layers)
 
-    return await turns.run(work)
+    return await unless_gone(asyncio.ensure_future(turns.run(work)), receive)

@@ -12,7 +12,7 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from service.catalog import Catalog
-from service.gate import gated
+from service.gate import Gate
 from service.http import build_http
 from service.settings import read_settings
 
@@ -23,7 +23,7 @@ def client_for(artifacts: Path, **settings: Any) -> TestClient:
     catalog = Catalog(chosen)
     catalog.open()
     http = build_http(catalog, chosen)
-    return TestClient(gated(Starlette(), chosen, http), raise_server_exceptions=False)
+    return TestClient(Gate(Starlette(), chosen, http), raise_server_exceptions=False)
 
 
 @cache

@@ -195,6 +195,23 @@ def test_an_abandoned_request_is_not_run(executor):
     assert run.batches == [[2]]
 
 
+def test_abandoned_requests_do_not_keep_others_out_of_the_queue(executor):
+    run = Recorder()
+
+    async def scenario():
+        batcher = make(run, executor, queue_size=8)
+        left = [batcher.submit(images(n, n, n, n)) for n in (1, 2)]
+        left[0].cancel()
+        kept = batcher.submit(images(3))
+        with pytest.raises(QueueFull, match="5 images are waiting"):
+            batcher.submit(images(4, 4, 4, 4))
+        await asyncio.gather(left[1], kept)
+        assert batcher.queued_images == 0
+
+    asyncio.run(scenario())
+    assert run.images == [2, 2, 2, 2, 3]
+
+
 def test_a_failing_engine_answers_its_batch_and_lives_on(executor):
     run = Recorder(fail_on=7)
 

@@ -20,6 +20,7 @@ REQUEST = (
 def server(lenet_artifact, tmp_path_factory):
     log = tmp_path_factory.mktemp("log") / "server.log"
     settings = {"concurrency": 100, "queue_size": 40, "images_per_request": 40, "json_limit_bytes": 2000}
+    settings["batch_wait_ms"] = 200  # long enough to hang up in
     with running_server(lenet_artifact.parent.parent, log, **settings) as running:
         yield running
 
@@ -78,17 +79,36 @@ def test_a_client_that_hangs_up_costs_no_inference(server):
         return total(scrape(httpx, server.url), "convscope_images_total")
 
     async def hang_up():
-        for cut in (len(REQUEST) - 1, len(REQUEST) - 100, 20):
+        for request in (REQUEST[:-1], REQUEST[:-100], REQUEST[:20], REQUEST, REQUEST):
             _, writer = await connect(server)
-            writer.write(REQUEST[:cut])
+            writer.write(request)
             await asyncio.sleep(0.05)
             writer.close()
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.5)
 
     before = images()
     asyncio.run(hang_up())
     assert images() == before
     assert asyncio.run(ask(server))[0] == 200 and images() == before + 1
+
+
+def test_a_body_behind_an_upgrade_is_not_taken_for_the_next_request(server):
+    second = b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n"
+    first = (
+        b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: %d\r\n\r\n"
+    )
+
+    async def ask_in_parts():
+        reader, writer = await connect(server)
+        writer.write(first % len(second))
+        await asyncio.sleep(0.1)
+        writer.write(second)
+        answer = await asyncio.wait_for(reader.read(), 10)
+        writer.close()
+        return answer
+
+    for answer in (asyncio.run(ask_in_parts()), asyncio.run(ask(server, first % len(second) + second))[1]):
+        assert answer.startswith(b"HTTP/1.1 400") and answer.count(b"HTTP/1.1 ") == 1 and b"Upgrade" in answer
 
 
 def test_the_limit_on_json_is_a_setting(server):

@@ -1,3 +1,4 @@
+import gzip
 import struct
 import zlib
 
@@ -181,7 +182,14 @@ def test_images_in_one_request_are_counted(lenet_artifact):
 def test_a_text_field_in_a_form_is_refused_by_name(client):
     answer = client.post("/v1/classify", files=[("image", encoded(digit()))], data={"top_k": "3"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "body_malformed")
-    assert "'top_k' is text" in answer.json()["error"]["message"]
+    assert "'top_k' has no filename" in answer.json()["error"]["message"]
+
+
+def test_a_compressed_body_is_refused_by_its_header(client):
+    body = gzip.compress(encoded(digit()))
+    answer = client.post("/v1/classify", content=body, headers={"content-encoding": "gzip"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (415, "content_type_unsupported")
+    assert "Content-Encoding is 'gzip'" in answer.json()["error"]["message"]
 
 
 def form_of(*images, boundary="x"):

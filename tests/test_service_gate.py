@@ -57,6 +57,8 @@ def test_a_page_of_an_allowed_origin_may_ask_and_read_what_it_needs(lenet_artifa
     answer = client.post("/v1/classify", headers=headers, content=encoded(digit()))
     assert answer.headers["access-control-allow-origin"] == "https://page.example"
     assert "X-Request-Id" in answer.headers["access-control-expose-headers"]
+    assert allowed.headers["x-request-id"]
+    assert 'route="/v1/classify",status="2xx"' in client.get("/metrics", headers=headers).text
     refused = client.post("/v1/classify", headers=PAGE, content=encoded(digit()))
     assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, "https://page.example")
 

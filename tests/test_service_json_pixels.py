@@ -18,6 +18,13 @@ def test_arrays_of_any_shape_come_back(shape: tuple[int, ...]) -> None:
     np.testing.assert_array_equal(found, pixels)
 
 
+def nested(depth: int, *innermost: int) -> list[object]:
+    data: list[object] = [*innermost]
+    for _ in range(depth - 1):
+        data = [data]
+    return data
+
+
 @pytest.mark.parametrize(
     ("data", "says"),
     [
@@ -34,6 +41,8 @@ def test_arrays_of_any_shape_come_back(shape: tuple[int, ...]) -> None:
         ([[1], 2], "numbers and rows side by side"),
         ([1, [2]], "got list"),
         ([[[1]], [2]], "numbers and rows side by side"),
+        (nested(9, 1), "more than 8 deep"),
+        (nested(900), "more than 8 deep"),
     ],
 )
 def test_everything_else_is_refused(data: object, says: str) -> None:

@@ -3,11 +3,15 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from in_process import client_for, digit, encoded
 
+from models.image_errors import ImageTooLarge
+from models.inputs import InputSpec
 from service import settings
-from service.settings import PREFIX, Settings
+from service.decoding import decode_or_error
+from service.settings import PREFIX, Limit, Settings
 
 IMAGE = encoded(digit())
 TWO = [("file", IMAGE), ("file", IMAGE)]
@@ -51,6 +55,15 @@ def predict(client):
 def test_an_error_names_the_setting(lenet_artifact, name, value, ask, status):
     answer = ask(client_for(lenet_artifact.parent.parent, **{name: value}))
     assert (answer.status_code, f"({PREFIX}{name.upper()})" in answer.text) == (status, True), answer.text
+
+
+def test_an_image_that_no_setting_would_let_in_names_none():
+    grey = {"background": (0,), "mean": (0.0,), "std": (1.0,)}
+    spec = InputSpec(mode="L", height=224, width=224, resize=256, crop=(224, 224), **grey)
+    for limit in (50_000_000, 900_000_000):
+        refused = decode_or_error(encoded(np.zeros((1, 40_000), np.uint8)), spec, Limit(limit, "CONVSCOPE_X"))
+        assert isinstance(refused, ImageTooLarge) and "the limit is 50 MP" in str(refused)
+        assert "CONVSCOPE_X" not in str(refused)
 
 
 def test_every_setting_that_is_named_anywhere_exists():

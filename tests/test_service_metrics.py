@@ -121,7 +121,10 @@ def test_unknown_paths_models_and_methods_add_no_series(client):
     assert total(values, "convscope_requests_total", route="unknown", status="4xx") == 501
 
 
-@pytest.mark.parametrize("accept", ["", "text/plain;version=0.0.4", "application/openmetrics-text;version=1.0.0"])
+@pytest.mark.parametrize(
+    "accept",
+    ["", "text/plain;version=0.0.4", "text/plain;version=x.y", "application/openmetrics-text;version=1.0.0"],
+)
 def test_the_text_is_in_the_format_that_is_asked_for(client, accept):
     client.post("/v1/classify", content=encoded(digit()))
     answer = client.get("/metrics", headers={"accept": accept})

@@ -1,6 +1,10 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from in_process import client_for, digit, encoded
+from real_server import until
+from scrape import scrape, total
 
 from export.artifact import read_manifest
 from export.engines import open_engine
@@ -63,8 +67,11 @@ def test_json_is_the_only_content_type(client, kind):
 
 def test_a_full_queue_is_a_429_that_says_when_to_come_back(lenet_artifact, monkeypatch):
     monkeypatch.setattr("service.batcher.Batcher._next_batch", lambda self: None)  # an engine that never comes
-    client = client_for(lenet_artifact.parent.parent, queue_size=4, images_per_request=4, deadline_s=0.05)
-    assert client.post("/predict", json={"images": ZEROS * 3}).status_code == 504
-    answer = client.post("/predict", json={"images": ZEROS * 2})
+    client = client_for(lenet_artifact.parent.parent, queue_size=4, images_per_request=4, deadline_s=2)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(client.post, "/predict", json={"images": ZEROS * 3})
+        until(lambda: total(scrape(client), "convscope_queue_images") == 3)
+        answer = client.post("/predict", json={"images": ZEROS * 2})
+        assert waiting.result().status_code == 504
     assert (answer.status_code, answer.json()["error"]["code"]) == (429, "queue_full")
     assert int(answer.headers["retry-after"]) >= 1

@@ -192,7 +192,14 @@ def test_layers_are_limited(lenet_artifact, pixels, settings, binary_data, messa
     assert (answer.status_code, message in answer.json()["error"]) == (413, True), answer.text
 
 
-@pytest.mark.parametrize(("encoding", "compress"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
+def in_two_members(data):
+    return gzip.compress(data[:100]) + gzip.compress(data[100:])
+
+
+@pytest.mark.parametrize(
+    ("encoding", "compress"),
+    [("gzip", gzip.compress), ("x-gzip", gzip.compress), ("GZip", in_two_members), ("deflate", zlib.compress)],
+)
 def test_compressed_bodies_are_unpacked(client, pixels, wanted, encoding, compress):
     for binary_data in (True, False):
         tensor = uint8(pixels, binary_data=binary_data)
@@ -211,7 +218,9 @@ BOMB = gzip.compress(bytes(80 * 2**20), mtime=0)
         (b"{}", "gzip", 400, "the body is not gzip"),
         (b"", "gzip", 400, "the gzip body is cut off"),
         (gzip.compress(b"{}", mtime=0)[:-1], "gzip", 400, "the gzip body is cut off"),
-        (gzip.compress(b"{}", mtime=0) + b"x", "gzip", 400, "1 bytes follow the end of the gzip body"),
+        (gzip.compress(b"{}", mtime=0) + b"xx", "gzip", 400, "the body is not gzip"),
+        (gzip.compress(b"{}", mtime=0) + b"\x1f", "gzip", 400, "the gzip body is cut off"),
+        (zlib.compress(b"{}") + b"x", "deflate", 400, "1 bytes follow the end of the deflate body"),
         (zlib.compress(b"{}"), "gzip", 400, "the body is not gzip"),
         (BOMB, "gzip", 413, "the body holds more bytes than the limit, which is 4194304 (CONVSCOPE_JSON_LIMIT_BYTES)"),
     ],

@@ -1,8 +1,12 @@
 """What the Open Inference Protocol's infer refuses because it is too much, and what random damage does to it."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from in_process import client_for
+from real_server import until
+from scrape import scrape, total
 from v2_requests import BYTES, INFER, PIXELS, PNG, ask, binary, element, with_bytes
 
 from export.artifact import read_manifest
@@ -43,12 +47,15 @@ def test_the_servers_limits_hold(lenet_artifact):
 
 def test_a_full_queue_and_a_passed_deadline_have_their_statuses_and_are_counted(lenet_artifact, monkeypatch):
     monkeypatch.setattr("service.batcher.Batcher._next_batch", lambda self: None)  # an engine that never comes
-    client = client_for(lenet_artifact.parent.parent, queue_size=4, images_per_request=4, deadline_s=0.05)
+    client = client_for(lenet_artifact.parent.parent, queue_size=4, images_per_request=4, deadline_s=2)
     tail = element(PNG) * 3
     request_ = binary(with_bytes(tail, datatype="BYTES", shape=[3]), tail)
-    late = client.post(INFER, **request_)
-    assert (late.status_code, "no answer within 0.05 s" in late.json()["error"]) == (504, True)
-    full = client.post(INFER, **request_)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(client.post, INFER, **request_)
+        until(lambda: total(scrape(client), "convscope_queue_images") == 3)
+        full = client.post(INFER, **request_)
+        late = waiting.result()
+    assert (late.status_code, "no answer within 2 s" in late.json()["error"]) == (504, True)
     assert (full.status_code, "3 more do not fit" in full.json()["error"]) == (429, True)
     assert int(full.headers["retry-after"]) >= 1
     (stats,) = client.get("/v2/models/stats").json()["model_stats"]
