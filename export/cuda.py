@@ -8,13 +8,18 @@ Device = Literal["auto", "cpu", "cuda"]
 
 def why_no_cuda() -> str | None:
     """None if the driver reports at least one GPU; otherwise what is missing, for people to read."""
+    return count_gpus()[1]
+
+
+def count_gpus() -> tuple[int, str | None]:
+    """How many GPUs the driver shows this process, and what is missing if there is none."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
-        return "no NVIDIA driver (libcuda.so.1) on this machine"
+        return 0, "no NVIDIA driver (libcuda.so.1) on this machine"
     if (code := driver.cuInit(0)) != 0:
-        return f"the NVIDIA driver does not start (cuInit gives error {code})"
+        return 0, f"the NVIDIA driver does not start (cuInit gives error {code})"
     count = ctypes.c_int()
     if (code := driver.cuDeviceGetCount(ctypes.byref(count))) != 0 or count.value == 0:
-        return f"the NVIDIA driver reports no GPU (error {code})"
-    return None
+        return 0, f"the NVIDIA driver reports no GPU (error {code})"
+    return count.value, None

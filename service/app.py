@@ -18,6 +18,7 @@ from service.errors import ModelNotReady
 from service.gate import Gate
 from service.http import build_http
 from service.observation import current
+from service.placement import choose_gpu, name_gpus
 from service.request_log import configure_logging
 from service.settings import read_settings
 from service.shutdown import Shutdown
@@ -55,9 +56,11 @@ class Classifier:
         """Runs once, in the process that then starts the workers with its environment."""
         configure_logging(SETTINGS)
         make_directory()
+        name_gpus(SETTINGS.device)
 
     def __init__(self) -> None:
         configure_logging(SETTINGS)
+        choose_gpu(bentoml.server_context.worker_index, SETTINGS.device)  # before anything here starts CUDA
         files = files_of(bentoml.server_context.worker_index)
         HTTP.start(files)
         SHUTDOWN.prepare(files)
