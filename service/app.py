@@ -9,6 +9,7 @@ from typing import Annotated
 import bentoml
 import numpy as np
 import orjson
+from bentoml.serving import running_inside_container
 from bentoml.validators import DType
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
@@ -38,10 +39,17 @@ class Gated(bentoml.Service):  # type: ignore[misc]  # bentoml ships no types fo
         return Gate(super().to_asgi(is_main), SETTINGS, HTTP)
 
 
+def _where() -> dict[str, str | int]:
+    """Where a `bentoml serve` listens that is not told; in a container everywhere, as its owner publishes ports."""
+    within = running_inside_container() and "host" not in SETTINGS.model_fields_set
+    return {"host": "0.0.0.0" if within else SETTINGS.host, "port": SETTINGS.port}
+
+
 @bentoml.service(
     name="convscope",
     service_class=Gated,
     workers=SETTINGS.workers,
+    http=_where(),
     # What these three would tell of the few routes that reach BentoML, our own layers tell of all.
     metrics={"enabled": False},
     logging={"access": {"enabled": False}},

@@ -5,7 +5,8 @@ import itertools
 from collections.abc import Container, Iterator
 from pathlib import Path
 
-from export.artifact import ArtifactError, find_versions, locate, read_manifest
+from export.artifact import ArtifactError, check_files, read_manifest
+from service.directory import Signature, exists, scan
 from service.errors import ModelNotReady, UnknownModel, UnknownParameter
 from service.memory import give_back, resident_mb
 from service.metrics import Metrics, ModelMetrics
@@ -14,8 +15,6 @@ from service.query import NUMBER
 from service.request_log import log
 from service.served_model import Entry, ServedModel, describe, open_model
 from service.settings import Settings
-
-Signature = tuple[tuple[str, int, int], ...]
 
 
 class Catalog:
@@ -65,7 +64,8 @@ class Catalog:
         let go.
 
         Args:
-            settled: passes over what has changed since the last look, for it may still be being written.
+            settled: passes over what has changed since the last look, for it may still be being written; without it,
+                what could not be served is tried again too, for its cause may lie outside of its files.
         """
         async with self._changing:
             try:
@@ -78,13 +78,14 @@ class Catalog:
             for directory in {*self._taken, *self._moving} - found.keys():
                 self._forget(directory)
             for directory, signature in found.items():
-                if self._taken.get(directory) == signature:
+                if self._taken.get(directory) == signature and (settled or str(directory) not in self.failures):
                     continue
                 if settled and self._moving.get(directory) != signature:
                     self._moving[directory] = signature
                     continue
-                self._take(directory, signature, await asyncio.to_thread(self._prepared, directory))
-                changed = True
+                prepared = await asyncio.to_thread(self._prepared, directory)
+                self._take(directory, signature, prepared)
+                changed = changed or prepared is not None
             if changed:
                 await asyncio.to_thread(give_back)
             self._note_ready()
@@ -99,6 +100,8 @@ class Catalog:
         if self.failures and not self.was_ready:
             return "; ".join(self.failures.values())
         if not self._entries and not self.unloaded:
+            if self.failures:
+                return "; ".join(self.failures.values())
             return f"no artifact in {self._settings.artifacts}; `convscope export` writes one"
         return None
 
@@ -147,14 +150,20 @@ class Catalog:
         Raises:
             UnknownModel, UnknownParameter, ModelNotReady: see `entry`; or it cannot be loaded, or does not fit.
         """
-        entry = self.entry(name, version)
-        entry.used = next(self._uses)
-        if entry.model is not None:
-            return entry.model
-        if entry.loading is None:  # a task of its own: it goes on for the others when this request is given up
-            entry.loading = asyncio.create_task(self._load(entry))
-            entry.loading.add_done_callback(lambda done: done.cancelled() or done.exception())
-        return await asyncio.shield(entry.loading)
+        while True:
+            entry = self.entry(name, version)
+            entry.used = next(self._uses)
+            if entry.model is not None:
+                return entry.model
+            if entry.loading is None:  # a task of its own: it goes on for the others when this request is given up
+                entry.loading = asyncio.create_task(self._load(entry))
+                entry.loading.add_done_callback(lambda done: done.cancelled() or done.exception())
+            try:
+                return await asyncio.shield(entry.loading)
+            except ModelNotReady:
+                asked_for = version is not None or ":" in (name or "")
+                if asked_for or entry in self._all() or entry.manifest.name not in self._entries:
+                    raise  # else it was the newest and is refused now, and the one before it answers
 
     async def _load(self, entry: Entry) -> ServedModel:
         async with self._changing:
@@ -173,20 +182,31 @@ class Catalog:
                 entry.loading = None
 
     def _load_within_limit(self, entry: Entry) -> ServedModel:
-        limit_mb = self._settings.memory_limit_mb
+        if entry.too_large:
+            raise ModelNotReady(entry.too_large)
         largest = max(file.size_bytes for file in entry.manifest.files.values())
         self._make_room(entry, 2 * largest / 1e6)
+        was_measured = entry.batch_size is not None
+        if (model := self._fitting(entry)) is None and not was_measured:
+            model = self._fitting(entry)  # without what larger batches took while they were timed
+        if model is None:
+            raise ModelNotReady(entry.too_large)
+        entry.model, entry.too_large = model, ""
+        return model
+
+    def _fitting(self, entry: Entry) -> ServedModel | None:
+        """The model, if this worker is within its limit with it; other models make room first."""
         model = self._opened(entry)
         self._make_room(entry, 0)
-        if (resident := resident_mb()) > limit_mb:
-            del model
-            give_back()
-            raise ModelNotReady(
-                f"{entry.label} does not fit: with it a worker takes {resident:.0f} MB, and the limit is {limit_mb} MB "
-                "(CONVSCOPE_MEMORY_LIMIT_MB)"
-            )
-        entry.model = model
-        return model
+        if (resident := resident_mb()) <= (limit_mb := self._settings.memory_limit_mb):
+            return model
+        entry.too_large = (
+            f"{entry.label} does not fit: with it a worker takes {resident:.0f} MB, and the limit is {limit_mb} MB "
+            "(CONVSCOPE_MEMORY_LIMIT_MB)"
+        )
+        del model
+        give_back()
+        return None
 
     def _make_room(self, wanted: Entry, more_mb: float) -> None:
         """Lets go of the least recently used models until `more_mb` fit under the limit, or nothing else is left."""
@@ -207,6 +227,10 @@ class Catalog:
             entry = Entry(directory, manifest, ModelMetrics(self.metrics, name, version, manifest.classes))
             if not self._settings.memory_limit_mb:
                 entry.model = self._opened(entry)
+            else:
+                check_files(directory, manifest)
+                if any(old.directory == directory for old in self._all()):  # what it replaces is good
+                    self._load_within_limit(entry)
             other = self._entries.get(name, {}).get(version)
             if other is not None and other.directory != directory:
                 raise ArtifactError(f"{directory} says it is {entry.label}, and so does {other.directory}")
@@ -234,18 +258,9 @@ class Catalog:
         return model
 
     def _scan(self) -> dict[Path, Signature]:
-        """What lies in the directory: names, sizes and times of every artifact's files."""
-        root = locate(self._settings.artifacts)
-        if self._taken and not root.exists():
-            raise ArtifactError(f"{root} is gone; what was loaded from it is still served")
-        found = {}
-        for directory in find_versions(root):
-            try:
-                stats = [(path.name, path.stat()) for path in sorted(directory.iterdir())]
-            except FileNotFoundError:  # it is being removed
-                continue
-            found[directory] = tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
-        return found
+        if self._taken and not exists(self._settings.artifacts):
+            raise ArtifactError(f"{self._settings.artifacts} is gone; what was loaded from it is still served")
+        return scan(self._settings.artifacts)
 
     def _note_ready(self) -> None:
         self.was_ready = self.was_ready or self.not_ready is None

@@ -13,6 +13,7 @@ from pathlib import Path
 import orjson
 
 from service.catalog import Catalog
+from service.directory import has_model
 from service.errors import LoadFailed, LoadingOff, UnknownModel, UnknownParameter
 from service.request_log import log
 from service.settings import Settings
@@ -67,6 +68,8 @@ class Repository:
             LoadFailed: a version of it cannot be served; the others are.
         """
         await self._call(name, unload=False)
+        if name in self._catalog.unloaded:
+            raise LoadFailed(f"{name} was unloaded again by a later call")
         served = [entry for entry in self._catalog.entries() if entry.manifest.name == name]
         folders = {entry.directory.parent for entry in served}
         failures = {Path(where): why for where, why in self._catalog.failures.items()}
@@ -81,8 +84,11 @@ class Repository:
         Raises:
             UnknownModel: see `load`.
         """
-        if name not in self._catalog.unloaded:
-            self._catalog.entry(name)
+        served = {entry.manifest.name for entry in self._catalog.entries()}
+        if name not in served | self._catalog.unloaded and not await asyncio.to_thread(
+            has_model, self._settings.artifacts, name
+        ):
+            raise UnknownModel(f"no model is called {name[:100]!r}; served are {', '.join(sorted(served)) or 'none'}")
         await self._call(name, unload=True)
 
     def check_allowed(self, name: str) -> None:

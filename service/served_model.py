@@ -54,6 +54,7 @@ class Entry:
     Attributes:
         model: None while it is not in memory, which happens under a memory limit only.
         batch_size: as it was measured, once; it stays known while the model is not in memory.
+        too_large: why it cannot be brought into memory, once that is known.
         used: grows from request to request; the smallest was used least recently.
         loading: under way, for all who wait for it.
     """
@@ -63,6 +64,7 @@ class Entry:
     metrics: ModelMetrics
     model: ServedModel | None = None
     batch_size: BatchSize | None = None
+    too_large: str = ""
     used: int = 0
     loading: "asyncio.Task[ServedModel] | None" = None
 

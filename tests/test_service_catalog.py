@@ -1,6 +1,8 @@
+import asyncio
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from in_process import client_for, digit, encoded
@@ -26,6 +28,7 @@ def rename(directory, **changes):
     manifest = Manifest.from_json(content)
     fields = {name: getattr(manifest, name) for name in Manifest.__dataclass_fields__}
     (directory / "manifest.json").write_text(json.dumps(Manifest(**{**fields, **changes}).to_json()))
+    return directory
 
 
 def opened(root, **settings):
@@ -136,3 +139,57 @@ def test_inspection_refuses_a_file_that_was_changed_after_loading(root):
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "model_not_ready")
     assert "was changed since" in answer.json()["error"]["message"]
     assert client.post("/v1/classify?model=good", content=encoded(digit())).status_code == 200
+
+
+def looked_at(catalog, times=3, **how):
+    async def look():
+        for _ in range(times):
+            await catalog.refresh(**how)
+
+    asyncio.run(look())
+    return catalog
+
+
+def test_files_that_come_and_go_beside_a_version_change_nothing(root, monkeypatch):
+    catalog = opened(root)
+    model = catalog.entry("good:1").model
+    (root / "good/1/.#manifest.json").symlink_to("nobody@nowhere")  # as an editor that has it open leaves one
+    assert looked_at(catalog).entry("good:1").model is model
+    iterdir = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda self: [*iterdir(self), self / ".model.onnx.copied-and-renamed"])
+    assert looked_at(catalog).entry("good:1").model is model
+    assert catalog.failures == {}
+
+
+def test_a_call_tries_again_what_failed_for_a_reason_outside_of_it(root, monkeypatch):
+    attempts = []
+
+    def fail_once(self, entry):
+        attempts.append(entry.label)
+        if attempts.count("bad:1") == 1 and entry.label == "bad:1":
+            raise PermissionError("not yet")
+        return original(self, entry)
+
+    original = Catalog._opened
+    monkeypatch.setattr(Catalog, "_opened", fail_once)
+    catalog = opened(root)
+    assert list(catalog.failures.values()) == ["not yet"]
+    assert "not yet" in looked_at(catalog).not_ready and attempts.count("bad:1") == 1
+    assert looked_at(catalog, 1, settled=False).not_ready is None
+    assert attempts == ["bad:1", "good:1", "good:2", "bad:1"]
+
+
+def test_what_is_unloaded_costs_nothing_while_nothing_changes(root, monkeypatch):
+    collections = []
+    monkeypatch.setattr("service.catalog.give_back", lambda: collections.append(1))
+    catalog = opened(root)
+    catalog.unloaded = frozenset({"bad"})
+    assert [entry.label for entry in looked_at(catalog, 10).entries()] == ["good:1", "good:2"]
+    assert len(collections) == 1  # when it was let go
+
+
+def test_the_only_artifact_failing_is_told_with_its_reason(root):
+    catalog = opened(root / "bad/1")
+    assert catalog.not_ready is None
+    flip_byte(root / "bad/1" / ONNX_FILE)
+    assert ONNX_FILE in opened(root / "bad/1").not_ready

@@ -13,6 +13,7 @@ from in_process import client_for, digit, encoded
 from real_server import running_server
 from test_service_catalog import flip_byte, rename
 
+from export.artifact import ONNX_FILE, file_entry, read_manifest
 from export.pipeline import export_checkpoint
 from service.catalog import Catalog
 from service.errors import ModelNotReady
@@ -51,34 +52,100 @@ def test_one_that_does_not_fit_alone_is_said_with_both_figures(root):
     assert "and the limit is 1 MB" in answer.json()["error"]["message"]
 
 
-def test_a_damaged_one_is_found_when_it_is_asked_for_and_then_listed(root):
-    rename(shutil.copytree(root / "first/1", root / "first/2"), name="first", version=2)
-    flip_byte(root / "first/2/model.onnx")
+@pytest.fixture
+def wrong_second(root, lenet_checkpoint, tmp_path_factory):
+    """`first/2` with another network's file under its right hash: only its golden images tell. Gives what mends it."""
+    second = rename(shutil.copytree(root / "first/1", root / "first/2"), name="first", version=2)
+    right = (second / ONNX_FILE).read_bytes()
+    folder = tmp_path_factory.mktemp("other")
+    other = export_checkpoint(make_checkpoint(folder / "run", seed=1), out=folder / "out")
+
+    def put(content):
+        (second / ONNX_FILE).write_bytes(content)
+        entries = {**read_manifest(second).files, ONNX_FILE: file_entry(second / ONNX_FILE)}
+        rename(second, files=entries)
+
+    put((other / ONNX_FILE).read_bytes())
+    return lambda: put(right)
+
+
+def limited(root, limit_mb=1_000_000):
+    catalog = Catalog(read_settings(artifacts=root, device="cpu", memory_limit_mb=limit_mb))
+    catalog.open()
+    return catalog
+
+
+def test_where_the_newest_turns_out_bad_the_one_before_it_answers_and_no_request_fails(root, wrong_second):
     client = client_for(root, memory_limit_mb=1_000_000)
-    answer = client.post("/v1/classify?model=first", content=encoded(digit()))
-    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "model_not_ready")
-    assert client.get("/v1/models").json()["failed"][0]["artifact"] == str(root / "first/2")
     assert client.post("/v1/classify?model=first", content=encoded(digit())).json()["version"] == 1
+    assert client.get("/v1/models").json()["failed"][0]["artifact"] == str(root / "first/2")
+    asked = client.post("/v1/classify?model=first:2", content=encoded(digit()))
+    assert (asked.status_code, asked.json()["error"]["code"]) == (404, "model_unknown")
 
 
-def test_a_damaged_one_does_not_come_back_until_its_files_change(root):
-    rename(shutil.copytree(root / "first/1", root / "first/2"), name="first", version=2)
-    flip_byte(root / "first/2/model.onnx")
-
+def test_a_bad_one_does_not_come_back_until_its_files_change(root, wrong_second):
     async def look():
-        catalog = Catalog(read_settings(artifacts=root, device="cpu", memory_limit_mb=1_000_000))
-        catalog.open()
-        with pytest.raises(ModelNotReady, match=r"2/model\.onnx"):
-            await catalog.find("first")
+        catalog = limited(root)
+        with pytest.raises(ModelNotReady, match="golden image"):
+            await catalog.find("first:2")
         for _ in range(3):
             await catalog.refresh()
             assert (await catalog.find("first")).manifest.version == 1
-        flip_byte(root / "first/2/model.onnx")
+        wrong_second()
         for _ in range(2):  # once to see that it has changed, once that it stays so
             await catalog.refresh()
         assert (await catalog.find("first")).manifest.version == 2 and catalog.failures == {}
 
     asyncio.run(look())
+
+
+def test_a_flipped_byte_is_found_before_anything_is_asked_for(root):
+    flip_byte(root / "first/1/model.onnx")
+    catalog = limited(root)
+    assert "model.onnx" in catalog.not_ready
+    assert [entry.label for entry in catalog.entries()] == ["second:1", "third:1"]
+
+
+@pytest.mark.parametrize("loaded", [True, False])
+def test_a_version_that_is_damaged_where_it_lies_goes_on_being_served(root, loaded):
+    async def look():
+        catalog = limited(root)
+        if loaded:
+            await catalog.find("first")
+        flip_byte(root / "first/1/model.onnx")
+        for _ in range(3):
+            await catalog.refresh()
+        assert "model.onnx" in catalog.failures[str(root / "first/1")]
+        return catalog
+
+    catalog = asyncio.run(look())
+    if loaded:
+        assert asyncio.run(catalog.find("first")).manifest.version == 1
+
+
+def test_what_did_not_fit_is_not_tried_again(root, monkeypatch):
+    opened = []
+    original = Catalog._opened
+    monkeypatch.setattr(Catalog, "_opened", lambda self, entry: opened.append(entry.label) or original(self, entry))
+
+    async def ask():
+        catalog = limited(root, limit_mb=1)
+        for _ in range(3):
+            with pytest.raises(ModelNotReady, match="does not fit"):
+                await catalog.find("first")
+
+    asyncio.run(ask())
+    assert opened == ["first:1"] * 2  # once more when it was known how many images to run together
+
+
+def test_one_that_fits_without_what_timing_it_took_is_served(root, monkeypatch):
+    residents = iter([1, 1, 900, 1, 1])
+    monkeypatch.setattr("service.catalog.resident_mb", lambda: next(residents))
+
+    async def ask():
+        return await limited(root, limit_mb=500).find("first")
+
+    assert asyncio.run(ask()).manifest.name == "first"
 
 
 def test_requests_that_come_together_share_one_loading_and_survive_one_that_gives_up(root, monkeypatch):

@@ -156,6 +156,17 @@ def test_unloading_and_loading_by_call_hold_for_both_workers_once_they_are_answe
     assert set(answers(server, "called")) == {(200, 2)}
 
 
+def test_calls_that_cross_are_answered_as_they_ended(server, publish, client):
+    served(server, publish, "crossed/1")
+    paths = [f"{server.url}/v2/repository/models/crossed/{what}" for what in ("unload", "load")] * 6
+    with ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(lambda path: httpx.post(path, timeout=60), paths))
+    for answer in found:
+        assert answer.status_code == 200 or "was unloaded again by a later call" in answer.json()["error"], answer.text
+    client.load_model("crossed")
+    assert set(answers(server, "crossed")) == {(200, 1)}
+
+
 def test_a_worker_that_takes_a_dead_ones_place_knows_what_was_unloaded(server, publish, client):
     served(server, publish, "kept/1")
     client.unload_model("kept")

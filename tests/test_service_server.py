@@ -1,5 +1,7 @@
 """A real `bentoml serve` process, spoken to over real sockets."""
 
+import ast
+import os
 import shutil
 import signal
 import subprocess
@@ -42,6 +44,17 @@ def test_two_workers_give_every_client_the_engines_answer(server, lenet_artifact
     a_connection_each = httpx.Limits(max_keepalive_connections=0)  # to any worker
     with httpx.Client(limits=a_connection_each) as client, ThreadPoolExecutor(8) as pool:
         list(pool.map(ask, range(200)))
+
+
+@pytest.mark.parametrize(
+    ("environment", "host"),
+    [({}, "127.0.0.1"), ({"BENTOML_CONTAINERIZED": "true"}, "0.0.0.0"), ({"CONVSCOPE_HOST": "::1"}, "::1")],
+)
+def test_bentoml_serve_listens_where_the_settings_say(environment, host):
+    words = [sys.executable, "-c", "from service.app import Classifier; print(Classifier.config['http'])"]
+    environment = {**os.environ, "CONVSCOPE_PORT": "3456", **environment}
+    found = subprocess.run(words, env=environment, capture_output=True, text=True, check=True).stdout
+    assert ast.literal_eval(found.splitlines()[-1]) == {"host": host, "port": 3456}
 
 
 def test_both_workers_say_what_they_serve_and_where(server):
