@@ -68,9 +68,10 @@ class Repository:
             LoadFailed: a version of it cannot be served; the others are.
         """
         await self._call(name, unload=False)
-        if name in self._catalog.unloaded:
-            raise LoadFailed(f"{name} was unloaded again by a later call")
-        served = [entry for entry in self._catalog.entries() if entry.manifest.name == name]
+        async with self._applying:  # not in the midst of a later call
+            if name in self._catalog.unloaded:
+                raise LoadFailed(f"{name} was unloaded again by a later call")
+            served = [entry for entry in self._catalog.entries() if entry.manifest.name == name]
         folders = {entry.directory.parent for entry in served}
         failures = {Path(where): why for where, why in self._catalog.failures.items()}
         if found := [why for where, why in failures.items() if where.parent in folders or where.parent.name == name]:
