@@ -56,7 +56,7 @@ class Settings(BaseSettings):
         1.0, ge=0, le=600, description="how long a server that was told to end is unready and still answers"
     )
     max_batch_size: int = Field(
-        0, ge=0, le=4096, description="images run together at most; 0 measures for each model what pays, up to 64"
+        0, ge=0, le=4096, description="images run together at most; 0 for up to 64 that take up to 0.5 s"
     )
     batch_wait_ms: float = Field(
         0.0, ge=0, le=10_000, description="how long a batch that is not full waits for more images"

@@ -27,15 +27,16 @@ def timed(monkeypatch):
 @pytest.mark.parametrize(
     ("seconds", "images", "inline", "largest"),
     [
-        (lambda n: 10e-6 * n, 64, True, 64),  # all the same a second, and no batch is long: the largest
-        (lambda n: 20e-3 * n, 1, False, 16),  # all the same a second, and long
+        (lambda n: 10e-6 * n, 64, True, 64),
+        (lambda n: 100e-6 * n, 64, False, 64),
+        (lambda n: 20e-3 * n, 16, False, 16),  # 32 would take longer than half a second
         (lambda n: 20e-3 + 1e-3 * n, 64, False, 64),  # ever more a second
-        (lambda n: 20e-3 * max(n, 4), 4, False, 16),  # no more a second beyond 4
-        (lambda n: 1e-3 * n, 2, True, 64),  # two take 2 ms; more would be no faster
+        (lambda n: 1e-3 * n**1.1, 2, False, 64),  # ever fewer a second
         (lambda n: 0.3 * n, 1, False, 1),
+        (lambda n: 3.0, 1, False, 1),
     ],
 )
-def test_the_size_is_the_smallest_that_pays(timed, seconds, images, inline, largest):
+def test_the_size_is_the_largest_that_is_fast_and_short(timed, seconds, images, inline, largest):
     run, tried = timed(seconds)
     found = measure_batch_size(run, (2, 2, 1))
     assert (found.images, found.inline, max(tried)) == (images, inline, largest)
