@@ -18,7 +18,7 @@ from service.catalog import Catalog
 from service.decoding import decode_uploads
 from service.errors import error_body
 from service.observation import current
-from service.predictions import default_top_k, top_predictions
+from service.predictions import check_top_k, default_top_k, top_predictions
 from service.query import number, parse_query, single
 from service.served_model import ServedModel
 from service.settings import Settings
@@ -34,6 +34,7 @@ class Classify:
         self._settings = settings
         self._bodies = bodies
         self._decoders = decoders
+        self._limit_top_k = settings.limit("top_k_limit")
         self._limit_pixels = settings.limit("image_limit_pixels")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -43,6 +44,7 @@ class Classify:
             model = await self._catalog.find(single(values, "model"), single(values, "version"))
             classes = len(model.manifest.classes)
             top_k = number(values, "top_k", least=1, most=classes) or default_top_k(model.manifest)
+            check_top_k(top_k, self._limit_top_k)
             results = await self._results(model, scope, receive, top_k)
         answer = {"model": model.manifest.name, "version": model.manifest.version, "results": results}
         await send_json(send, 200, orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY))

@@ -70,7 +70,8 @@ def _classify(settings: Settings) -> Operation:
             _query("version", "of the model; the newest if left out", digits(least=1)),
             _query(
                 "top_k",
-                f"classes for each image, up to all; {DEFAULT_TOP_K} if left out, or all where there are fewer",
+                f"classes for each image, up to {settings.top_k_limit} and up to all; {DEFAULT_TOP_K} if left out, "
+                "or all where there are fewer",
                 digits(least=1),
             ),
         ],

@@ -75,7 +75,7 @@ def _request() -> dict[str, Json]:
                 "properties": {
                     "binary_data": or_null(FLAG),
                     "classification": {
-                        "description": "so many of the highest, as `value:index:label`",
+                        "description": "so many of the highest, as `value:index:label`; bounded like `top_k`",
                         **or_null(COUNT),
                     },
                 },

@@ -4,6 +4,8 @@ from typing import Any
 
 from export.artifact import Manifest
 from export.engine import Floats
+from service.errors import UnknownParameter
+from service.settings import Limit
 
 DEFAULT_TOP_K = 5
 
@@ -18,6 +20,12 @@ def top_predictions(probabilities: Floats, classes: tuple[str, ...], top_k: int)
     """
     order = (-probabilities).argsort(kind="stable")[:top_k]
     return [{"label": classes[index], "index": index, "probability": probabilities[index]} for index in order.tolist()]
+
+
+def check_top_k(top_k: int, limit: Limit) -> None:
+    """Raises UnknownParameter if so many are more than one may ask for."""
+    if top_k > limit.value:
+        raise UnknownParameter(f"{top_k} predictions for each image; the limit is {limit}")
 
 
 def default_top_k(manifest: Manifest) -> int:

@@ -73,6 +73,7 @@ class Settings(BaseSettings):
     )
     image_limit_pixels: int = Field(50_000_000, ge=1, description="largest image, by its header")
     images_per_request: int = Field(256, ge=1, description="most images in one multipart request")
+    top_k_limit: int = Field(100, ge=5, description="most predictions for one image")
     inspection_limit_values: int = Field(8_000_000, ge=1, description="most feature-map values in one answer")
     inspection_limit_json_values: int = Field(500_000, ge=1, description="the same for numbers written as JSON")
     inspection_queue_size: int = Field(16, ge=1, description="inspections that may wait; more are answered 429")

@@ -18,7 +18,7 @@ from service.bodies import Bodies
 from service.catalog import Catalog
 from service.decoding import decode_uploads
 from service.errors import MalformedBody
-from service.predictions import top_predictions
+from service.predictions import check_top_k, top_predictions
 from service.query import NUMBER
 from service.served_model import ServedModel
 from service.settings import Settings
@@ -85,6 +85,8 @@ class Infer:
                     limit_images=self._settings.limit("images_per_request"),
                     limit_json_bytes=self._settings.limit("json_limit_bytes"),
                 )
+            for output in request.outputs:
+                check_top_k(_count(output, model.manifest.classes), self._settings.limit("top_k_limit"))
             nodes = find_layers(model, request.outputs)
             check_layers(nodes, request.outputs, len(request.images), self._settings)
             if isinstance(request.images, np.ndarray):
@@ -126,13 +128,17 @@ class Infer:
 def _tensor(output: WantedOutput, value: Floats, classes: tuple[str, ...]) -> Tensor:
     if not output.classes:
         return Tensor(name=output.name, shape=value.shape, values=value, binary=output.binary)
-    count = min(output.classes, len(classes))  # as Triton does, so that top-5 of two classes are both
+    count = _count(output, classes)
     texts = [
         f"{row['probability']}:{row['index']}:{row['label']}".encode()
         for scores in value
         for row in top_predictions(scores, classes, count)
     ]
     return Tensor(name=output.name, shape=(len(value), count), values=texts, binary=output.binary)
+
+
+def _count(output: WantedOutput, classes: Sequence[str]) -> int:
+    return min(output.classes, len(classes))  # as Triton does, so that top-5 of two classes are both
 
 
 def _header_bytes(headers: Headers) -> int | None:

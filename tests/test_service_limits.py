@@ -17,6 +17,8 @@ IMAGE = encoded(digit())
 TWO = [("file", IMAGE), ("file", IMAGE)]
 TENSOR = {"name": "image", "datatype": "UINT8", "shape": [2, 28, 28, 1], "data": [0] * (2 * 28 * 28)}
 
+CLASSES = {"name": "probabilities", "parameters": {"classification": 1000}}  # of which there are 10
+
 
 def classify(client, **body):
     return client.post("/v1/classify", **body)
@@ -26,8 +28,8 @@ def inspect(client, query=""):
     return client.post(f"/v1/models/lenet/feature-maps{query}", content=IMAGE)
 
 
-def infer(client):
-    return client.post("/v2/models/lenet/infer", json={"inputs": [TENSOR]})
+def infer(client, **more):
+    return client.post("/v2/models/lenet/infer", json={"inputs": [TENSOR], **more})
 
 
 def predict(client):
@@ -47,6 +49,8 @@ def predict(client):
         ("images_per_request", 1, lambda c: classify(c, files=TWO), 413),
         ("images_per_request", 1, predict, 413),
         ("images_per_request", 1, infer, 413),
+        ("top_k_limit", 5, lambda c: classify(c, content=IMAGE, params={"top_k": 6}), 400),
+        ("top_k_limit", 5, lambda c: infer(c, outputs=[CLASSES]), 400),
         ("inspection_limit_values", 100, lambda c: inspect(c, "?format=npz"), 413),
         ("inspection_limit_json_values", 100, inspect, 413),
         ("deadline_s", 1e-6, lambda c: classify(c, content=IMAGE), 504),
