@@ -1,5 +1,6 @@
 """The verbs `convscope export`, `verify`, `evaluate` and `summary`."""
 
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,6 +10,7 @@ from cyclopts import CycloptsError, Parameter
 from rich import filesize
 from rich.box import SIMPLE
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from export.artifact import ORIGINAL_FILE, Manifest, newest_version, read_manifest
@@ -77,14 +79,14 @@ def export(
         report=console.print,
     )
     console.print(_manifest_table(read_manifest(path)))
-    console.print(f"artifact: {path}")
+    console.print(f"artifact: {path}", markup=False)
     if triton is not None:
         console.print(f"Triton model: {write_triton(path, triton)}")
     if bentoml:
         from export.bento_store import register  # BentoML takes a second to import
 
         console.print(f"BentoML model: {register(path)}")
-    console.print(f"next: convscope serve {path}")
+    console.print(f"next: convscope serve {shlex.quote(str(path))}", markup=False)
 
 
 def verify(artifact: Path, *, data: str | None = None, data_dir: Path | None = None) -> None:
@@ -136,7 +138,7 @@ def evaluate(
     for index, label in enumerate(judged.classes):
         images, right = scores.images[index], result.confusion[index, index]
         f1 = f"{scores.f1[index]:.1%}" if images + said[index] else "-"
-        table.add_row(label, str(images), _share(right, images), _share(right, said[index]), f1)
+        table.add_row(escape(label), str(images), _share(right, images), _share(right, said[index]), f1)
     table.caption = (
         f"top-5 {result.top5_accuracy:.2%}, loss {result.loss:.4f}, calibration error "
         f"{result.reliability.calibration_error:.2%} (at temperature 1: {before.reliability.calibration_error:.2%})"

@@ -24,11 +24,13 @@ class InitialWeights:
         path: .pth, .pt or .safetensors.
         name: how the caller called it, without folders; it goes into config.json.
         input: what the weights were trained on, where it is known.
+        classes: that they tell apart, where it is known.
     """
 
     path: Path
     name: str
     input: InputSpec | None = None
+    classes: tuple[str, ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """What config.json says of them."""
@@ -63,7 +65,8 @@ def find_weights(given: str, *, model: str) -> InitialWeights:
 
 
 def _of_checkpoint(directory: Path) -> InitialWeights:
-    return InitialWeights(directory / WEIGHTS_FILE, directory.resolve().name, read_config(directory).input)
+    config = read_config(directory)
+    return InitialWeights(directory / WEIGHTS_FILE, directory.resolve().name, config.input, config.classes)
 
 
 def _published(model: str) -> Any:

@@ -214,7 +214,7 @@ def fit_image(image: Image.Image, spec: InputSpec) -> Pixels:
     if image.getexif().get(ORIENTATION, 1) != 1:
         image = ImageOps.exif_transpose(image)
     if image.mode != spec.mode or image.has_transparency_data:
-        image = _to_mode(image, spec)
+        image = to_mode(image, spec.mode, spec.background)
     if image.size != (spec.width, spec.height) or spec.crop is not None:
         image = _to_size(image, spec)
     return np.asarray(image).reshape(spec.shape)
@@ -235,20 +235,25 @@ def _draft(image: Image.Image, spec: InputSpec) -> None:
             return
 
 
-def _to_mode(image: Image.Image, spec: InputSpec) -> Image.Image:
+def to_mode(image: Image.Image, mode: Literal["L", "RGB"], background: tuple[int, ...]) -> Image.Image:
+    """The image as grey or RGB: 16 bits scaled, what is transparent over `background`, one level a channel.
+
+    Raises:
+        UnsupportedMode: floating point, or CIE L*a*b*.
+    """
     if image.mode.startswith("I"):  # 16-bit grey; `convert` would clip at 255 what should be scaled
         levels = np.asarray(image)
         if levels.dtype != np.uint16:
             levels = levels.clip(0, 65535).astype(np.uint16)
-        return Image.fromarray((levels // 257).astype(np.uint8)).convert(spec.mode)
+        return Image.fromarray((levels // 257).astype(np.uint8)).convert(mode)
     if image.mode in ("F", "LAB"):
         raise UnsupportedMode(f"the {image.format} image has pixels of the mode {image.mode}; send grey or RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        red, green, blue = spec.background * (3 // spec.channels)
+        red, green, blue = background * (3 // len(background))
         backdrop = Image.new("RGBA", image.size, (red, green, blue, 255))
         image = Image.alpha_composite(backdrop, image)
-    return image.convert(spec.mode)
+    return image.convert(mode)
 
 
 def _to_size(image: Image.Image, spec: InputSpec) -> Image.Image:

@@ -44,12 +44,17 @@ def own_entry(name: str) -> NetworkEntry:
         if missing := [key for key in needed if key not in taken]:
             raise ValueError(f"{name} needs {missing[0]!r}; give it with --option {missing[0]}=...")
         with _current_directory_first():  # it may import more only now
-            network = target(**taken)
+            try:
+                network = target(**taken)
+            except Exception as error:  # its own code may raise anything
+                raise ValueError(f"{name} cannot be made: {type(error).__name__}: {error}") from error
             if not isinstance(network, nn.Module):
                 raise ValueError(f"{name} returns {type(network).__name__}; it must return a torch.nn.Module")
             parameter = next(network.parameters(), None)
             x = torch.zeros(2, channels, height, width, device=None if parameter is None else parameter.device)
             check_logits(name, network, x, classes=classes)
+            if parameter is None:
+                raise ValueError(f"{name} has no parameters, so there is nothing to learn")
         return network
 
     set_options(build, [p for key, p in parameters.items() if p.kind in named and key not in GIVEN])

@@ -47,6 +47,16 @@ def labels(classes):
     return Labels(channels=3, classes=classes, width=8, height=8)
 def nothing(): return None
 def picky(classes): return nn.Conv2d(7, 4, 3)
+class Misspelt(Own):
+    def forward(self, x):
+        return self.fully_connected(x)
+def broken(classes): return {}["key"]
+class Constant(nn.Module):
+    def __init__(self, *, classes):
+        super().__init__()
+        self.classes = classes
+    def forward(self, x):
+        return x.mean((1, 2, 3))[:, None].repeat(1, self.classes)
 number = 3
 """
 
@@ -119,6 +129,9 @@ def test_a_checkpoint_names_it_and_rebuilds_it(here: Path) -> None:
         ("own_nets:nothing", "own_nets:nothing returns NoneType; it must return a torch.nn.Module"),
         ("own_nets:picky", "own_nets:picky does not take 8x8 images of 3 channels: .*7"),
         ("own_nets:needs", "own_nets:needs needs 'alpha'; give it with --option alpha="),
+        ("own_nets:Misspelt", "own_nets:Misspelt does not take 8x8 images .* no attribute 'fully_connected'"),
+        ("own_nets:broken", "own_nets:broken cannot be made: KeyError: 'key'"),
+        ("own_nets:Constant", "own_nets:Constant has no parameters, so there is nothing to learn"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_it_is_said(name: str, says: str) -> None:

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -145,6 +146,18 @@ def test_ctrl_c_says_how_to_go_on(capsys: pytest.CaptureFixture[str], monkeypatc
     assert run(*DIGITS) == 130
     told = capsys.readouterr().out.splitlines()[-1]
     assert told == "interrupted; go on with: convscope train lenet --data digits --out runs/lenet-digits --resume"
+
+
+def test_the_command_to_go_on_with_has_the_processes_and_what_the_data_was_read_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "resume.pt").touch()
+    with TrainingProgress(Console(width=500)) as progress:
+        progress.directory, progress.processes = tmp_path, 2
+        progress.say_how_to_go_on("lenet", "my photos", ["--skip-bad"])
+    told = capsys.readouterr().out.splitlines()[-1].partition("go on with: ")[2]
+    words = ["torchrun", "--nproc-per-node", "2", "-m", "training", "lenet", "--data", "my photos"]
+    assert shlex.split(told) == [*words, "--out", str(tmp_path), "--resume", "--skip-bad"]
 
 
 def test_a_run_that_does_not_fit_is_not_resumed(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Data sets: arrays as scikit-learn and torchvision have them, folders as they lie, errors that say what to do."""
 
+import os
 import pickle
 import re
 from pathlib import Path
@@ -14,8 +15,10 @@ from torchvision import datasets as torchvision_datasets
 from models.inputs import InputSpec
 from training.datasets import data_places, load_dataset
 from training.raw import split_off
+from training.samples import pick_samples
 from training.tensors import prepare
 
+SPEC = InputSpec(mode="L", height=9, width=7, resize=(9, 7), background=(255,), mean=(0.0,), std=(1.0,))
 SHARED = Path(__file__).parents[2] / "shared/data"
 
 
@@ -227,3 +230,30 @@ def test_a_corrupt_file_is_named(tmp_path: Path) -> None:
     bad.write_bytes(b"hello")
     with pytest.raises(ValueError, match=re.escape(f"{bad} is not an image that can be read")):
         load_dataset(str(tmp_path))
+
+
+def test_links_to_folders_are_followed_once_and_any_file_name_is_taken(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "photos", {"cat": 3, "dog": 3})
+    elsewhere = make_folder(tmp_path / "elsewhere", {"more": 4})
+    (root / "cat/more").symlink_to(elsewhere / "more")
+    (root / "cat/around").symlink_to(root / "cat")
+    (root / "dog/0.png").rename(root / "dog" / os.fsdecode(b"caf\xe9.png"))
+    Image.new("RGB", (7, 9)).save(root / "dog/photo.jfif", "JPEG")
+    raw = load_dataset(str(root))
+    labels = [*raw.train.labels, *raw.test.labels]
+    assert (labels.count(0), labels.count(1)) == (7, 4)
+
+
+def test_samples_of_16_bits_are_scaled_and_transparent_ones_laid_on_the_background(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for index in range(4):
+            Image.fromarray(np.full((9, 7), 128 * 257, np.uint16)).save(tmp_path / name / f"{index}.png")
+    raw = load_dataset(str(tmp_path))
+    samples = pick_samples(raw, prepare(raw.test, SPEC))
+    assert {int(original.max()) for original in samples.raw} == {128}
+    for path in tmp_path.rglob("*.png"):
+        Image.new("LA", (7, 9), (10, 0)).save(path)
+    raw = load_dataset(str(tmp_path))
+    samples = pick_samples(raw, prepare(raw.test, SPEC))
+    assert {int(original.min()) for original in samples.raw} == {255}

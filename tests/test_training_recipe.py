@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from torch import nn
 
 from models.registry import NETWORKS
 from training.default_recipe import default_recipe
 from training.options import parse_options
+from training.plan import plan_recipe
 from training.recipe import Recipe
 from training.recipe_file import read_recipe
 from training.schedules import make_optimizer, make_schedule
@@ -142,3 +144,32 @@ def test_options_are_read_as_the_network_takes_them(model: str, words: list[str]
 def test_a_bad_option_is_refused(words: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         parse_options("lenet", words)
+
+
+def test_a_rise_of_one_step_is_no_division_by_nothing() -> None:
+    recipe = Recipe(epochs=4, warmup_epochs=1.0)
+    optimizer = make_optimizer(nn.Linear(2, 2), recipe)
+    schedule = make_schedule(optimizer, recipe, steps=4)
+    rates = []
+    for _ in range(4):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step() if len(rates) < 4 else None
+    assert max(rates) <= recipe.learning_rate and all(rate > 0 for rate in rates)
+
+
+def test_a_folder_is_trained_as_a_folder_whatever_its_name(tmp_path: Path) -> None:
+    for name in ("mnist", "photos"):
+        for label in ("a", "b"):
+            (tmp_path / name / label).mkdir(parents=True)
+            for index in range(10):
+                Image.new("L", (28, 28), index).save(tmp_path / name / label / f"{index}.png")
+    assert plan_recipe("lenet", str(tmp_path / "mnist")) == plan_recipe("lenet", str(tmp_path / "photos"))
+
+
+def test_fine_tuning_freezes_no_epoch_of_one_unless_it_is_told_to() -> None:
+    def frozen(**overrides: Any) -> int:
+        return plan_recipe("lenet", "digits", overrides=overrides, pretrained=True).freeze_epochs
+
+    assert [frozen(), frozen(epochs=2), frozen(epochs=1), frozen(epochs=0)] == [1, 1, 0, 0]
+    assert frozen(epochs=1, freeze_epochs=1) == 1

@@ -73,12 +73,22 @@ def test_a_constant_channel_has_a_deviation_above_zero() -> None:
 
 
 def test_validation_images_are_not_trained_on() -> None:
-    whole = Images(torch.arange(100, dtype=torch.uint8).view(100, 1, 1, 1), torch.arange(100))
+    whole = Images(torch.arange(100, dtype=torch.uint8).view(100, 1, 1, 1), torch.arange(100) % 10)
     train, validation = hold_out(whole, fraction=0.2, seed=3)
     assert (len(train), len(validation)) == (80, 20)
-    assert sorted([*train.labels.tolist(), *validation.labels.tolist()]) == list(range(100))
-    assert torch.equal(hold_out(whole, fraction=0.2, seed=3)[1].labels, validation.labels)
-    assert not torch.equal(hold_out(whole, fraction=0.2, seed=4)[1].labels, validation.labels)
+    assert sorted([*train.images.flatten().tolist(), *validation.images.flatten().tolist()]) == list(range(100))
+    assert torch.equal(hold_out(whole, fraction=0.2, seed=3)[1].images, validation.images)
+    assert not torch.equal(hold_out(whole, fraction=0.2, seed=4)[1].images, validation.images)
+
+
+def test_no_class_loses_its_last_image_to_validation() -> None:
+    few = Images(torch.zeros(13, 1, 1, 1, dtype=torch.uint8), torch.tensor([0] * 10 + [1, 2, 2]))
+    for seed in range(20):
+        train, validation = hold_out(few, fraction=0.5, seed=seed)
+        assert set(train.labels.tolist()) == {0, 1, 2} and len(validation) >= 3
+        assert sorted([*train.labels.tolist(), *validation.labels.tolist()]) == few.labels.tolist()
+    with pytest.raises(ValueError, match="3 training images of as many classes leave none to validate on"):
+        hold_out(few.take(torch.tensor([0, 10, 11])), fraction=0.5, seed=0)
 
 
 def test_a_validation_split_must_leave_something() -> None:

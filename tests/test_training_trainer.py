@@ -108,6 +108,15 @@ def test_the_last_layer_is_the_one_defined_last() -> None:
     assert not network.get_submodule("layers.1").training and network.get_submodule("layers.4").training
 
 
+def test_what_a_network_has_frozen_itself_stays_so() -> None:
+    network = tiny()
+    own = network.get_submodule("layers.0").weight.requires_grad_(False)
+    for frozen in (True, False):
+        set_frozen(network.train(), frozen, fixed={id(own)})
+        assert not own.requires_grad
+    assert sum(not parameter.requires_grad for parameter in network.parameters()) == 1
+
+
 def test_the_average_is_the_hand_worked_one() -> None:
     network = nn.BatchNorm1d(1)
     average = Average(network, 0.5)
@@ -155,7 +164,9 @@ def test_a_bad_loss_is_found_within_the_epoch(
                 with torch.no_grad():
                     next(network.parameters()).fill_(torch.nan)
 
-    with pytest.raises(ValueError, match=r"nan at step 9 \(epoch 2, its step 2\).*after epoch 1; a --learning-rate"):
+    with pytest.raises(
+        ValueError, match=r"nan at step 9 \(epoch 2, its step 2\).*after epoch 1\. Resumed, .*--weights .*resume\.pt"
+    ):
         fit(network, digits[1], RECIPE, tmp_path, spoil, spec=digits[0])
     assert steps[-1] == (2, 3)
     assert read_state(tmp_path).epoch == 1

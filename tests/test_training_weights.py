@@ -147,3 +147,33 @@ def test_weights_that_do_not_fit(
     printed = capsys.readouterr().err
     assert message in printed.replace("\n", " ")
     assert not list(Path().glob("runs/*/model.safetensors"))
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_a_last_layer_for_other_classes_is_said_and_not_taken_under_their_names() -> None:
+    data = folder_of(Path("squares"), classes=2, size=28)
+    first = train_checkpoint("lenet", str(data), out=Path("first"), overrides={"epochs": 1})
+    for split in ("train", "test"):
+        (data / split / "class0").rename(data / split / "other")
+    with pytest.raises(ValueError, match="its last layer knows class0, class1, not class1, other; with --epochs 0"):
+        train_checkpoint("lenet", str(data), out=Path("second"), overrides={"epochs": 0}, weights=str(first))
+    events: list[Event] = []
+    options = {"weights": str(first), "report": events.append}
+    train_checkpoint("lenet", str(data), out=Path("third"), overrides={"epochs": 1}, **options)  # type: ignore[arg-type]
+    assert "not class1, other, and learns anew" in next(event.weights for event in events if isinstance(event, Started))
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_an_unfinished_run_gives_its_best_weights_and_few_images_fit_no_temperature() -> None:
+    def stop(event: Event) -> None:
+        if isinstance(event, EpochDone):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_checkpoint("lenet", "digits", out=Path("stopped"), overrides={"epochs": 3}, report=stop)
+    few = {"epochs": 0, "validation_fraction": 0.02}
+    out = train_checkpoint("lenet", "digits", out=Path("again"), overrides=few, weights="stopped/resume.pt")
+    best = torch.load("stopped/resume.pt", weights_only=True)["best_weights"]
+    checkpoint = load_checkpoint(out)
+    assert all(torch.equal(tensor, best[name]) for name, tensor in checkpoint.network.state_dict().items())
+    assert checkpoint.config.temperature == 1.0 and checkpoint.config.dataset["counts"]["validation"] < 50

@@ -5,6 +5,7 @@ import math
 from torch import Tensor
 
 LOWEST, HIGHEST = 0.05, 20.0
+LEAST_IMAGES = 50  # among fewer, one mistake decides
 HALVINGS = 60
 
 

@@ -1,6 +1,7 @@
 """The verb `convscope train`, which torchrun starts as `python -m training`."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -96,6 +97,10 @@ def train(
         )
         print(json.dumps(chosen.to_json(), indent=2))
         return None
+    of_data = ["--data-dir", str(data_dir)] if data_dir else []
+    of_data += ["--memory-limit-mb", str(memory_limit_mb)] if memory_limit_mb != MEMORY_LIMIT_MB else []
+    of_data += ["--workers", str(workers)] if workers is not None else []
+    of_data += ["--skip-bad"] if skip_bad else []
     keep_freed_memory()
     with joined_team(cuda=pick_device(device).type == "cuda") as team, TrainingProgress(console) as progress:
         try:
@@ -119,9 +124,9 @@ def train(
             )
         except KeyboardInterrupt:
             if team.writes:
-                progress.say_how_to_go_on(model, data, data_dir)
+                progress.say_how_to_go_on(model, data, of_data)
             raise
     if team.writes:
-        text = f"checkpoint: {path}\nnext: convscope export {path}"
-        console.print(text, highlight=False, soft_wrap=True)
+        text = f"checkpoint: {path}\nnext: convscope export {shlex.quote(str(path))}"
+        console.print(text, highlight=False, soft_wrap=True, markup=False)
     return None

@@ -1,6 +1,7 @@
 """A folder of class folders as a data set."""
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +15,7 @@ from models.inputs import FORMATS, InputSpec
 from training.raw import SPLIT_SEED, TEST_FRACTION, RawDataset, RawSplit, split_off
 from training.tensors import pixels_of
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff"})
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".gif", ".bmp", ".webp", ".tif", ".tiff"})
 SAMPLED = 200  # images whose headers decide the common mode and size
 WHITE = 255
 GREY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B"})
@@ -110,10 +111,16 @@ def _damaged(paths: Sequence[Path]) -> list[Path]:
 
 
 def _images_in(folder: Path) -> Iterator[Path]:
-    for path in folder.rglob("*"):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if path.suffix.lower() in SUFFIXES and not hidden and path.is_file():
-            yield path
+    seen = set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(place)) in seen:  # a link to what holds it
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for path in (Path(place, name) for name in files if not name.startswith(".")):
+            if path.suffix.lower() in SUFFIXES and path.is_file():
+                yield path
 
 
 def _check_same_classes(first: Path, wanted: Sequence[str], second: Path, found: Sequence[str]) -> None:
@@ -140,5 +147,5 @@ def _hash(root: Path, paths: Sequence[Path]) -> str:
     digest = hashlib.sha256()
     with ThreadPoolExecutor() as pool:
         for path, content in zip(paths, pool.map(sha256_of, paths), strict=True):
-            digest.update(f"{path.relative_to(root).as_posix()}\0{content}\n".encode())
+            digest.update(os.fsencode(f"{path.relative_to(root).as_posix()}\0{content}\n"))  # names need not be UTF-8
     return digest.hexdigest()

@@ -70,8 +70,9 @@ def fit(
                 report(done)
         except LossError as error:
             raise LossError(
-                f"{error}; {workdir / RESUME_FILE} holds the state after epoch {len(trainer.history)}; a "
-                f"--learning-rate smaller than {recipe.learning_rate} or --clip-norm 1 often helps"
+                f"{error}; {workdir / RESUME_FILE} holds the state after epoch {len(trainer.history)}. "
+                f"Resumed, it would come to the same step: start anew with a --learning-rate smaller than "
+                f"{recipe.learning_rate} or --clip-norm 1; --weights {workdir / RESUME_FILE} keeps what was learnt"
             ) from None
         except UnwritableError as error:
             if trainer.saved is None:

@@ -2,7 +2,7 @@
 
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -121,19 +121,29 @@ def _recipe(
     *,
     pretrained: bool,
 ) -> Recipe:
-    base = base or default_recipe(
+    if base is None:
+        base = _default(model, raw, size, overrides, pretrained=pretrained)
+    recipe = base.override(overrides)
+    if recipe.epochs == 0 and not pretrained:
+        raise ValueError("epochs is 0: nothing would be learnt; that is for --weights, to take them as they are")
+    return recipe
+
+
+def _default(
+    model: str, raw: RawDataset, size: tuple[int, int], overrides: dict[str, Any], *, pretrained: bool
+) -> Recipe:
+    folder = isinstance(raw.train.images, list)  # its name is its owner's, and may be that of a data set
+    recipe = default_recipe(
         model,
-        raw.name,
+        "" if folder else raw.name,
         images=len(raw.train),
         size=size,
         mode=raw.mode,
         optimizer=overrides.get("optimizer"),
         pretrained=pretrained,
     )
-    recipe = base.override(overrides)
-    if recipe.epochs == 0 and not pretrained:
-        raise ValueError("epochs is 0: nothing would be learnt; that is for --weights, to take them as they are")
-    return recipe
+    epochs = overrides.get("epochs", recipe.epochs)
+    return replace(recipe, freeze_epochs=min(recipe.freeze_epochs, max(0, epochs - 1)))  # the rest is to learn too
 
 
 def _weights_facts(weights: InitialWeights | None, state: RunState | None) -> dict[str, Any]:

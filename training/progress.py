@@ -2,6 +2,7 @@
 
 import shlex
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -30,6 +31,7 @@ class TrainingProgress:
             disable=not console.is_terminal,
         )
         self.task: TaskID | None = None
+        self.processes = 1
         self.directory: Path | None = None  # known once the run has begun
         self.epochs = self.train_images = self.first_epoch = 0
         self.read_at = self.epoch_began = 0.0
@@ -65,14 +67,16 @@ class TrainingProgress:
                     f"({kept}) after {event.seconds:.1f} s of training"
                 )
 
-    def say_how_to_go_on(self, model: str, data: str, data_dir: Path | None) -> None:
-        """The command that resumes what has been interrupted, if it had begun."""
+    def say_how_to_go_on(self, model: str, data: str, options: Sequence[str]) -> None:
+        """The command that resumes what has been interrupted, if it had begun; `options` are those of its data."""
         self.bar.stop()
         if self.directory is None or not (self.directory / RESUME_FILE).is_file():
             self._line("interrupted before the first step; nothing to resume")
             return
-        words = ["convscope", "train", model, "--data", data, "--out", str(self.directory), "--resume"]
-        words += ["--data-dir", str(data_dir)] if data_dir else []
+        words = ["convscope", "train"]
+        if self.processes > 1:
+            words = ["torchrun", "--nproc-per-node", str(self.processes), "-m", "training"]
+        words = [*words, model, "--data", data, "--out", str(self.directory), "--resume", *options]
         self._line(f"interrupted; go on with: {shlex.join(words)}")
 
     def _start(self, event: Started) -> None:
@@ -93,7 +97,7 @@ class TrainingProgress:
         if event.first_epoch > 1:
             left = f"epoch {event.first_epoch} of {event.epochs}"
             self._line(f"going on with {left if event.first_epoch <= event.epochs else 'the evaluation'}")
-        self.directory = event.directory
+        self.directory, self.processes = event.directory, event.processes
         self.epochs, self.train_images, self.first_epoch = event.epochs, event.counts["train"], event.first_epoch
         total = self.train_images * (event.epochs - event.first_epoch + 1)
         self.task = self.bar.add_task("", total=total, epoch=f"{event.first_epoch}/{event.epochs}", figures="")

@@ -15,7 +15,7 @@ from models.initial_weights import InitialWeights, find_weights
 from models.pretrained import load_pretrained
 from models.samples import SAMPLES_FILE, save_samples
 from models.tensors import put_tensors
-from training.calibration import fit_temperature
+from training.calibration import LEAST_IMAGES, fit_temperature
 from training.evaluation import Evaluation, logits_of
 from training.learner import forward_of, pick_device, pick_precision
 from training.loop import FitResult, fit
@@ -120,11 +120,18 @@ def _learn(
     device = pick_device(recipe.device, local_rank=team.local_rank if team.size > 1 else None)
     with seeded(recipe.seed, device):
         network = build(config)
-    loaded = None
+    loaded = ""
     if weights is not None and state is None:
-        loaded = load_pretrained(network, weights.path)
-        if loaded.skipped and recipe.epochs == 0:
+        found = load_pretrained(network, weights.path)
+        loaded = str(found)
+        if found.skipped and recipe.epochs == 0:
             raise ValueError(f"{weights.path}: {loaded}; with --epochs 0 that layer would stay random")
+        if weights.classes not in (None, config.classes) and not found.skipped:
+            other = ", ".join(weights.classes or ())[:80]
+            known = f"its last layer knows {other}, not {', '.join(config.classes)[:80]}"
+            if recipe.epochs == 0:
+                raise ValueError(f"{weights.path}: {known}; with --epochs 0 it would go on saying so under other names")
+            loaded += f"; {known}, and learns anew"
     report(
         Started(
             directory=workdir,
@@ -140,7 +147,7 @@ def _learn(
             processes=team.size,
             streamed=plan.data.streamed,
             left_out=plan.left_out,
-            weights="" if loaded is None else str(loaded),
+            weights=loaded,
         )
     )
     if team.writes:
@@ -167,7 +174,8 @@ def _finish(workdir: Path, plan: Plan, network: nn.Module, result: FitResult) ->
     device = next(network.parameters()).device
     classify = forward_of(network.eval(), config.input, device=device)
     held_out = logits_of(classify, data.validation.to(device)).cpu()
-    temperature = fit_temperature(held_out, data.validation.labels)
+    known = len(held_out) >= LEAST_IMAGES
+    temperature = fit_temperature(held_out, data.validation.labels) if known else 1.0
     seen = Evaluation.of(held_out, data.validation.labels)
     validation = {"accuracy": seen.accuracy, "loss": seen.loss, "epoch": result.best_epoch}
     logits = logits_of(classify, data.test.to(device)).cpu()

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from models.inputs import Pixels
+from models.inputs import Pixels, to_mode
 from models.samples import Samples
 from training.raw import RawDataset
 from training.stream import Source
@@ -21,14 +21,14 @@ def pick_samples(raw: RawDataset, test: Source) -> Samples:
     chosen = np.unique(np.linspace(0, len(test) - 1, COUNT).astype(np.int64))
     few = chosen[:: max(1, len(chosen) // RAW_COUNT)][:RAW_COUNT]
     taken = test.take(torch.from_numpy(chosen)).in_memory()
-    originals = tuple(_original(raw.test.images[index], raw.mode) for index in few)
+    originals = tuple(_original(raw.test.images[index], raw) for index in few)
     return Samples(taken.images.numpy(), taken.labels.numpy(), originals, test.labels.numpy()[few])
 
 
-def _original(image: Pixels | Path, mode: str) -> Pixels:
+def _original(image: Pixels | Path, raw: RawDataset) -> Pixels:
     if not isinstance(image, Path):
         return image
     with Image.open(image) as file:
-        picture = ImageOps.exif_transpose(file).convert(mode)
+        picture = to_mode(ImageOps.exif_transpose(file), raw.mode, (raw.background,) * (1 if raw.mode == "L" else 3))
     picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
     return np.asarray(picture)

@@ -35,11 +35,14 @@ def make_schedule(optimizer: Optimizer, recipe: Recipe, *, steps: int) -> LRSche
     """
     rising, steps = recipe.warmup_epochs / max(1, recipe.epochs), max(1, steps)  # no epochs: never stepped
     if recipe.schedule == "onecycle":
+        share = rising or 0.3
+        if math.isclose(share * steps, 1):  # then torch divides by 0, the length of the rise
+            share = 1.5 / steps
         return OneCycleLR(
             optimizer,
             max_lr=recipe.learning_rate,
             total_steps=steps,
-            pct_start=rising or 0.3,
+            pct_start=share,
             cycle_momentum=recipe.optimizer == "adamw",
         )
     warm = round(rising * steps)

@@ -80,14 +80,22 @@ def prepare_splits(
 def hold_out(images: Source, *, fraction: float, seed: int) -> tuple[Source, Source]:
     """Splits at random into what stays for training and the share `fraction`, at least one image, for validation.
 
+    Of every class something stays for training.
+
     Raises:
-        ValueError: nothing would stay.
+        ValueError: nothing would stay, or nothing be held out.
     """
     count = max(1, round(fraction * len(images)))
     if count >= len(images):
         raise ValueError(f"a validation split of {count} leaves nothing of {len(images)} training images")
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
-    return images.take(order[count:].sort().values), images.take(order[:count].sort().values)
+    held, kept = order[:count], order[count:]
+    for label in set(images.labels.tolist()) - set(images.labels[kept].tolist()):
+        back = held[images.labels[held] == label][:1]
+        kept, held = torch.cat([kept, back]), held[held != back]
+    if not len(held):
+        raise ValueError(f"{len(images)} training images of as many classes leave none to validate on")
+    return images.take(kept.sort().values), images.take(held.sort().values)
 
 
 def channel_statistics(images: Source) -> tuple[tuple[float, ...], tuple[float, ...]]:

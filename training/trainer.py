@@ -57,6 +57,8 @@ class Trainer:
             "augment": torch.Generator(self.device).manual_seed(recipe.seed + 1 + 2 * team.rank),
             "mix": torch.Generator().manual_seed(recipe.seed + 2 + 2 * team.rank),
         }
+        parameters = self.learner.network.parameters()
+        self.fixed = frozenset(id(parameter) for parameter in parameters if not parameter.requires_grad)
         self.history: list[EpochDone] = []
         self.saved: int | None = None  # epochs that resume.pt holds
         self.best_epoch, self.best_weights = 0, _copy(self.learner.evaluated)
@@ -155,7 +157,7 @@ class Trainer:
         frozen = number <= self.recipe.freeze_epochs
         self.learner.network.train()
         if self.recipe.freeze_epochs:
-            set_frozen(self.learner.network, frozen)
+            set_frozen(self.learner.network, frozen, fixed=self.fixed)
         if self.forward_made_for != frozen:
             self.learner.forward = training_forward(self.learner.network, self.spec, self.recipe, team=self.team)
             self.forward_made_for = frozen
