@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from export.artifact import ORIGINAL_FILE, Manifest, newest_version, read_manifest
-from export.evaluation_data import load_export_data, load_test, open_classifier
+from export.evaluation_data import load_export_data, load_test, load_unseen, open_classifier
 from export.forms import DEFAULT_FORMATS, FORMS
 from export.pipeline import REFERENCE, Limits, choose_forms, export_checkpoint
 from export.subject import find_subject
@@ -127,12 +127,12 @@ def evaluate(
         skip_bad: Leave damaged files of a folder out.
     """
     judged = open_classifier(subject)
-    test = load_test(data, data_dir=data_dir, spec=judged.spec, classes=judged.classes, skip_bad=skip_bad)
+    test, doubt = load_unseen(judged, data, data_dir=data_dir, skip_bad=skip_bad)
     logits = logits_of(lambda images: judged.run(images.numpy())[1], test)
     result = Evaluation.of(logits, test.labels, temperature=judged.temperature)
     before = Evaluation.of(logits, test.labels)
     console, scores = _console(), result.scores
-    title = f"{judged.what} on {data}: {result.accuracy:.2%} correct"
+    title = f"{judged.what} on {data}: {result.accuracy:.2%} correct of {len(test):,} test images"
     table = Table("class", "images", "recall", "precision", "F1", title=title)
     said = result.confusion.sum(axis=0)
     for index, label in enumerate(judged.classes):
@@ -143,6 +143,8 @@ def evaluate(
         f"top-5 {result.top5_accuracy:.2%}, loss {result.loss:.4f}, calibration error "
         f"{result.reliability.calibration_error:.2%} (at temperature 1: {before.reliability.calibration_error:.2%})"
     )
+    if doubt:
+        table.caption += f"; {doubt}"
     console.print(table)
     if out is not None:
         write_evaluation(

@@ -1,7 +1,9 @@
 """What `convscope evaluate` brings together: a classifier, be it a checkpoint or an artifact, and a test set for it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +28,7 @@ class Classifier:
     spec: InputSpec
     classes: tuple[str, ...]
     temperature: float
+    trained_on: Mapping[str, Any]  # name and SHA-256 of the data
 
 
 def open_classifier(subject: Path) -> Classifier:
@@ -38,23 +41,34 @@ def open_classifier(subject: Path) -> Classifier:
         checkpoint = load_checkpoint(subject)
         config = checkpoint.config
         run, what = reference(checkpoint), f"{subject} (PyTorch)"
-        return Classifier(what, run, config.input, config.classes, config.temperature)
+        return Classifier(what, run, config.input, config.classes, config.temperature, config.dataset)
     directory = newest_version(subject)
     manifest = read_manifest(directory)
     engine = open_engine(directory, manifest)
     what = f"{directory / engine.file} ({engine.name}, {engine.device})"
-    return Classifier(what, engine.run, manifest.input, manifest.classes, manifest.temperature)
+    return Classifier(what, engine.run, manifest.input, manifest.classes, manifest.temperature, manifest.dataset)
 
 
-def load_test(
-    data: str, *, data_dir: Path | None, spec: InputSpec, classes: tuple[str, ...], skip_bad: bool = False
-) -> Images:
-    """Loads the test split, decoded and resized as `spec` says; with `skip_bad` damaged files of a folder are left out.
+def load_test(data: str, *, data_dir: Path | None, spec: InputSpec, classes: tuple[str, ...]) -> Images:
+    """Loads the test split, decoded and resized as `spec` says.
 
     Raises:
         ValueError: no such data, or its classes are not the network's.
     """
-    return prepare(_load(data, data_dir, classes, skip_bad=skip_bad).test, spec)
+    return prepare(_load(data, data_dir, classes).test, spec)
+
+
+def load_unseen(judged: Classifier, data: str, *, data_dir: Path | None, skip_bad: bool) -> tuple[Images, str]:
+    """Loads the test split for a classifier; and says what is doubtful about its images, nothing if all is well.
+
+    Raises:
+        ValueError: see `load_test`.
+    """
+    raw = _load(data, data_dir, judged.classes, skip_bad=skip_bad)
+    doubt = ""
+    if raw.name == judged.trained_on.get("name") and raw.sha256 != judged.trained_on.get("sha256"):
+        doubt = f"{data} has changed since the training, so images that it learnt from may be among these"
+    return prepare(raw.test, judged.spec), doubt
 
 
 def load_export_data(data: str, *, data_dir: Path | None, spec: InputSpec, classes: tuple[str, ...]) -> ExportData:

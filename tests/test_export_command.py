@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 import torchvision
 from conftest import Outcome, make_checkpoint
+from PIL import Image
 
 import convscope
 from export.artifact import check_files, read_manifest
 from models.registry import build_network
+from training.run import train_checkpoint
 
 
 def assert_one_line(outcome: Outcome, status: int, says: str) -> None:
@@ -45,6 +47,21 @@ def test_evaluate_gives_the_accuracy_of_each_subject(
     assert f"on digits: {right:.2%} correct" in outcome.out
     assert ("PyTorch" in outcome.out) == (through == "checkpoint")
     assert ("onnxruntime" in outcome.out) == (through != "checkpoint")
+
+
+def test_evaluate_says_when_a_folder_has_changed_since_the_training(run, tmp_path: Path) -> None:
+    for label in ("cat [old]", "cat [new]"):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        for index in range(10):
+            Image.new("L", (28, 28), 20 * index + len(label)).save(tmp_path / "photos" / label / f"{index}.png")
+    checkpoint = train_checkpoint("lenet", str(tmp_path / "photos"), out=tmp_path / "run", overrides={"epochs": 1})
+    outcome = run("evaluate", checkpoint, "--data", tmp_path / "photos")
+    text = " ".join(outcome.out.split())
+    assert "correct of 4 test images" in text and "has changed" not in text
+    assert "cat [old]" in text and "cat [new]" in text
+    (tmp_path / "photos/cat [new]/0.png").rename(tmp_path / "photos/cat [new]/renamed.png")
+    outcome = run("evaluate", checkpoint, "--data", tmp_path / "photos")
+    assert outcome.status == 0 and "has changed since the training" in " ".join(outcome.out.split())
 
 
 def test_export_writes_a_sound_artifact_and_says_where(run, lenet_checkpoint: Path, tmp_path: Path) -> None:
