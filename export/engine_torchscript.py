@@ -14,10 +14,13 @@ from export.engine_torch import TorchEngine
 
 @contextmanager
 def quiet_torchscript() -> Iterator[None]:
-    """Silences torch.jit's announcement that it is deprecated: the form is still asked for."""
+    """Silences what torch.jit announces: that it is deprecated, as the form is still asked for; and which numbers it
+    takes for constants, as a file that goes wrong by it fails its comparison.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*torch.jit", category=FutureWarning)
         warnings.filterwarnings("ignore", message=".*torch.jit", category=DeprecationWarning)
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]  # not in __all__
         yield
 
 
