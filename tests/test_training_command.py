@@ -168,6 +168,24 @@ def test_a_run_that_does_not_fit_is_not_resumed(tmp_path: Path) -> None:
         train_checkpoint("lenet1998", "digits", out=tmp_path / "x", resume=True)
 
 
+@pytest.mark.usefixtures("without_pictures")
+def test_what_is_overwritten_stays_until_the_new_run_is_complete(tmp_path: Path) -> None:
+    def stop(event: Event) -> None:
+        if isinstance(event, EpochDone) and event.epoch == 1:
+            raise KeyboardInterrupt
+
+    train_checkpoint("lenet", "digits", out=tmp_path, overrides={"epochs": 1})
+    old = load_checkpoint(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        train_checkpoint("lenet", "digits", out=tmp_path, overrides={"epochs": 2}, overwrite=True, report=stop)
+    kept = load_checkpoint(tmp_path)
+    assert kept.config == old.config and (tmp_path / "resume.pt").is_file()
+    with pytest.raises(ValueError, match="holds a finished checkpoint; --overwrite replaces it"):
+        fresh_directory(tmp_path, model="lenet", dataset="digits")
+    train_checkpoint("lenet", "digits", out=tmp_path, resume=True)
+    assert load_checkpoint(tmp_path).config.recipe["epochs"] == 2 and not (tmp_path / "resume.pt").exists()
+
+
 def test_no_run_is_overwritten_unless_asked(tmp_path: Path) -> None:
     base = Path("runs/lenet-digits")
     assert fresh_directory(None, model="lenet", dataset="digits") == base

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from models.checkpoint import CONFIG_FILE, CheckpointConfig, save_checkpoint
+from models.checkpoint import CheckpointConfig, save_checkpoint
 from models.files import UnwritableError
 from models.initial_weights import InitialWeights, find_weights
 from models.pretrained import load_pretrained
@@ -64,7 +64,7 @@ def train_checkpoint(
         overrides: values of `Recipe` fields that differ from `default_recipe`.
         weights: to begin with, as `find_weights` takes them; by default random ones.
         resume: go on with the unfinished run in `out`; what is left out is then as it was in that run.
-        overwrite: replace the run in `out`.
+        overwrite: replace the run in `out`; a finished checkpoint there stays until the new one is complete.
         report: called with every `Event`, in the process that writes.
         team: the processes that train together, each of which calls this with the same.
 
@@ -152,8 +152,6 @@ def _learn(
     )
     if team.writes:
         workdir.mkdir(parents=True, exist_ok=True)
-        save_samples(workdir / SAMPLES_FILE, plan.samples)
-        (workdir / CONFIG_FILE).unlink(missing_ok=True)  # of a run that is overwritten
     result = fit(
         network, plan.data, recipe, workdir, report, spec=config.input, facts=facts_of(config), state=state, team=team
     )
@@ -184,6 +182,7 @@ def _finish(workdir: Path, plan: Plan, network: nn.Module, result: FitResult) ->
     calibration = {"calibration_error_before_temperature": before.reliability.calibration_error}
     metrics = {"validation": validation, "test": test.to_json() | calibration}
     _write_pictures(workdir, result, test, data.test, config)
+    save_samples(workdir / SAMPLES_FILE, plan.samples)
     save_checkpoint(workdir, replace(config, metrics=metrics, temperature=temperature), result.weights)
     (workdir / RESUME_FILE).unlink()
     return metrics

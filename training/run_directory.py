@@ -50,7 +50,7 @@ def unfinished_directory(out: Path | None, *, model: str, dataset: str, overwrit
             first = next(_names(model, dataset))
             raise ValueError(f"nothing to resume: no unfinished run in {first} or its successors; --out names another")
         out = unfinished[-1]
-    if _finished(out):
+    if not _unfinished(out) and _finished(out):
         raise ValueError(f"nothing to resume: {out} holds a finished checkpoint")
     if not _unfinished(out):
         raise ValueError(f"nothing to resume: {out / RESUME_FILE} does not exist")
@@ -73,4 +73,4 @@ def _finished(path: Path) -> bool:
 
 
 def _unfinished(path: Path) -> bool:
-    return (path / RESUME_FILE).is_file() and not _finished(path)
+    return (path / RESUME_FILE).is_file()  # beside a finished one, which it is to replace, perhaps
