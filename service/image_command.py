@@ -15,6 +15,7 @@ from export.cuda import Device
 from export.engines import open_engine
 from models.image_errors import ImageError
 from models.inputs import decode_image
+from service.batch_size import BatchSize
 from service.client import Client, NoAnswer, Policy
 from service.client import Result as Answer
 from service.errors import RequestError
@@ -81,7 +82,8 @@ def inspect(artifact: Path, image: Path, *, layers: str = "*", out: Path) -> Non
     if out.suffix.lower() != ".png":
         raise CycloptsError(msg=f"--out is {out}; the sheet is a .png")
     directory = newest_version(artifact)
-    model = open_model(directory, read_manifest(directory), read_settings())
+    one = BatchSize(1, seconds=1.0)  # nothing is to be timed for one image
+    model = open_model(directory, read_manifest(directory), read_settings(), batch_size=one)
     pixels = decode_image(image.read_bytes(), model.manifest.input)
     maps = inspect_image(model, pixels, select_nodes(model, layers.split(",")))
     best = top_predictions(maps.probabilities, model.manifest.classes, 1)[0]
