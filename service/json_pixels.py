@@ -7,16 +7,16 @@ import numpy as np
 
 from models.inputs import Pixels
 from service.errors import MalformedBody
+from service.settings import Limit
 
-_DEEPEST = 8  # a batch of images is 4 deep; numpy takes 64
 
-
-def read_pixels(data: Any, name: str) -> Pixels:
+def read_pixels(data: Any, name: str, limit_depth: Limit) -> Pixels:
     """Nested arrays of whole numbers from 0 to 255, as uint8 of the same shape.
 
     Args:
         data: parsed JSON.
         name: what it is called in messages.
+        limit_depth: arrays within one another, at most.
 
     Raises:
         MalformedBody: anything else.
@@ -30,8 +30,10 @@ def read_pixels(data: Any, name: str) -> Pixels:
             lengths = set(map(len, flat))
             if len(lengths) > 1:
                 raise MalformedBody(f"{name} has rows of different lengths")
-            if len(shape) == _DEEPEST:
-                raise MalformedBody(f"{name} has arrays in arrays, more than {_DEEPEST} deep")
+            if len(shape) == limit_depth.value:
+                raise MalformedBody(
+                    f"{name} has arrays within one another, deeper than the limit, which is {limit_depth}"
+                )
             shape += lengths
             flat = list(chain.from_iterable(flat))
     except TypeError:

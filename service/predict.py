@@ -17,7 +17,7 @@ from service.catalog import Catalog
 from service.errors import MalformedBody, TooManyImages, UnsupportedType, WrongShape
 from service.headers import header
 from service.json_pixels import read_pixels
-from service.settings import Settings
+from service.settings import Limit, Settings
 
 PATH = "/predict"
 
@@ -37,7 +37,7 @@ class Predict:
             raise UnsupportedType(f"{PATH} takes application/json, not {content_type[:80]}; files go to /v1/classify")
         async with asyncio.timeout(self._settings.deadline_s):
             async with self._bodies.body(scope, receive, limit_bytes=self._settings.limit("json_limit_bytes")) as body:
-                images, model = _parse(body)
+                images, model = _parse(body, self._settings.limit("json_depth_limit"))
             probabilities = await self.run(images, model, receive)
         contiguous = np.ascontiguousarray(probabilities)
         await send_json(send, 200, orjson.dumps(contiguous, option=orjson.OPT_SERIALIZE_NUMPY))
@@ -59,7 +59,7 @@ class Predict:
         return probabilities
 
 
-def _parse(body: bytes) -> tuple[Pixels, str]:
+def _parse(body: bytes, limit_depth: Limit) -> tuple[Pixels, str]:
     try:
         content = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -70,4 +70,4 @@ def _parse(body: bytes) -> tuple[Pixels, str]:
         raise MalformedBody(f"there is no key {unknown[0][:40]!r}; known are images, model")
     if not isinstance(model := content.get("model", ""), str):
         raise MalformedBody(f"model must be text, got {type(model).__name__}")
-    return read_pixels(content["images"], "images"), model
+    return read_pixels(content["images"], "images", limit_depth), model

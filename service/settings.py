@@ -68,6 +68,9 @@ class Settings(BaseSettings):
     json_limit_bytes: int = Field(
         4 * 2**20, ge=1024, description="largest JSON; parsing 4 MiB takes about 0.1 s, which everybody else waits for"
     )
+    json_depth_limit: int = Field(
+        8, ge=4, le=64, description="most arrays within one another in JSON; images are 4 deep"
+    )
     held_limit_bytes: int = Field(
         512 * 2**20, ge=1024, description="request bodies held at once in a worker; more get 429"
     )

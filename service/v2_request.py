@@ -174,7 +174,7 @@ def _shape(shape: list[Any], datatype: str, spec: InputSpec, limit: Limit) -> li
 
 
 def _json_pixels(data: list[Any], shape: list[int]) -> Pixels:
-    pixels = read_pixels(data, "data")
+    pixels = read_pixels(data, "data", Limit(len(shape)))
     if list(pixels.shape) not in ([prod(shape)], shape):
         has = "x".join(map(str, pixels.shape[:8]))
         raise MalformedBody(f"data has {has} values; the shape {shape} has {prod(shape)}")

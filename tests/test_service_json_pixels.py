@@ -8,14 +8,18 @@ import pytest
 
 from service.errors import MalformedBody
 from service.json_pixels import read_pixels
+from service.settings import Limit
 
 
 @pytest.mark.parametrize("shape", [(256,), (4, 64), (2, 8, 4, 4), (1, 1, 1, 256), (0,), (2, 0)])
 def test_arrays_of_any_shape_come_back(shape: tuple[int, ...]) -> None:
     pixels = np.resize(np.arange(256), shape)
-    found = read_pixels(json.loads(json.dumps(pixels.tolist())), "data")
+    found = read_pixels(json.loads(json.dumps(pixels.tolist())), "data", LIMIT)
     assert found.dtype == np.uint8
     np.testing.assert_array_equal(found, pixels)
+
+
+LIMIT = Limit(8)
 
 
 def nested(depth: int, *innermost: int) -> list[object]:
@@ -41,13 +45,13 @@ def nested(depth: int, *innermost: int) -> list[object]:
         ([[1], 2], "numbers and rows side by side"),
         ([1, [2]], "got list"),
         ([[[1]], [2]], "numbers and rows side by side"),
-        (nested(9, 1), "more than 8 deep"),
-        (nested(900), "more than 8 deep"),
+        (nested(9, 1), "deeper than the limit, which is 8"),
+        (nested(900), "deeper than the limit, which is 8"),
     ],
 )
 def test_everything_else_is_refused(data: object, says: str) -> None:
     with pytest.raises(MalformedBody, match=says):
-        read_pixels(data, "images")
+        read_pixels(data, "images", LIMIT)
 
 
 def test_a_long_text_among_many_short_ones_takes_no_memory() -> None:
@@ -55,7 +59,7 @@ def test_a_long_text_among_many_short_ones_takes_no_memory() -> None:
     tracemalloc.start()
     try:
         with pytest.raises(MalformedBody, match="got str"):
-            read_pixels(data, "images")
+            read_pixels(data, "images", LIMIT)
         assert tracemalloc.get_traced_memory()[1] < 2**20
     finally:
         tracemalloc.stop()

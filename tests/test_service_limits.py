@@ -44,6 +44,7 @@ def predict(client):
         ("held_limit_bytes", 1024, lambda c: classify(c, content=bytes(2000)), 429),
         ("json_limit_bytes", 1024, predict, 413),
         ("json_limit_bytes", 1024, infer, 413),
+        ("json_depth_limit", 4, lambda c: c.post("/predict", json={"images": [[[[[0]]]]]}), 400),
         ("image_limit_pixels", 8, lambda c: classify(c, content=IMAGE), 413),
         ("image_limit_pixels", 8, inspect, 413),
         ("images_per_request", 1, lambda c: classify(c, files=TWO), 413),
