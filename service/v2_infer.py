@@ -40,6 +40,11 @@ class Infer:
         self._bodies = bodies
         self._decoders = decoders
         self._turns = turns
+        self._limit_bytes = settings.limit("body_limit_bytes")
+        self._limit_json_bytes = settings.limit("json_limit_bytes")
+        self._limit_images = settings.limit("images_per_request")
+        self._limit_pixels = settings.limit("image_limit_pixels")
+        self._limit_top_k = settings.limit("top_k_limit")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request; errors are raised for the caller to map."""
@@ -63,7 +68,7 @@ class Infer:
         """The request, the layers in it, and its images, uint8 (N, H, W, C)."""
         headers = Headers(scope=scope)
         header_bytes = _header_bytes(headers)
-        limit = self._settings.limit("json_limit_bytes" if header_bytes is None else "body_limit_bytes")
+        limit = self._limit_json_bytes if header_bytes is None else self._limit_bytes
         spec = model.manifest.input
         async with (
             self._bodies.body(scope, receive, limit_bytes=limit) as received,
@@ -82,11 +87,11 @@ class Infer:
                     body,
                     header_bytes,
                     spec,
-                    limit_images=self._settings.limit("images_per_request"),
-                    limit_json_bytes=self._settings.limit("json_limit_bytes"),
+                    limit_images=self._limit_images,
+                    limit_json_bytes=self._limit_json_bytes,
                 )
             for output in request.outputs:
-                check_top_k(_count(output, model.manifest.classes), self._settings.limit("top_k_limit"))
+                check_top_k(_count(output, model.manifest.classes), self._limit_top_k)
             nodes = find_layers(model, request.outputs)
             check_layers(nodes, request.outputs, len(request.images), self._settings)
             if isinstance(request.images, np.ndarray):
@@ -97,7 +102,7 @@ class Infer:
         decoded = await decode_uploads(
             uploads,
             model.manifest.input,
-            limit_pixels=self._settings.limit("image_limit_pixels"),
+            limit_pixels=self._limit_pixels,
             executor=self._decoders,
         )
         for index, image in enumerate(decoded):

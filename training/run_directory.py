@@ -50,10 +50,9 @@ def unfinished_directory(out: Path | None, *, model: str, dataset: str, overwrit
             first = next(_names(model, dataset))
             raise ValueError(f"nothing to resume: no unfinished run in {first} or its successors; --out names another")
         out = unfinished[-1]
-    if not _unfinished(out) and _finished(out):
-        raise ValueError(f"nothing to resume: {out} holds a finished checkpoint")
     if not _unfinished(out):
-        raise ValueError(f"nothing to resume: {out / RESUME_FILE} does not exist")
+        why = f"{out} holds a finished checkpoint" if _finished(out) else f"{out / RESUME_FILE} does not exist"
+        raise ValueError(f"nothing to resume: {why}")
     check_writable(out)
     return out
 
