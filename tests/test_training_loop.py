@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 from models.inputs import InputSpec
@@ -15,6 +16,7 @@ from training.learner import make_learner, train_step
 from training.loop import FitResult, fit
 from training.recipe import Recipe
 from training.report import EpochDone, Event, StepDone, silent
+from training.schedules import make_optimizer
 from training.splits import Splits, prepare_splits
 from training.state import read_state, seeded
 from training.tensors import Images
@@ -169,6 +171,18 @@ def test_biases_and_norms_are_not_decayed(digits: tuple[InputSpec, Splits]) -> N
         "layers.0.weight",
         "layers.5.weight",
     }
+
+
+@pytest.mark.parametrize("name", ["swin_t", "swin_v2_t", "vit_b_16", "convnext_tiny"])
+def test_tables_tokens_and_scales_are_not_decayed(name: str) -> None:
+    with torch.device("meta"):  # no weights are drawn
+        network = torchvision.models.get_model(name)
+    groups = make_optimizer(network, Recipe(optimizer="sgd", momentum=0.0)).param_groups
+    plain = {id(p) for group in groups if not group["weight_decay"] for p in group["params"]}
+    weights = (nn.Linear, nn.Conv2d)  # and the projections within an attention
+    wanted = {id(m.weight) for m in network.modules() if isinstance(m, weights)}
+    wanted |= {id(m.in_proj_weight) for m in network.modules() if isinstance(m, nn.MultiheadAttention)}
+    assert {id(parameter) for parameter in network.parameters()} - plain == wanted
 
 
 @pytest.mark.parametrize("settings", [{"precision": "bf16"}, {"channels_last": True}, {"label_smoothing": 0.1}])

@@ -42,6 +42,7 @@ from training.schedules import make_optimizer, make_schedule
         ("rotation", 181.0),
         ("erasing", 1.5),
         ("freeze_epochs", -1),
+        ("unfreeze_epochs", -1),
         ("epochs", "3"),
         ("flip", 1),
         ("ema", True),

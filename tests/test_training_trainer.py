@@ -11,7 +11,7 @@ from torch import nn
 
 from models.inputs import InputSpec
 from training.average import Average
-from training.freezing import last_layer, set_frozen
+from training.freezing import count_learning, layers_of, let_learn
 from training.learner import make_learner, train_step
 from training.loop import fit
 from training.recipe import Recipe
@@ -33,6 +33,7 @@ EVERYTHING: dict[str, Any] = {
     "reflect": True,
     "erasing": 0.3,
     "freeze_epochs": 1,
+    "unfreeze_epochs": 1,
     "channels_last": True,
     "precision": "bf16",
     "compile": True,
@@ -85,34 +86,56 @@ def test_each_option_learns(settings: dict[str, Any], digits: tuple[InputSpec, S
     assert max(line.validation_accuracy for line in result.history) > 0.5
 
 
-def test_a_frozen_network_changes_in_its_last_layer_alone(digits: tuple[InputSpec, Splits], tmp_path: Path) -> None:
-    weights: list[dict[str, torch.Tensor]] = []
+@pytest.mark.parametrize(
+    ("settings", "first_learning"),
+    [
+        ({"freeze_epochs": 2}, [5, 5, 0, 0]),
+        ({"freeze_epochs": 1, "unfreeze_epochs": 2}, [5, 5, 1, 0]),  # of layers 0, 1 and 5 one, one, two and all
+        ({"unfreeze_epochs": 2}, [5, 1, 0, 0]),
+    ],
+)
+def test_what_is_frozen_does_not_change_and_the_rest_does(
+    settings: dict[str, int], first_learning: list[int], digits: tuple[InputSpec, Splits], tmp_path: Path
+) -> None:
     network = tiny()
+    weights = [{name: tensor.clone() for name, tensor in network.state_dict().items()}]
 
     def watch(event: Event) -> None:
         if isinstance(event, EpochDone):
             weights.append({name: tensor.clone() for name, tensor in network.state_dict().items()})
 
-    start = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    recipe = RECIPE.override({"freeze_epochs": 2, "weight_decay": 0.5})
+    recipe = RECIPE.override({"epochs": 4, "weight_decay": 0.5, **settings})
     fit(network, digits[1], recipe, tmp_path, watch, spec=digits[0])
-    for epoch, moved in ((1, {"layers.5.weight", "layers.5.bias"}), (2, set(start))):
-        assert {name for name in start if not torch.equal(weights[epoch][name], start[name])} == moved
+    for before, after, first in zip(weights, weights[1:], first_learning, strict=False):
+        moved = {name for name in before if not torch.equal(before[name], after[name])}
+        assert moved == {name for name in before if int(name.split(".")[1]) >= first}
     assert all(parameter.requires_grad for parameter in network.parameters())
+
+
+def test_layers_join_in_equal_parts() -> None:
+    def counts(freeze: int, unfreeze: int) -> list[int]:
+        epochs = range(1, 7)
+        return [count_learning(20, n, freeze_epochs=freeze, unfreeze_epochs=unfreeze) for n in epochs]
+
+    assert counts(0, 0) == [20] * 6
+    assert counts(2, 0) == [1, 1, 20, 20, 20, 20]
+    assert counts(1, 3) == [1, 5, 10, 15, 20, 20]
+    assert counts(0, 4) == [4, 8, 12, 16, 20, 20]
+    assert counts(6, 1) == [1] * 6
 
 
 def test_the_last_layer_is_the_one_defined_last() -> None:
     network = tiny()
-    assert last_layer(network) is network.get_submodule("layers.5")
-    set_frozen(network.train(), True)
+    assert layers_of(network)[-1] is network.get_submodule("layers.5")
+    let_learn(network.train(), 1)
     assert not network.get_submodule("layers.1").training and network.get_submodule("layers.4").training
 
 
 def test_what_a_network_has_frozen_itself_stays_so() -> None:
     network = tiny()
     own = network.get_submodule("layers.0").weight.requires_grad_(False)
-    for frozen in (True, False):
-        set_frozen(network.train(), frozen, fixed={id(own)})
+    for count in (1, 3):
+        let_learn(network.train(), count, fixed={id(own)})
         assert not own.requires_grad
     assert sum(not parameter.requires_grad for parameter in network.parameters()) == 1
 

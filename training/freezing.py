@@ -1,30 +1,45 @@
-"""Fine-tuning in two parts: first the last layer alone, then everything."""
+"""Fine-tuning in parts: first the last layer alone, then everything, at once or layer after layer."""
 
+import math
 from collections.abc import Collection
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
-def last_layer(network: nn.Module) -> nn.Module:
-    """The module with parameters of its own that is defined last."""
-    return [module for module in network.modules() if next(module.parameters(recurse=False), None) is not None][-1]
+def layers_of(network: nn.Module) -> list[nn.Module]:
+    """The modules with parameters of their own, in the order in which they are defined; at least one."""
+    return [module for module in network.modules() if next(module.parameters(recurse=False), None) is not None]
 
 
-def set_frozen(network: nn.Module, frozen: bool, *, fixed: Collection[int] = ()) -> None:
-    """Lets all parameters but those of the last layer learn, or not; to be called before each epoch.
+def count_learning(layers: int, epoch: int, *, freeze_epochs: int, unfreeze_epochs: int) -> int:
+    """How many of the last layers learn in an epoch (from 1), of all `layers`.
 
-    Batch norms of a frozen network keep their running statistics.
+    One in the first `freeze_epochs`; then more with each of `unfreeze_epochs`, in equal parts (Howard and Ruder,
+    Universal Language Model Fine-tuning (2018), section 3.3: gradual unfreezing); then all.
+    """
+    thawing = epoch - freeze_epochs  # from 1 in the first of the unfreeze_epochs
+    return max(1, math.ceil(layers * min(1.0, max(0, thawing) / (unfreeze_epochs + 1))))
+
+
+def let_learn(network: nn.Module, count: int, *, fixed: Collection[int] = ()) -> None:
+    """Lets the parameters of the last `count` layers learn and no others; to be called before each epoch.
+
+    Batch norms before those layers keep their running statistics.
 
     Args:
+        network: in training mode.
+        count: from 1 to the number of `layers_of` the network.
         fixed: `id` of the parameters that never learn, as their network has them.
     """
-    kept = {id(parameter) for parameter in last_layer(network).parameters()}
+    learning = layers_of(network)[-count:]
+    kept = {id(parameter) for layer in learning for parameter in layer.parameters(recurse=False)}
     for parameter in network.parameters():
-        if id(parameter) not in kept and id(parameter) not in fixed:
-            parameter.requires_grad_(not frozen)
+        if id(parameter) not in fixed:
+            parameter.requires_grad_(id(parameter) in kept)
             parameter.grad = None
-    if frozen:
-        for module in network.modules():
-            if isinstance(module, _BatchNorm):
-                module.eval()
+    for module in network.modules():
+        if module is learning[0]:
+            break
+        if isinstance(module, _BatchNorm):
+            module.eval()

@@ -35,6 +35,7 @@ class Recipe:
         reflect: Fill what shift and rotation uncover with the mirrored image, not with the background's grey.
         erasing: Share of the training images in which a random rectangle is overwritten with noise.
         freeze_epochs: First epochs in which all but the last layer stay as they are, for fine-tuning.
+        unfreeze_epochs: Epochs after those in which layer after layer joins, the last ones first; with 0 all at once.
         validation_fraction: Share of the training images that decides which epoch is kept.
         seed: Of initialisation, order, augmentation, dropout and the validation split.
         precision: auto is bf16 autocast with CUDA, and on a CPU that has instructions for it; else fp32.
@@ -65,6 +66,7 @@ class Recipe:
     reflect: bool = False
     erasing: float = 0.0
     freeze_epochs: int = 0
+    unfreeze_epochs: int = 0
     validation_fraction: float = 0.1
     seed: int = 0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -98,7 +100,8 @@ class Recipe:
         check("shift", self.shift >= 0, "at least 0 pixels")
         check("rotation", 0 <= self.rotation <= 180, "between 0 and 180 degrees")
         check("erasing", 0 <= self.erasing <= 1, "between 0 and 1")
-        check("freeze_epochs", self.freeze_epochs >= 0, "at least 0")
+        for name in ("freeze_epochs", "unfreeze_epochs"):
+            check(name, getattr(self, name) >= 0, "at least 0")
         check("validation_fraction", 0 < self.validation_fraction < 1, "between 0 and 1")
         check("seed", 0 <= self.seed < 2**63, "between 0 and 2**63 - 1")
         kind, _, number = self.device.partition(":")

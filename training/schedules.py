@@ -1,6 +1,7 @@
 """Optimizers and schedules of the learning rate by the names a recipe gives them."""
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -9,14 +10,21 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
 from training.recipe import Recipe
 
+# Of the names of parameters with several dimensions that are no weights: torchvision's class_token, pos_embedding,
+# relative_position_bias_table, layer_scale and logit_scale, and what others call the like.
+NO_WEIGHTS = ("bias", "token", "embed", "scale")
+
 
 def make_optimizer(network: nn.Module, recipe: Recipe) -> Optimizer:
-    """The recipe's, over all parameters; those of one dimension, biases and normalisations', are not decayed."""
+    """The recipe's, over all parameters; biases, normalisations' and those of `NO_WEIGHTS` are not decayed."""
     parameters = list(network.parameters())
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    groups: list[dict[str, Any]] = [
+        {"params": [], "weight_decay": recipe.weight_decay},
+        {"params": [], "weight_decay": 0.0},
     ]
+    for name, parameter in network.named_parameters():
+        weight = parameter.ndim > 1 and not any(word in name.rpartition(".")[2] for word in NO_WEIGHTS)
+        groups[0 if weight else 1]["params"].append(parameter)
     if recipe.optimizer == "sgd":
         momentum = recipe.momentum
         sgd = SGD(groups, lr=recipe.learning_rate, momentum=momentum, nesterov=momentum > 0, fused=True)

@@ -16,7 +16,7 @@ from models.inputs import InputSpec
 from models.tensors import put_tensors
 from training.augment import augment
 from training.evaluation import logits_of
-from training.freezing import set_frozen
+from training.freezing import count_learning, layers_of, let_learn
 from training.learner import forward_of, make_learner, pick_device, train_step, training_forward
 from training.mixing import Partners, mix
 from training.parallel import Team
@@ -62,7 +62,7 @@ class Trainer:
         self.history: list[EpochDone] = []
         self.saved: int | None = None  # epochs that resume.pt holds
         self.best_epoch, self.best_weights = 0, _copy(self.learner.evaluated)
-        self.forward_made_for: bool | None = None  # whether for a frozen network
+        self.forward_made_for = 0  # so many of the last layers learning
 
     def restore(self, state: RunState) -> None:
         if len(state.generators) != self.team.size:
@@ -154,13 +154,17 @@ class Trainer:
         return totals
 
     def _prepare_network(self, number: int) -> None:
-        frozen = number <= self.recipe.freeze_epochs
-        self.learner.network.train()
-        if self.recipe.freeze_epochs:
-            set_frozen(self.learner.network, frozen, fixed=self.fixed)
-        if self.forward_made_for != frozen:
-            self.learner.forward = training_forward(self.learner.network, self.spec, self.recipe, team=self.team)
-            self.forward_made_for = frozen
+        network, recipe = self.learner.network, self.recipe
+        network.train()
+        layers = len(layers_of(network))
+        learning = count_learning(
+            layers, number, freeze_epochs=recipe.freeze_epochs, unfreeze_epochs=recipe.unfreeze_epochs
+        )
+        if recipe.freeze_epochs or recipe.unfreeze_epochs:
+            let_learn(network, learning, fixed=self.fixed)
+        if self.forward_made_for != learning:
+            self.learner.forward = training_forward(network, self.spec, recipe, team=self.team)
+            self.forward_made_for = learning
 
     def _check(self, number: int, step: int, losses: Tensor) -> None:
         """Looks at the losses of the last steps, (n,), summed over each step's images."""
