@@ -94,10 +94,10 @@ def test_a_file_that_is_no_recipe_is_refused(text: str, message: str, tmp_path: 
 
 
 @pytest.mark.parametrize("schedule", ["onecycle", "cosine"])
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("optimizer", ["adamw", "muon", "sgd"])
 def test_the_rate_rises_in_the_warm_up_and_then_falls_to_nothing(schedule: Any, optimizer: Any) -> None:
     recipe = Recipe(epochs=10, warmup_epochs=2, schedule=schedule, optimizer=optimizer, learning_rate=0.1)
-    made = make_optimizer(nn.Linear(2, 2), recipe)
+    made = make_optimizer(nn.Sequential(nn.Linear(2, 2), nn.Conv2d(2, 2, 1)), recipe)
     rates = made_rates(made, make_schedule(made, recipe, steps=100), 100)
     assert 17 <= max(range(100), key=rates.__getitem__) <= 21 and max(rates) == pytest.approx(0.1)
     assert rates[0] < 0.02 and rates[99] < 1e-3

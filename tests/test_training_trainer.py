@@ -47,7 +47,7 @@ def eager_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.compile", lambda module: compiler(module, backend="eager"))
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("optimizer", ["adamw", "muon", "sgd"])
 @pytest.mark.parametrize("stop", [1, 2])
 def test_with_every_option_a_stopped_run_resumes_to_the_same_bits(
     stop: int, optimizer: str, digits: tuple[InputSpec, Splits], tmp_path: Path

@@ -18,7 +18,7 @@ class Recipe:
     Attributes:
         epochs: Passes over the training images; 0, with weights from a file, trains nothing.
         batch_size: Images a step, over all processes.
-        optimizer: adamw, or sgd with Nesterov momentum.
+        optimizer: adamw, sgd with Nesterov momentum, or muon for convolutions and adamw for the rest.
         learning_rate: The highest rate of the schedule.
         weight_decay: The optimizer's; biases and normalisation parameters have none.
         momentum: Of sgd.
@@ -49,7 +49,7 @@ class Recipe:
 
     epochs: int = 20
     batch_size: int = 128
-    optimizer: Literal["adamw", "sgd"] = "adamw"
+    optimizer: Literal["adamw", "muon", "sgd"] = "adamw"
     learning_rate: float = 3e-3
     weight_decay: float = 0.02
     momentum: float = 0.9

@@ -8,6 +8,7 @@ from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
+from training.muon import KernelMuon, kernels_of
 from training.recipe import Recipe
 
 # Of the names of parameters with several dimensions that are no weights: torchvision's class_token, pos_embedding,
@@ -16,23 +17,31 @@ NO_WEIGHTS = ("bias", "token", "embed", "scale")
 
 
 def make_optimizer(network: nn.Module, recipe: Recipe) -> Optimizer:
-    """The recipe's, over all parameters; biases, normalisations' and those of `NO_WEIGHTS` are not decayed."""
-    parameters = list(network.parameters())
-    groups: list[dict[str, Any]] = [
-        {"params": [], "weight_decay": recipe.weight_decay},
-        {"params": [], "weight_decay": 0.0},
-    ]
+    """The recipe's, over all parameters; biases, normalisations' and those of `NO_WEIGHTS` are not decayed.
+
+    Raises:
+        ValueError: muon for a network without convolutions.
+    """
+    rate, decay = recipe.learning_rate, recipe.weight_decay
+    groups: list[dict[str, Any]] = [{"params": [], "weight_decay": decay}, {"params": [], "weight_decay": 0.0}]
+    kernels = kernels_of(network) if recipe.optimizer == "muon" else []
+    apart = {id(kernel) for kernel in kernels}
     for name, parameter in network.named_parameters():
+        if id(parameter) in apart:
+            continue
         weight = parameter.ndim > 1 and not any(word in name.rpartition(".")[2] for word in NO_WEIGHTS)
         groups[0 if weight else 1]["params"].append(parameter)
     if recipe.optimizer == "sgd":
         momentum = recipe.momentum
-        sgd = SGD(groups, lr=recipe.learning_rate, momentum=momentum, nesterov=momentum > 0, fused=True)
-        for parameter in parameters if momentum else ():
+        sgd = SGD(groups, lr=rate, momentum=momentum, nesterov=momentum > 0, fused=True)
+        for parameter in network.parameters() if momentum else ():
             # Or those that are unfrozen later have none when others do, which the fused step refuses.
             sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         return sgd
-    return AdamW(groups, lr=recipe.learning_rate, fused=True)
+    adamw = AdamW(groups, lr=rate, fused=True)
+    if recipe.optimizer == "muon":
+        return KernelMuon(kernels, adamw, lr=rate, weight_decay=decay)
+    return adamw
 
 
 def make_schedule(optimizer: Optimizer, recipe: Recipe, *, steps: int) -> LRScheduler:
