@@ -1,29 +1,29 @@
 """The verbs `convscope export`, `verify`, `evaluate` and `summary`."""
 
 import shlex
-from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
+import torch
 from cyclopts import CycloptsError, Parameter
-from rich import filesize
-from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from export.artifact import ORIGINAL_FILE, Manifest, newest_version, read_manifest
-from export.evaluation_data import load_export_data, load_test, load_unseen, open_classifier
-from export.forms import DEFAULT_FORMATS, FORMS
+from export.artifact import ORIGINAL_FILE, newest_version, read_manifest
+from export.evaluation_data import load_export_data, load_test, open_classifier
+from export.forms import DEFAULT_FORMATS
 from export.pipeline import REFERENCE, Limits, choose_forms, export_checkpoint
 from export.subject import find_subject
+from export.tables import manifest_table, verification_table
 from export.triton import write_triton
-from export.verification import Verification, verify_artifact
+from export.verification import verify_artifact
 from models.checkpoint import read_config
-from training.arguments import bad_arguments
+from training.arguments import bad_arguments, check_memory
 from training.evaluation import Evaluation, logits_of
 from training.evaluation_report import write_evaluation
+from training.splits import MEMORY_LIMIT_MB
 
 
 def export(
@@ -33,6 +33,8 @@ def export(
     precision: str = "fp32",
     data: str | None = None,
     data_dir: Path | None = None,
+    memory_limit_mb: int = MEMORY_LIMIT_MB,
+    workers: int | None = None,
     name: str | None = None,
     out: Path = Path("artifacts"),
     triton: Path | None = None,
@@ -52,6 +54,8 @@ def export(
         data: The data set of the checkpoint: its test split gives every file an accuracy, its training split the ranges
             of int8.
         data_dir: Where data files are looked for first.
+        memory_limit_mb: A folder whose test images, decoded and resized, are larger is decoded anew for every use.
+        workers: Processes that decode then [default: one a processor, up to 8].
         name: The artifact's name [default: the checkpoint directory's].
         out: The folder of artifacts; the next free version is taken.
         triton: A Triton model repository, to which the artifact is added as a model.
@@ -62,12 +66,20 @@ def export(
     wanted, precisions = _words(formats), _words(precision)
     with bad_arguments():
         choose_forms(wanted, precisions, has_data=data is not None)
+        check_memory(memory_limit_mb, workers)
     if limit_difference < 0 or limit_points < 0:
         raise CycloptsError(msg="--limit-difference and --limit-points must be at least 0")
     console, images = _console(), None
     if data is not None:
         config = read_config(checkpoint)
-        images = load_export_data(data, data_dir=data_dir, spec=config.input, classes=config.classes)
+        images = load_export_data(
+            data,
+            data_dir=data_dir,
+            spec=config.input,
+            classes=config.classes,
+            memory_limit_mb=memory_limit_mb,
+            workers=workers,
+        )
     path = export_checkpoint(
         checkpoint,
         out=out,
@@ -78,7 +90,7 @@ def export(
         limits=Limits(difference=limit_difference, accuracy_loss=limit_points / 100),
         report=console.print,
     )
-    console.print(_manifest_table(read_manifest(path)))
+    console.print(manifest_table(read_manifest(path)))
     console.print(f"artifact: {path}", markup=False)
     if triton is not None:
         console.print(f"Triton model: {write_triton(path, triton)}")
@@ -89,7 +101,14 @@ def export(
     console.print(f"next: convscope serve {shlex.quote(str(path))}", markup=False)
 
 
-def verify(artifact: Path, *, data: str | None = None, data_dir: Path | None = None) -> None:
+def verify(
+    artifact: Path,
+    *,
+    data: str | None = None,
+    data_dir: Path | None = None,
+    memory_limit_mb: int = MEMORY_LIMIT_MB,
+    workers: int | None = None,
+) -> None:
     """Checks an artifact on this machine: every hash, the golden images, and every file against the network.
 
     For example `convscope verify artifacts/lenet-mnist --data mnist`.
@@ -98,13 +117,26 @@ def verify(artifact: Path, *, data: str | None = None, data_dir: Path | None = N
         artifact: An artifact directory, or its name's folder for the newest version.
         data: A data set whose test split is compared too, image by image, and gives an accuracy.
         data_dir: Where data files are looked for first.
+        memory_limit_mb: A folder whose test images, decoded and resized, are larger is decoded anew for every use.
+        workers: Processes that decode then [default: one a processor, up to 8].
     """
+    with bad_arguments():
+        check_memory(memory_limit_mb, workers)
     directory = newest_version(artifact)
     manifest = read_manifest(directory)
-    test = data and load_test(data, data_dir=data_dir, spec=manifest.input, classes=manifest.classes)
-    verified = verify_artifact(directory, test=test or None)
+    test = data and load_test(
+        data,
+        data_dir=data_dir,
+        spec=manifest.input,
+        classes=manifest.classes,
+        trained_on=manifest.dataset,
+        memory_limit_mb=memory_limit_mb,
+        workers=workers,
+    )
+    verified = verify_artifact(directory, test=test.images if test else None)
     beside = ORIGINAL_FILE if ORIGINAL_FILE in manifest.files else REFERENCE
-    _console().print(_verification_table(f"{manifest.name}:{manifest.version}", verified, beside))
+    remarks = test.remarks if test else ()
+    _console().print(verification_table(f"{manifest.name}:{manifest.version}", verified, beside, remarks))
 
 
 def evaluate(
@@ -114,6 +146,8 @@ def evaluate(
     data_dir: Path | None = None,
     out: Path | None = None,
     skip_bad: Annotated[bool, Parameter(negative="")] = False,
+    memory_limit_mb: int = MEMORY_LIMIT_MB,
+    workers: int | None = None,
 ) -> None:
     """Measures a checkpoint or an artifact on the test split of a data set.
 
@@ -121,13 +155,28 @@ def evaluate(
 
     Args:
         subject: A checkpoint directory or an artifact.
-        data: digits, stripes, mnist, fashion-mnist, cifar10, or a folder of class folders.
+        data: digits, stripes, mnist, fashion-mnist, cifar10, or a folder of class folders, which test/ in it may hold,
+            and which may be fewer than the network's classes.
         data_dir: Where data files are looked for first.
         out: A folder for evaluation.json, confusion.png, reliability.png and mistakes.png.
         skip_bad: Leave damaged files of a folder out.
+        memory_limit_mb: A folder whose test images, decoded and resized, are larger is decoded anew for every use.
+        workers: Processes that decode then [default: one a processor, up to 8].
     """
+    with bad_arguments():
+        check_memory(memory_limit_mb, workers)
     judged = open_classifier(subject)
-    test, doubt = load_unseen(judged, data, data_dir=data_dir, skip_bad=skip_bad)
+    loaded = load_test(
+        data,
+        data_dir=data_dir,
+        spec=judged.spec,
+        classes=judged.classes,
+        trained_on=judged.trained_on,
+        skip_bad=skip_bad,
+        memory_limit_mb=memory_limit_mb,
+        workers=workers,
+    )
+    test = loaded.images
     logits = logits_of(lambda images: judged.run(images.numpy())[1], test)
     result = Evaluation.of(logits, test.labels, temperature=judged.temperature)
     before = Evaluation.of(logits, test.labels)
@@ -139,19 +188,18 @@ def evaluate(
         images, right = scores.images[index], result.confusion[index, index]
         f1 = f"{scores.f1[index]:.1%}" if images + said[index] else "-"
         table.add_row(escape(label), str(images), _share(right, images), _share(right, said[index]), f1)
-    table.caption = (
+    figures = (
         f"top-5 {result.top5_accuracy:.2%}, loss {result.loss:.4f}, calibration error "
         f"{result.reliability.calibration_error:.2%} (at temperature 1: {before.reliability.calibration_error:.2%})"
     )
-    if doubt:
-        table.caption += f"; {doubt}"
+    table.caption = escape("; ".join([figures, *loaded.remarks]))
     console.print(table)
     if out is not None:
         write_evaluation(
             out,
             result,
             before,
-            lambda index: test.images.numpy()[index],
+            lambda index: test.take(torch.from_numpy(index)).in_memory().images.numpy(),
             classes=judged.classes,
             subject=judged.what,
             data=data,
@@ -194,68 +242,6 @@ def summary(
             "x".join(map(str, node.jump)) if node.jump else "",
         )
     _console().print(table)
-
-
-def _verification_table(title: str, verified: Verification, beside: str) -> Table:
-    reports = verified.files
-    table = _files_table(f"{title} verified ({reports[0].device})")
-    _add_reference(table, beside, verified.accuracy, verified.images_per_s)
-    for report in reports:
-        _add_file(table, report.file, report.size_bytes, asdict(report.parity), report.accuracy, report.images_per_s)
-    parity = next((report.parity for report in reports if report.parity.limit is not None), reports[0].parity)
-    skipped = "".join(f"; {file}: {reason}" for file, reason in verified.skipped.items())
-    table.caption = _caption(asdict(parity)) + skipped
-    return table
-
-
-def _manifest_table(manifest: Manifest) -> Table:
-    table = _files_table(f"{manifest.name}:{manifest.version} (cpu)")
-    _add_reference(table, REFERENCE, **manifest.reference)
-    for form in FORMS:
-        if (entry := manifest.files.get(form.file)) is not None:
-            _add_file(table, form.file, entry.size_bytes, entry.parity, entry.accuracy, entry.images_per_s)
-            if form.precision == "fp32":
-                table.caption = _caption(entry.parity)
-    return table
-
-
-def _files_table(title: str) -> Table:
-    table = Table(title=title, box=SIMPLE, padding=0)
-    for heading in ("file", "size", "largest", "mean", "top-1", "accuracy", "at 1", "at 32"):
-        table.add_column(heading, justify="left" if heading == "file" else "right", overflow="fold")
-    return table
-
-
-def _add_reference(table: Table, name: str, accuracy: float | None, images_per_s: dict[str, float]) -> None:
-    measured = "" if accuracy is None else f"{accuracy:.2%}"
-    table.add_row(name, "", "", "", "", measured, *(f"{rate:,.0f}" for rate in images_per_s.values()))
-
-
-def _add_file(
-    table: Table,
-    file: str,
-    size_bytes: int,
-    parity: dict[str, Any],
-    accuracy: float | None,
-    images_per_s: dict[str, float],
-) -> None:
-    table.add_row(
-        file,
-        filesize.decimal(size_bytes),
-        f"{parity['maximum_difference']:.1e}",
-        f"{parity['mean_difference']:.1e}",
-        f"{parity['top1_agreement']:.2%}",
-        "" if accuracy is None else f"{accuracy:.2%}",
-        *(f"{rate:,.0f}" for rate in images_per_s.values()),
-    )
-
-
-def _caption(parity: dict[str, Any]) -> str:
-    return (
-        f"largest and mean difference of probabilities, and share of equal first classes, to the trained network: "
-        f"{parity['images']} images at batches {', '.join(map(str, parity['batches']))}, the limit of fp32 is "
-        f"{parity['limit'] or 0:g}; then accuracy on the test split, and images/s at batches 1 and 32"
-    )
 
 
 def _words(text: str) -> list[str]:

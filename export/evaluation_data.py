@@ -15,8 +15,10 @@ from export.reduced import CALIBRATION_IMAGES
 from models.checkpoint import load_checkpoint
 from models.inputs import InputSpec
 from training.datasets import data_places, load_dataset
-from training.raw import RawDataset
-from training.tensors import Images, prepare
+from training.raw import RawDataset, RawSplit
+from training.splits import MEMORY_LIMIT_MB, open_split
+from training.stream import Source
+from training.tensors import prepare
 
 
 @dataclass(frozen=True)
@@ -49,43 +51,78 @@ def open_classifier(subject: Path) -> Classifier:
     return Classifier(what, engine.run, manifest.input, manifest.classes, manifest.temperature, manifest.dataset)
 
 
-def load_test(data: str, *, data_dir: Path | None, spec: InputSpec, classes: tuple[str, ...]) -> Images:
-    """Loads the test split, decoded and resized as `spec` says.
+@dataclass(frozen=True)
+class EvaluationData:
+    """Test images, labelled with the network's classes; and in words what is to be known about them."""
+
+    images: Source
+    remarks: tuple[str, ...]
+
+
+def load_test(
+    data: str,
+    *,
+    data_dir: Path | None,
+    spec: InputSpec,
+    classes: tuple[str, ...],
+    trained_on: Mapping[str, Any],
+    skip_bad: bool = False,
+    memory_limit_mb: int = MEMORY_LIMIT_MB,
+    workers: int | None = None,
+) -> EvaluationData:
+    """Loads the test split, decoded and resized as `spec` says. It need not have all of the network's classes.
+
+    A flat folder that has neither the name nor the content of what was trained on is a test split as a whole.
 
     Raises:
-        ValueError: no such data, or its classes are not the network's.
+        ValueError: no such data, or it has a class that the network does not have, or has twice.
     """
-    return prepare(_load(data, data_dir, classes).test, spec)
+    raw = load_dataset(data, data_dir=data_places(data_dir), skip_bad=skip_bad, test_only=True)
+    split, remarks = _taken(raw, data, trained_on)
+    there = [raw.classes[label] for label in np.unique(split.labels)]
+    if unknown := [name for name in there if name not in classes]:
+        raise ValueError(f"{data} has the classes {', '.join(unknown)}; the network has {', '.join(classes)}")
+    if several := [name for name in there if classes.count(name) > 1]:
+        raise ValueError(f"the network has two classes called {several[0]!r}, so {data} does not say which is right")
+    if len(there) < len(classes):
+        remarks.append(f"{data} has {len(there)} of the network's {len(classes)} classes")
+    index = np.array([classes.index(name) if name in there else -1 for name in raw.classes])
+    split = RawSplit(split.images, index[split.labels])
+    return EvaluationData(open_split(split, spec, memory_limit_mb=memory_limit_mb, workers=workers), tuple(remarks))
 
 
-def load_unseen(judged: Classifier, data: str, *, data_dir: Path | None, skip_bad: bool) -> tuple[Images, str]:
-    """Loads the test split for a classifier; and says what is doubtful about its images, nothing if all is well.
+def _taken(raw: RawDataset, data: str, trained_on: Mapping[str, Any]) -> tuple[RawSplit, list[str]]:
+    """The test images; and why they are all there are, or what is doubtful about them."""
+    if raw.sha256 == trained_on.get("sha256"):
+        return raw.test, []
+    if raw.name == trained_on.get("name"):
+        how = "edited, or if their class has few" if raw.flat else "moved or copied to the test split"
+        changed = f"{data} has changed since the training"
+        return raw.test, [f"{changed}: images that it learnt from may be among these if they were {how}"]
+    if raw.flat:
+        why = "neither its name nor its content is that of the training data"
+        return raw.whole, [f"{data} is taken as a whole, as {why}"]
+    return raw.test, []
 
-    Raises:
-        ValueError: see `load_test`.
-    """
-    raw = _load(data, data_dir, judged.classes, skip_bad=skip_bad)
-    doubt = ""
-    if raw.name == judged.trained_on.get("name") and raw.sha256 != judged.trained_on.get("sha256"):
-        doubt = f"{data} has changed since the training, so images that it learnt from may be among these"
-    return prepare(raw.test, judged.spec), doubt
 
-
-def load_export_data(data: str, *, data_dir: Path | None, spec: InputSpec, classes: tuple[str, ...]) -> ExportData:
+def load_export_data(
+    data: str,
+    *,
+    data_dir: Path | None,
+    spec: InputSpec,
+    classes: tuple[str, ...],
+    memory_limit_mb: int = MEMORY_LIMIT_MB,
+    workers: int | None = None,
+) -> ExportData:
     """Loads the test split, and training images to calibrate int8 on: a seeded draw.
 
     Raises:
-        ValueError: no such data, or its classes are not the network's.
+        ValueError: no such data, no training images, or its classes are not the network's.
     """
-    raw = _load(data, data_dir, classes)
+    raw = load_dataset(data, data_dir=data_places(data_dir))
+    if raw.classes != classes:
+        raise ValueError(f"{data} has the classes {', '.join(raw.classes)}; the network has {', '.join(classes)}")
     count = min(CALIBRATION_IMAGES, len(raw.train))
     drawn = np.sort(np.random.default_rng(0).choice(len(raw.train), count, replace=False))
-    some = raw.train.take(drawn)
-    return ExportData(prepare(raw.test, spec), prepare(some, spec).images.numpy())
-
-
-def _load(data: str, data_dir: Path | None, classes: tuple[str, ...], *, skip_bad: bool = False) -> RawDataset:
-    raw = load_dataset(data, data_dir=data_places(data_dir), skip_bad=skip_bad)
-    if tuple(raw.classes) != classes:
-        raise ValueError(f"{data} has the classes {', '.join(raw.classes)}; the network has {', '.join(classes)}")
-    return raw
+    calibration = prepare(raw.train.take(drawn), spec).images.numpy()
+    return ExportData(open_split(raw.test, spec, memory_limit_mb=memory_limit_mb, workers=workers), calibration)

@@ -1,7 +1,8 @@
 """Parity: an exported file against the trained network, on real images, at several batch sizes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -9,9 +10,11 @@ import numpy.typing as npt
 from export.cause import find_cause
 from export.engine import Floats, Run
 from models.inputs import Pixels
+from training.stream import Source, in_order
 
 BATCHES = (1, 2, 7, 64, 256)  # the last is the most images a request brings unless a setting says otherwise
 LIMIT_FP32 = 1e-5
+_READ, _READS = 64, 7  # images a reading, and readings in memory at once: batches of 1, 2, 7 and 64 come out even
 
 
 class ParityError(ValueError):
@@ -34,15 +37,20 @@ class Parity:
 
 
 def compare(
-    run: Run, reference: Run, images: Pixels, *, batches: Sequence[int] = BATCHES, limit: float | None = LIMIT_FP32
+    run: Run,
+    reference: Run,
+    images: Pixels | Source,
+    *,
+    batches: Sequence[int] = BATCHES,
+    limit: float | None = LIMIT_FP32,
 ) -> Parity:
     """Compares two implementations of the same deployable graph.
 
     Args:
         run: the exported file.
         reference: the trained network.
-        images: uint8 (N, H, W, C); every batch size sees all of them (the last batch may be short), and where there are
-            fewer than a batch some of them again.
+        images: uint8 (N, H, W, C), read 448 at a time; every batch size sees all of them (the last batch of these may
+            be short), and where there are fewer than a batch some of them again.
         batches: sizes to try.
         limit: largest difference of a probability that is allowed; then the first class must be the same too. None
             only measures, for precisions that are judged by their accuracy.
@@ -50,34 +58,49 @@ def compare(
     Raises:
         ParityError: a shape, a number that is none, a probability beyond the limit or another first class.
     """
-    expected = np.concatenate([reference(images[start : start + 64])[0] for start in range(0, len(images), 64)])
     differences: list[npt.NDArray[np.float32]] = []
-    agreements: list[float] = []
-    for batch in batches:
-        repeated = np.resize(np.arange(len(images)), max(len(images), batch))
-        parts = [repeated[start : start + batch] for start in range(0, len(repeated), batch)]
-        found = np.concatenate([_checked(run, images[part], batch) for part in parts])
-        wanted = expected[repeated]
-        if found.shape != wanted.shape:
-            raise ParityError(f"at batch {batch} the output is {found.shape}; the trained network gives {wanted.shape}")
-        difference = np.abs(found - wanted).max(axis=1)
-        difference = np.where(np.isfinite(difference), difference, np.inf)
-        worst = int(difference.argmax())
-        if difference[worst] > (np.finfo(np.float32).max if limit is None else limit):
-            extent, cause = _extent(found, wanted, worst), find_cause(run, reference, images[:32])
-            raise ParityError(
-                f"at batch {batch} image {repeated[worst]} differs by {difference[worst]:.3g} in probability "
-                f"(limit {1 if limit is None else limit:g}){extent}{cause}"
-            )
-        same = found.argmax(axis=1) == wanted.argmax(axis=1)
-        if limit is not None and not same.all():
-            wrong = repeated[np.flatnonzero(~same)[0]]
-            raise ParityError(f"at batch {batch} image {wrong} is of another class than in the trained network")
-        differences.append(difference)
-        agreements.append(float(same.mean()))
-    joined = np.concatenate(differences)
-    agreement = float(np.mean(agreements))
+    same: list[npt.NDArray[np.bool_]] = []
+    first = 0
+    for part in _parts(images):
+        expected = np.concatenate([reference(part[start : start + 64])[0] for start in range(0, len(part), 64)])
+        for batch in batches:
+            repeated = np.resize(np.arange(len(part)), max(len(part), batch))
+            runs = [repeated[start : start + batch] for start in range(0, len(repeated), batch)]
+            found, wanted = np.concatenate([_checked(run, part[some], batch) for some in runs]), expected[repeated]
+            difference, wrong = _differences(found, wanted, batch)
+            worst = int(difference.argmax())
+            if difference[worst] > (np.finfo(np.float32).max if limit is None else limit):
+                extent, cause = _extent(found, wanted, worst), find_cause(run, reference, part[:32])
+                raise ParityError(
+                    f"at batch {batch} image {first + repeated[worst]} differs by {difference[worst]:.3g} in "
+                    f"probability (limit {1 if limit is None else limit:g}){extent}{cause}"
+                )
+            if limit is not None and wrong.any():
+                place = first + repeated[wrong.argmax()]
+                raise ParityError(f"at batch {batch} image {place} is of another class than in the trained network")
+            differences.append(difference)
+            same.append(~wrong)
+        first += len(part)
+    joined, agreement = np.concatenate(differences), float(np.concatenate(same).mean())
     return Parity(len(images), tuple(batches), limit, float(joined.max()), float(joined.mean()), agreement)
+
+
+def _parts(images: Pixels | Source) -> Iterator[Pixels]:
+    """So many images at a time that memory does not hold a whole test split; the same ones streamed or not."""
+    if isinstance(images, np.ndarray):
+        yield from np.split(images, range(_READ * _READS, len(images), _READ * _READS))
+        return
+    batches = images.batches(in_order(len(images), _READ))
+    while part := [batch.images.numpy() for batch in islice(batches, _READS)]:
+        yield np.concatenate(part)
+
+
+def _differences(found: Floats, wanted: Floats, batch: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """Each image's largest difference, infinite where there is no number, and whether its first class is another."""
+    if found.shape != wanted.shape:
+        raise ParityError(f"at batch {batch} the output is {found.shape}; the trained network gives {wanted.shape}")
+    difference = np.abs(found - wanted).max(axis=1)
+    return np.where(np.isfinite(difference), difference, np.inf), found.argmax(axis=1) != wanted.argmax(axis=1)
 
 
 def _checked(run: Run, images: Pixels, batch: int) -> Floats:

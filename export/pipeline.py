@@ -30,7 +30,8 @@ from models.geometry import node_table
 from models.inputs import Pixels, fit_image, to_image
 from models.nodes import Node
 from models.samples import SAMPLES_FILE, Samples, load_samples
-from training.tensors import Images
+from training.evaluation import logits_of
+from training.stream import Source
 
 REFERENCE = "PyTorch"  # beside the files in tables
 
@@ -44,7 +45,7 @@ class ExportData:
         calibration: of the training split, for the ranges of int8; uint8 (N, H, W, C).
     """
 
-    test: Images
+    test: Source
     calibration: Pixels
 
 
@@ -174,11 +175,10 @@ def reference(checkpoint: Checkpoint) -> Run:
     return run
 
 
-def accuracy_of(run: Run, test: Images) -> float:
+def accuracy_of(run: Run, test: Source) -> float:
     """Share of labelled images whose first class is right, in [0, 1]."""
-    images, labels = np.asarray(test.images), np.asarray(test.labels)
-    predicted = [run(images[start : start + 64])[1].argmax(axis=1) for start in range(0, len(images), 64)]
-    return float((np.concatenate(predicted) == labels).mean())
+    logits = logits_of(lambda images: run(images.numpy())[1], test, batch_size=64)
+    return float((logits.numpy().argmax(axis=1) == test.labels.numpy()).mean())
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ class Checked:
 
 
 def check_form(
-    engine: Engine, form: Form, network: Run, images: Pixels, test: Images | None, limits: Limits
+    engine: Engine, form: Form, network: Run, images: Pixels | Source, test: Source | None, limits: Limits
 ) -> Checked:
     """Compares an open file with the trained network on `images`, and counts what it has right of `test`.
 

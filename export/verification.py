@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from export.artifact import ArtifactError, check_files, read_manifest
 from export.engines import open_engine
 from export.forms import FORMS
@@ -14,7 +12,7 @@ from export.parity import Parity, ParityError
 from export.pipeline import REFERENCE, Checked, Limits, accuracy_of, check_form
 from export.rebuild import reference_of
 from export.speed import measure_speed
-from training.tensors import Images
+from training.stream import Source
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ class Verification:
     skipped: dict[str, str]
 
 
-def verify_artifact(directory: Path, *, test: Images | None = None, limits: Limits | None = None) -> Verification:
+def verify_artifact(directory: Path, *, test: Source | None = None, limits: Limits | None = None) -> Verification:
     """Checks every hash, then every graph file on this machine's engines against the network rebuilt from the weights.
 
     Args:
@@ -73,7 +71,7 @@ def verify_artifact(directory: Path, *, test: Images | None = None, limits: Limi
     manifest = read_manifest(directory)
     check_files(directory, manifest)
     network = reference_of(directory, manifest)
-    images = load_golden(directory, manifest)[0] if test is None else np.asarray(test.images)
+    images = load_golden(directory, manifest)[0]
     elsewhere = bound_elsewhere(manifest)
     forms = [form for form in FORMS if form.file in manifest.files and form.file not in elsewhere]
     engines = {
@@ -86,7 +84,7 @@ def verify_artifact(directory: Path, *, test: Images | None = None, limits: Limi
         engine, path = engines[form.file], directory / form.file
         golden = check_golden(engine, directory, manifest)
         try:
-            checked = check_form(engine, form, network, images, test, limits)
+            checked = check_form(engine, form, network, images if test is None else test, test, limits)
         except ParityError as error:
             raise ArtifactError(f"{path}: {error}") from None
         if checked.accuracy is not None and wanted is not None and wanted - checked.accuracy > limits.accuracy_loss:
@@ -96,7 +94,7 @@ def verify_artifact(directory: Path, *, test: Images | None = None, limits: Limi
             )
         found[form.file] = golden, checked
     runs = {file: engine.run for file, engine in engines.items()}
-    rates = measure_speed({REFERENCE: network, **runs}, images[:64])
+    rates = measure_speed({REFERENCE: network, **runs}, images)
     files = tuple(
         FileReport(
             file=file,

@@ -40,7 +40,7 @@ def test_evaluate_gives_the_accuracy_of_each_subject(
     outcome = run("evaluate", subject, "--data", "digits")
     checkpoint = load_checkpoint(lenet_checkpoint)
     spec = checkpoint.config.input
-    test = load_test("digits", data_dir=None, spec=spec, classes=checkpoint.config.classes)
+    test = load_test("digits", data_dir=None, spec=spec, classes=checkpoint.config.classes, trained_on={}).images
     x = (test.images.permute(0, 3, 1, 2) / 255 - spec.mean[0]) / spec.std[0]
     right = (checkpoint.network(x).argmax(1) == test.labels).float().mean().item()
     assert outcome.status == 0 and outcome.err == ""
@@ -51,15 +51,17 @@ def test_evaluate_gives_the_accuracy_of_each_subject(
 
 def test_evaluate_says_when_a_folder_has_changed_since_the_training(run, tmp_path: Path) -> None:
     for label in ("cat [old]", "cat [new]"):
-        (tmp_path / "photos" / label).mkdir(parents=True)
-        for index in range(10):
-            Image.new("L", (28, 28), 20 * index + len(label)).save(tmp_path / "photos" / label / f"{index}.png")
+        for split, count in (("train", 8), ("test", 2)):
+            (tmp_path / "photos" / split / label).mkdir(parents=True)
+            for index in range(count):
+                image = Image.new("L", (28, 28), 20 * index + len(label))
+                image.save(tmp_path / "photos" / split / label / f"{index}.png")
     checkpoint = train_checkpoint("lenet", str(tmp_path / "photos"), out=tmp_path / "run", overrides={"epochs": 1})
     outcome = run("evaluate", checkpoint, "--data", tmp_path / "photos")
     text = " ".join(outcome.out.split())
     assert "correct of 4 test images" in text and "has changed" not in text
     assert "cat [old]" in text and "cat [new]" in text
-    (tmp_path / "photos/cat [new]/0.png").rename(tmp_path / "photos/cat [new]/renamed.png")
+    (tmp_path / "photos/train/cat [new]/0.png").rename(tmp_path / "photos/test/cat [new]/moved.png")
     outcome = run("evaluate", checkpoint, "--data", tmp_path / "photos")
     assert outcome.status == 0 and "has changed since the training" in " ".join(outcome.out.split())
 

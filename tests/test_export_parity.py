@@ -84,6 +84,20 @@ def test_one_image_beyond_the_limit_is_enough(
             compare(off, lenet, images)
 
 
+def test_the_last_of_many_images_is_compared_and_named(lenet: Run, images: Pixels) -> None:
+    many = np.resize(images, (500, *images.shape[1:]))
+    many[-1] = 255 - many[-1]
+
+    def off(batch: Pixels) -> tuple[Floats, Floats]:
+        probabilities, logits = lenet(batch)
+        hit = (batch == many[-1]).all(axis=(1, 2, 3))
+        return probabilities + hit[:, None].astype(np.float32), logits
+
+    assert compare(lenet, lenet, many).images == 500
+    with pytest.raises(ParityError, match="at batch 1 image 499 differs by 1 "):
+        compare(off, lenet, many)
+
+
 def test_a_frozen_batch_in_the_file_is_caught(lenet_artifact: Path, lenet: Run, images: Pixels, tmp_path: Path) -> None:
     model = onnx.load(lenet_artifact / "model.onnx")
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1

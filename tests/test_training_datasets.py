@@ -1,35 +1,19 @@
-"""Data sets: arrays as scikit-learn and torchvision have them, folders as they lie, errors that say what to do."""
+"""Data sets: arrays as scikit-learn and torchvision have them, errors that say what to do."""
 
-import os
 import pickle
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from torchvision import datasets as torchvision_datasets
 
-from models.inputs import InputSpec
 from training.datasets import data_places, load_dataset
 from training.raw import split_off
-from training.samples import pick_samples
-from training.tensors import prepare
 
-SPEC = InputSpec(mode="L", height=9, width=7, resize=(9, 7), background=(255,), mean=(0.0,), std=(1.0,))
 SHARED = Path(__file__).parents[2] / "shared/data"
-
-
-def make_folder(root: Path, counts: dict[str, int], *, mode: str = "RGB", size: tuple[int, int] = (9, 7)) -> Path:
-    rng = np.random.default_rng(0)
-    for name, count in counts.items():
-        (root / name).mkdir(parents=True)
-        for i in range(count):
-            pixels = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
-            Image.fromarray(pixels).convert(mode).save(root / name / f"{i}.png")
-    return root
 
 
 def test_digits_are_those_of_scikit_learn() -> None:
@@ -167,93 +151,3 @@ def test_labels_that_do_not_fit_are_named(split: str, labels: list[int], message
 def test_unknown_names_list_the_nearest(name: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         load_dataset(name)
-
-
-def test_a_folder_of_class_folders_gets_a_test_split(tmp_path: Path) -> None:
-    raw = load_dataset(str(make_folder(tmp_path / "pets", {"dog": 10, "cat": 5})))
-    assert (raw.name, raw.classes, raw.counts) == ("pets", ("cat", "dog"), {"train": 12, "test": 3})
-    assert (raw.mode, raw.size, raw.background) == ("RGB", (9, 7), 255)
-    assert all(
-        Path(path).parent.name == raw.classes[label] for path, label in zip(*vars(raw.train).values(), strict=True)
-    )
-
-
-def test_train_test_and_val_folders_are_taken_as_they_are(tmp_path: Path) -> None:
-    for name, count in (("train", 4), ("val", 2), ("test", 3)):
-        make_folder(tmp_path / name, {"a": count, "b": count}, mode="L")
-    raw = load_dataset(str(tmp_path))
-    assert raw.counts == {"train": 8, "validation": 4, "test": 6}
-    assert raw.mode == "L"
-
-
-def test_images_of_several_sizes_have_none_in_common(tmp_path: Path) -> None:
-    make_folder(tmp_path, {"a": 3})
-    make_folder(tmp_path, {"b": 3}, size=(5, 5))
-    assert load_dataset(str(tmp_path)).size is None
-
-
-def test_the_hash_of_a_folder_changes_with_a_file_and_not_with_its_place(tmp_path: Path) -> None:
-    first = load_dataset(str(make_folder(tmp_path / "x", {"a": 3, "b": 3})))
-    second = load_dataset(str(make_folder(tmp_path / "y", {"a": 3, "b": 3})))
-    assert first.sha256 == second.sha256
-    Image.new("RGB", (7, 9)).save(tmp_path / "y/a/0.png")
-    assert load_dataset(str(tmp_path / "y")).sha256 != first.sha256
-
-
-def test_folder_errors_say_what_is_wrong(tmp_path: Path) -> None:
-    def refused(counts: dict[str, dict[str, int]], message: str) -> None:
-        root = tmp_path / re.sub(r"\W", "", message)
-        root.mkdir()
-        for split, classes in counts.items():
-            make_folder(root / split, classes)
-        with pytest.raises(ValueError, match=message):
-            load_dataset(str(root))
-
-    refused({}, "has no class folders; wanted .*<class>/<image>")
-    refused({"": {"a": 3}}, "has the one class folder 'a'; a classifier needs at least 2")
-    refused({"": {"a": 3, "b": 0}}, "/b has no images")
-    refused({"": {"a": 3, "b": 1}}, "/b has 1 image; training and test need one each")
-    refused({"train": {"a": 3, "b": 1}}, "has the folder train but not test")
-    refused({"train": {"a": 3, "b": 1}, "test": {"a": 1, "c": 1}}, "class 'b' is in .*/train but not in .*/test")
-    refused({"train": {"a": 3, "b": 1}, "test": {"a": 1, "b": 1, "c": 1}}, "class 'c' is in .*/test but not in")
-
-
-def test_a_corrupt_file_is_named(tmp_path: Path) -> None:
-    make_folder(tmp_path, {"a": 3, "b": 3})
-    raw = load_dataset(str(tmp_path))
-    bad = tmp_path / "b/0.png"
-    bad.write_bytes(bad.read_bytes()[:60])
-    spec = InputSpec(mode="L", height=8, width=8, resize=(8, 8), background=(255,), mean=(0.0,), std=(1.0,))
-    with pytest.raises(ValueError, match=re.escape(f"{bad}: the PNG image is truncated or damaged")):
-        for split in (raw.train, raw.test):
-            prepare(split, spec)
-    bad.write_bytes(b"hello")
-    with pytest.raises(ValueError, match=re.escape(f"{bad} is not an image that can be read")):
-        load_dataset(str(tmp_path))
-
-
-def test_links_to_folders_are_followed_once_and_any_file_name_is_taken(tmp_path: Path) -> None:
-    root = make_folder(tmp_path / "photos", {"cat": 3, "dog": 3})
-    elsewhere = make_folder(tmp_path / "elsewhere", {"more": 4})
-    (root / "cat/more").symlink_to(elsewhere / "more")
-    (root / "cat/around").symlink_to(root / "cat")
-    (root / "dog/0.png").rename(root / "dog" / os.fsdecode(b"caf\xe9.png"))
-    Image.new("RGB", (7, 9)).save(root / "dog/photo.jfif", "JPEG")
-    raw = load_dataset(str(root))
-    labels = [*raw.train.labels, *raw.test.labels]
-    assert (labels.count(0), labels.count(1)) == (7, 4)
-
-
-def test_samples_of_16_bits_are_scaled_and_transparent_ones_laid_on_the_background(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        for index in range(4):
-            Image.fromarray(np.full((9, 7), 128 * 257, np.uint16)).save(tmp_path / name / f"{index}.png")
-    raw = load_dataset(str(tmp_path))
-    samples = pick_samples(raw, prepare(raw.test, SPEC))
-    assert {int(original.max()) for original in samples.raw} == {128}
-    for path in tmp_path.rglob("*.png"):
-        Image.new("LA", (7, 9), (10, 0)).save(path)
-    raw = load_dataset(str(tmp_path))
-    samples = pick_samples(raw, prepare(raw.test, SPEC))
-    assert {int(original.min()) for original in samples.raw} == {255}

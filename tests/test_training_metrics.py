@@ -61,6 +61,18 @@ def test_precision_recall_and_f1_are_scikit_learns() -> None:
         assert ours == pytest.approx(reference)
 
 
+def test_macro_averages_are_scikit_learns_over_the_classes_that_are_there() -> None:
+    result = Evaluation.of(LOGITS + 3 * functional.one_hot(torch.tensor(K - 1), K), LABELS)
+    assert (result.predictions == K - 1).any(), "the absent class is to be predicted"
+    content = evaluation_json(result, result, classes=[f"c{i}" for i in range(K)])
+    precision, recall, f1, _ = metrics.precision_recall_fscore_support(
+        LABELS, result.predictions, labels=np.unique(LABELS), average="macro", zero_division=0
+    )
+    assert [content[f"macro_{name}"] for name in ("precision", "recall", "f1")] == pytest.approx(
+        [precision, recall, f1]
+    )
+
+
 @pytest.mark.parametrize("k", [1, 2, 5, K])
 def test_top_k_accuracy_is_scikit_learns(k: int) -> None:
     probabilities = LOGITS.softmax(1).numpy()

@@ -13,3 +13,13 @@ def bad_arguments() -> Iterator[None]:
         yield
     except ValueError as error:
         raise CycloptsError(msg=str(error)) from None
+
+
+def check_memory(memory_limit_mb: int, workers: int | None) -> None:
+    """Nothing if both can be.
+
+    Raises:
+        ValueError: one is negative.
+    """
+    if memory_limit_mb < 0 or (workers is not None and workers < 0):
+        raise ValueError(f"--memory-limit-mb is {memory_limit_mb} and --workers {workers}; both must be at least 0")

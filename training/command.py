@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from training.allocator import keep_freed_memory
-from training.arguments import bad_arguments
+from training.arguments import bad_arguments, check_memory
 from training.datasets import check_dataset, data_places
 from training.learner import pick_device
 from training.options import check_options, parse_options
@@ -77,8 +77,7 @@ def train(
         if size is not None and size < 1:
             raise ValueError(f"--size is {size}; it must be at least 1")
         check_options(model, options, size=size)
-        if memory_limit_mb < 0 or (workers is not None and workers < 0):
-            raise ValueError(f"--memory-limit-mb is {memory_limit_mb} and --workers {workers}; both must be at least 0")
+        check_memory(memory_limit_mb, workers)
         overrides = {**(read_recipe(recipe_file) if recipe_file else {}), **(recipe or {})}
         device = Recipe().override(with_epochs_for_warmup(overrides)).device
         if overrides.get("epochs") == 0 and weights is None:

@@ -37,7 +37,12 @@ def check_dataset(name: str) -> None:
 
 
 def load_dataset(
-    name: str, *, data_dir: Path | Sequence[Path] | None = None, download: bool = False, skip_bad: bool = False
+    name: str,
+    *,
+    data_dir: Path | Sequence[Path] | None = None,
+    download: bool = False,
+    skip_bad: bool = False,
+    test_only: bool = False,
 ) -> RawDataset:
     """Loads a data set by name, or a folder of class folders by its path.
 
@@ -47,6 +52,7 @@ def load_dataset(
             ./data if left out.
         download: fetch what is in no place into the first one.
         skip_bad: leave damaged files of a folder out.
+        test_only: take a folder without training images too, see `load_folder`.
 
     Raises:
         ValueError: no such data set, or its files are absent or damaged; the message names the places.
@@ -57,4 +63,4 @@ def load_dataset(
         return load_torchvision(name, places, download=download)
     if name == "digits":
         return load_digits()
-    return load_stripes() if name == "stripes" else load_folder(Path(name), skip_bad=skip_bad)
+    return load_stripes() if name == "stripes" else load_folder(Path(name), skip_bad=skip_bad, test_only=test_only)

@@ -54,15 +54,19 @@ def write_evaluation(
 
 
 def evaluation_json(result: Evaluation, before: Evaluation, *, classes: Sequence[str]) -> dict[str, Any]:
-    """Every figure as primitives; shares in [0, 1], losses in nats, averages over the classes unweighted."""
+    """Every figure as primitives; shares in [0, 1], losses in nats.
+
+    Macro averages are unweighted, over the classes that have images.
+    """
     scores, bins = result.scores, result.reliability
+    there = scores.images > 0
     columns = {"precision": scores.precision, "recall": scores.recall, "f1": scores.f1}
     return {
         "images": len(result.labels),
         **result.to_json(),
         "loss_before_temperature": before.loss,
         "calibration_error_before_temperature": before.reliability.calibration_error,
-        **{f"macro_{name}": float(values.mean()) for name, values in columns.items()},
+        **{f"macro_{name}": float(values[there].mean()) for name, values in columns.items()},
         "classes": [
             {"name": name, "images": int(scores.images[i])} | {key: float(column[i]) for key, column in columns.items()}
             for i, name in enumerate(classes)

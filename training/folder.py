@@ -2,85 +2,104 @@
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from models.files import sha256_of
 from models.inputs import FORMATS, InputSpec
-from training.raw import SPLIT_SEED, TEST_FRACTION, RawDataset, RawSplit, split_off
+from training.raw import RawDataset, RawSplit, for_testing
 from training.tensors import pixels_of
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".gif", ".bmp", ".webp", ".tif", ".tiff"})
+VALIDATION = ("val", "valid", "validation")
 SAMPLED = 200  # images whose headers decide the common mode and size
 WHITE = 255
 GREY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B"})
 
 
-def load_folder(root: Path, *, skip_bad: bool = False) -> RawDataset:
+def load_folder(root: Path, *, skip_bad: bool = False, test_only: bool = False) -> RawDataset:
     """Reads `root/train/<class>/...` and `root/test/<class>/...`, optionally `root/val/<class>/...`.
 
-    Without `train` and `test` the class folders are in `root` itself, and a fixed fifth of each becomes the test split.
-    Files that are no images by their suffix are passed over, and so is what begins with a dot. With `skip_bad` every
-    file is decoded once, and those that cannot be are left out and named.
+    `valid` and `validation` are taken for `val`. Without `train` and `test` the class folders are in `root` itself, and
+    about a fifth of each becomes the test split, see `for_testing`. Files that are no images by their suffix are passed
+    over, and so is what begins with a dot. With `skip_bad` every file is decoded once, and those that cannot be are
+    left out and named. With `test_only` there need be no `train`, one class is enough, and splits may differ in theirs.
 
     Raises:
-        ValueError: no class folders, one only, one without images, classes that differ between splits, or a damaged
-            file among those sampled; the message names it.
+        ValueError: a missing split, no class folders, one only, one without images, classes that differ between splits,
+            or a damaged file among those sampled; the message names it.
     """
-    parts = {name: root / name for name in ("train", "test", "val") if (root / name).is_dir()}
+    places = _splits_in(root, test_only=test_only)
     bad: list[Path] = []
-    found_bad = bad if skip_bad else None
-    if not parts:
-        classes, whole = _scan(root, found_bad)
-        counts = np.bincount(whole.labels)
-        if counts.min() < 2:
-            raise ValueError(
-                f"class folder {root / classes[counts.argmin()]} has 1 image; training and test need one each"
-            )
-        kept, held = split_off(whole.labels, fraction=TEST_FRACTION, seed=SPLIT_SEED)
-        splits = {"train": whole.take(kept), "test": whole.take(held)}
-    elif not {"train", "test"} <= parts.keys():
-        missing = ({"train", "test"} - parts.keys()).pop()
-        raise ValueError(
-            f"{root} has the folder {min(parts)} but not {missing}; both must be there, or class folders only"
-        )
-    else:
-        scanned = {name: _scan(path, found_bad) for name, path in parts.items()}
-        classes = scanned["train"][0]
-        for name, (found, _) in scanned.items():
-            _check_same_classes(parts["train"], classes, parts[name], found)
-        splits = {name: split for name, (_, split) in scanned.items()}
+    scanned = {
+        name: _scan(place, bad if skip_bad else None, least=1 if test_only else 2)
+        for name, place in (places or {"": root}).items()
+    }
+    for name in () if test_only else places:
+        _check_same_classes(places["train"], scanned["train"], places[name], scanned[name])
+    classes = tuple(sorted(set().union(*scanned.values())))
+    splits = {name: _labelled(found, classes) for name, found in scanned.items()}
     paths = [path for name in sorted(splits) for path in splits[name].images]
     mode, size = _common(paths)
+    with ThreadPoolExecutor() as pool:
+        contents = dict(zip(paths, pool.map(sha256_of, paths), strict=True))
+    if not places:
+        whole = splits[""]
+        chosen = for_testing(whole.labels, [contents[path] for path in paths])
+        if not test_only:
+            _check_both_sides(root, classes, whole, chosen)
+        splits = {"train": whole.take(np.flatnonzero(~chosen)), "test": whole.take(np.flatnonzero(chosen))}
     return RawDataset(
         name=root.resolve().name,
         classes=classes,
-        train=splits["train"],
+        train=splits.get("train", RawSplit([], np.zeros(0, np.int64))),
         test=splits["test"],
         validation=splits.get("val"),
         mode=mode,
         size=size,
         background=WHITE,
-        sha256=_hash(root, sorted(paths)),
+        sha256=_hash(root, contents, {} if places else splits),
+        flat=not places,
         left_out=tuple(sorted(path.relative_to(root).as_posix() for path in bad)),
     )
 
 
-def _scan(folder: Path, bad: list[Path] | None) -> tuple[tuple[str, ...], RawSplit]:
-    """The classes of a folder of class folders, sorted, and its images; damaged ones go to `bad` if it is given."""
+def _splits_in(root: Path, *, test_only: bool) -> dict[str, Path]:
+    """The folders of the splits `train`, `test` and `val`; none in a flat folder, which may have a class `valid`."""
+    found = {name: root / name for name in ("train", "test", *VALIDATION) if (root / name).is_dir()}
+    if not {"train", "test", "val"} & found.keys():
+        return {}
+    validation = [name for name in VALIDATION if name in found]
+    if len(validation) > 1:
+        raise ValueError(f"{root} has the folders {' and '.join(validation)}; only one can be the validation split")
+    if "test" not in found:
+        wanted = "test" if test_only else "train and test"
+        raise ValueError(
+            f"{root} has the folder {min(found)} but not test, to measure on; wanted {wanted}, or class folders only"
+        )
+    if "train" not in found and not test_only:
+        raise ValueError(
+            f"{root} has the folder {min(found)} but not train, to learn from or to calibrate int8 on; "
+            "only evaluate and verify take test alone"
+        )
+    return {"val" if name in VALIDATION else name: place for name, place in found.items()}
+
+
+def _scan(folder: Path, bad: list[Path] | None, *, least: int) -> dict[str, list[Path]]:
+    """The images of each class folder, both sorted; damaged ones go to `bad` if it is given."""
     names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     if not names:
         raise ValueError(f"{folder} has no class folders; wanted {folder}/<class>/<image> or {folder}/train and /test")
-    if len(names) == 1:
+    if len(names) < least:
         raise ValueError(f"{folder} has the one class folder {names[0]!r}; a classifier needs at least 2")
-    paths: list[Path] = []
-    labels: list[int] = []
-    for label, name in enumerate(names):
+    images: dict[str, list[Path]] = {}
+    for name in names:
         found = sorted(_images_in(folder / name))
         if not found:
             raise ValueError(f"class folder {folder / name} has no images ({', '.join(sorted(SUFFIXES))})")
@@ -90,9 +109,22 @@ def _scan(folder: Path, bad: list[Path] | None) -> tuple[tuple[str, ...], RawSpl
             found = sorted(set(found) - set(damaged))
             if not found:
                 raise ValueError(f"class folder {folder / name} has damaged images only, for example {damaged[0]}")
-        paths += found
-        labels += [label] * len(found)
-    return tuple(names), RawSplit(paths, np.asarray(labels, dtype=np.int64))
+        images[name] = found
+    return images
+
+
+def _labelled(images: dict[str, list[Path]], classes: Sequence[str]) -> RawSplit:
+    labels = np.repeat([classes.index(name) for name in images], [len(found) for found in images.values()])
+    return RawSplit([path for found in images.values() for path in found], labels.astype(np.int64))
+
+
+def _check_both_sides(root: Path, classes: Sequence[str], whole: RawSplit, chosen: npt.NDArray[np.bool_]) -> None:
+    held = np.bincount(whole.labels[chosen], minlength=len(classes))
+    if not held.all():
+        label = int(held.argmin())
+        copies = int((whole.labels == label).sum())
+        many = f", {copies} times" if copies > 1 else ""
+        raise ValueError(f"class folder {root / classes[label]} has 1 image{many}; training and test need one each")
 
 
 def _damaged(paths: Sequence[Path]) -> list[Path]:
@@ -123,7 +155,7 @@ def _images_in(folder: Path) -> Iterator[Path]:
                 yield path
 
 
-def _check_same_classes(first: Path, wanted: Sequence[str], second: Path, found: Sequence[str]) -> None:
+def _check_same_classes(first: Path, wanted: Iterable[str], second: Path, found: Iterable[str]) -> None:
     if missing := sorted(set(wanted) - set(found)):
         raise ValueError(f"class {missing[0]!r} is in {first} but not in {second}; both must have the same classes")
     if extra := sorted(set(found) - set(wanted)):
@@ -143,9 +175,11 @@ def _common(paths: Sequence[Path]) -> tuple[Literal["L", "RGB"], tuple[int, int]
     return "L" if modes <= GREY_MODES else "RGB", sizes.pop() if len(sizes) == 1 else None
 
 
-def _hash(root: Path, paths: Sequence[Path]) -> str:
+def _hash(root: Path, contents: dict[Path, str], drawn: dict[str, RawSplit]) -> str:
+    """Over names and contents; a name in a split that was `drawn` here begins with the split's, as if in its folder."""
+    side = {path: f"{name}/" for name, split in drawn.items() for path in split.images}
     digest = hashlib.sha256()
-    with ThreadPoolExecutor() as pool:
-        for path, content in zip(paths, pool.map(sha256_of, paths), strict=True):
-            digest.update(os.fsencode(f"{path.relative_to(root).as_posix()}\0{content}\n"))  # names need not be UTF-8
+    for path in sorted(contents):
+        name = side.get(path, "") + path.relative_to(root).as_posix()
+        digest.update(os.fsencode(f"{name}\0{contents[path]}\n"))  # names need not be UTF-8
     return digest.hexdigest()

@@ -1,6 +1,7 @@
 """Labelled images before they are brought to a network's input size."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -52,6 +53,7 @@ class RawDataset:
         size: their common (height, width), or None if they have none.
         background: grey level (0-255) that fills what shifting uncovers and what shows through transparent pixels.
         sha256: over images and labels of all splits; for a folder over relative names and file bytes.
+        flat: whether it is a folder of class folders alone, which was split here.
         left_out: damaged files of a folder that are in no split, by relative name.
     """
 
@@ -64,7 +66,14 @@ class RawDataset:
     size: tuple[int, int] | None
     background: int
     sha256: str
+    flat: bool = False
     left_out: tuple[str, ...] = ()
+
+    @property
+    def whole(self) -> RawSplit:
+        """The training and the test images of a flat folder, together."""
+        assert isinstance(self.train.images, list) and isinstance(self.test.images, list), "only folders are flat"
+        return RawSplit(self.train.images + self.test.images, np.concatenate([self.train.labels, self.test.labels]))
 
     @property
     def counts(self) -> dict[str, int]:
@@ -88,6 +97,29 @@ def split_off(labels: Labels, *, fraction: float, seed: int) -> tuple[Labels, La
             raise ValueError(f"class {label} has too few images to split: {len(members)}; it needs at least 2")
         chosen[members[:count]] = True
     return np.flatnonzero(~chosen), np.flatnonzero(chosen)
+
+
+def for_testing(labels: Labels, contents: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """Which images of a folder are its test split, about `TEST_FRACTION` of every class, as bool (N,).
+
+    Each image is drawn by its own content, not by its place among the others, so it keeps its side when others come or
+    go. Content and not name, as it is hashed anyway: then neither renaming moves an image, and copies of one are on the
+    same side. Only a class that would have no image on a side gives that side its nearest one.
+
+    Args:
+        labels: int64 (N,).
+        contents: what identifies the content of each; a class in which all are the same is for training as a whole.
+    """
+    drawn = [hashlib.sha256(f"{SPLIT_SEED} {content}".encode()).digest()[:6] for content in contents]
+    places = np.array([int.from_bytes(number) / 2**48 for number in drawn])  # in [0, 1), exactly
+    chosen = places < TEST_FRACTION
+    for label in np.unique(labels):
+        own = np.flatnonzero(labels == label)
+        if not chosen[own].any():
+            chosen[own[places[own] == places[own].min()]] = True
+        if chosen[own].all():
+            chosen[own[places[own] == places[own].max()]] = False
+    return chosen
 
 
 def arrays_hash(*splits: RawSplit) -> str:

@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -192,9 +191,7 @@ def _write_pictures(
     workdir: Path, result: FitResult, test: Evaluation, images: Source, config: CheckpointConfig
 ) -> None:
     classes = config.classes
-    mistakes = np.zeros((0, *config.input.shape), dtype=np.uint8)
-    if len(surest := test.surest_mistakes(MISTAKES)):
-        mistakes = images.take(torch.from_numpy(surest)).in_memory().images.numpy()
+    mistakes = images.take(torch.from_numpy(test.surest_mistakes(MISTAKES))).in_memory().images.numpy()
     curves = {"curves.png": draw_curves(result.history)} if result.history else {}
     figures = {
         **curves,

@@ -58,13 +58,10 @@ def prepare_splits(
     known = like is not None and (like.mode, like.height, like.width) == (spec.mode, *size)
     if like is not None and known:
         spec = replace(like, background=spec.background)
-    streamed = sum(raw.counts.values()) * int(np.prod(spec.shape)) > memory_limit_mb * 2**20
-    workers = min(MOST_WORKERS, os.cpu_count() or 1) if workers is None else workers
+    together = sum(raw.counts.values())
 
     def source(split: RawSplit) -> Source:
-        if streamed and isinstance(split.images, list):
-            return StreamedImages(split.images, torch.from_numpy(np.array(split.labels)), spec, workers)
-        return prepare(split, spec)
+        return open_split(split, spec, memory_limit_mb=memory_limit_mb, workers=workers, together=together)
 
     train = source(raw.train)
     if raw.validation is not None:
@@ -75,6 +72,33 @@ def prepare_splits(
         mean, std = channel_statistics(train)
         spec = replace(spec, mean=mean, std=std)
     return spec, Splits(train, validation, source(raw.test))
+
+
+def open_split(
+    split: RawSplit,
+    spec: InputSpec,
+    *,
+    memory_limit_mb: int = MEMORY_LIMIT_MB,
+    workers: int | None = None,
+    together: int | None = None,
+) -> Source:
+    """A split as `spec` says: in memory, or streamed.
+
+    Args:
+        split: the images.
+        spec: what they are brought to.
+        memory_limit_mb: files that would be larger than so many megabytes are streamed.
+        workers: processes that decode what is streamed; by default one a processor, up to 8.
+        together: how many images would be in memory; by default those of this split.
+
+    Raises:
+        ValueError: a file that is no image, or damaged, unless it is streamed; it is named.
+    """
+    count = len(split) if together is None else together
+    if isinstance(split.images, list) and count * int(np.prod(spec.shape)) > memory_limit_mb * 2**20:
+        workers = min(MOST_WORKERS, os.cpu_count() or 1) if workers is None else workers
+        return StreamedImages(split.images, torch.from_numpy(np.array(split.labels)), spec, workers)
+    return prepare(split, spec)
 
 
 def hold_out(images: Source, *, fraction: float, seed: int) -> tuple[Source, Source]:

@@ -84,8 +84,11 @@ class StreamedImages:
 
     def in_memory(self) -> Images:
         """All of them, decoded, on the CPU."""
-        parts = list(self.to(torch.device("cpu")).batches(in_order(len(self), CHUNK)))
-        return Images(torch.cat([part.images for part in parts]), self.labels)
+        images = torch.empty((len(self), *self.spec.shape), dtype=torch.uint8)
+        order = in_order(len(self), CHUNK)
+        for index, batch in zip(order, self.to(torch.device("cpu")).batches(order), strict=True):
+            images[index] = batch.images
+        return Images(images, self.labels)
 
     def batches(self, indices: Sequence[Tensor]) -> Iterator[Images]:
         """The images at each of `indices`, decoded ahead of their use.
@@ -117,7 +120,7 @@ class StreamedImages:
 
 def in_order(count: int, size: int) -> tuple[Tensor, ...]:
     """Indices of `count` images in batches of `size`, the last of which may be smaller."""
-    return torch.split(torch.arange(count), size)
+    return torch.split(torch.arange(count), size) if count else ()
 
 
 Source = Images | StreamedImages
