@@ -50,7 +50,7 @@ def default_recipe(
         recipe = replace(recipe, erasing=0.2)
     if images >= 20_000 and mode == "RGB" and max(size) <= 64:  # CIFAR-10 and what resembles it
         if model == "simple_cnn":
-            recipe = replace(recipe, epochs=48)  # on validation 84.7 %; smaller steps, more decay, smoothing 84.0 %
+            recipe = replace(recipe, epochs=48, optimizer="muon")  # on validation 86.3 %; adamw 84.7 %
         if small_residual and optimizer is None:
             recipe = replace(recipe, epochs=40, batch_size=128, optimizer="sgd", learning_rate=0.2, weight_decay=5e-4)
             recipe = replace(recipe, label_smoothing=0.05, erasing=0.4)  # loss on validation 0.347; without 0.351
