@@ -1,6 +1,7 @@
 """The console command `convscope`: a table of verbs, each imported when it is used."""
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -47,8 +48,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     debug = len(words) < len(given) or os.environ.get("CONVSCOPE_DEBUG") == "1"
     try:
         status = build_app(*words[:1])(words, exit_on_error=False, print_error=False)
+        sys.stdout.flush()
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:  # whoever reads the output has seen enough, `head` for example
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
     except (CycloptsError, ValueError, OSError, RuntimeError) as error:
         if debug:
             raise

@@ -77,6 +77,7 @@ def export(
             data_dir=data_dir,
             spec=config.input,
             classes=config.classes,
+            skip_bad="left_out" in config.dataset,
             memory_limit_mb=memory_limit_mb,
             workers=workers,
         )

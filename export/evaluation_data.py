@@ -72,13 +72,17 @@ def load_test(
 ) -> EvaluationData:
     """Loads the test split, decoded and resized as `spec` says. It need not have all of the network's classes.
 
-    A flat folder that has neither the name nor the content of what was trained on is a test split as a whole.
+    A flat folder that has neither the name nor the content of what was trained on is a test split as a whole. Damaged
+    files are left out if the training left some out, too.
 
     Raises:
         ValueError: no such data, or it has a class that the network does not have, or has twice.
     """
+    skip_bad = skip_bad or "left_out" in trained_on
     raw = load_dataset(data, data_dir=data_places(data_dir), skip_bad=skip_bad, test_only=True)
     split, remarks = _taken(raw, data, trained_on)
+    if not len(split):
+        raise ValueError(f"{data} has no test images{' left' if raw.flat else ''}")
     there = [raw.classes[label] for label in np.unique(split.labels)]
     if unknown := [name for name in there if name not in classes]:
         raise ValueError(f"{data} has the classes {', '.join(unknown)}; the network has {', '.join(classes)}")
@@ -100,8 +104,8 @@ def _taken(raw: RawDataset, data: str, trained_on: Mapping[str, Any]) -> tuple[R
         changed = f"{data} has changed since the training"
         return raw.test, [f"{changed}: images that it learnt from may be among these if they were {how}"]
     if raw.flat:
-        why = "neither its name nor its content is that of the training data"
-        return raw.whole, [f"{data} is taken as a whole, as {why}"]
+        learnt = "images that were learnt from may be among them"
+        return raw.whole, [f"{data} is not what the network was trained on and is taken as a whole; {learnt}"]
     return raw.test, []
 
 
@@ -111,6 +115,7 @@ def load_export_data(
     data_dir: Path | None,
     spec: InputSpec,
     classes: tuple[str, ...],
+    skip_bad: bool = False,
     memory_limit_mb: int = MEMORY_LIMIT_MB,
     workers: int | None = None,
 ) -> ExportData:
@@ -119,7 +124,7 @@ def load_export_data(
     Raises:
         ValueError: no such data, no training images, or its classes are not the network's.
     """
-    raw = load_dataset(data, data_dir=data_places(data_dir))
+    raw = load_dataset(data, data_dir=data_places(data_dir), skip_bad=skip_bad)
     if raw.classes != classes:
         raise ValueError(f"{data} has the classes {', '.join(raw.classes)}; the network has {', '.join(classes)}")
     count = min(CALIBRATION_IMAGES, len(raw.train))

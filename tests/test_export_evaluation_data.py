@@ -143,8 +143,30 @@ def test_a_flat_folder_is_split_only_if_it_is_what_was_trained_on(lenet_checkpoi
         found = load(lenet_checkpoint, root, trained_on)
         assert (len(found.images), found.remarks) == (len(raw.test), ())
     found = load(lenet_checkpoint, root, {"name": "other", "sha256": "0"})
-    assert len(found.images) == 100 and "is taken as a whole" in found.remarks[0]
+    assert len(found.images) == 100 and "is taken as a whole; images that were learnt from may be" in found.remarks[0]
     assert np.bincount(found.images.labels.numpy()).tolist() == [10] * 10
+
+
+def test_what_the_training_left_out_is_left_out_again(lenet_checkpoint: Path, tmp_path: Path) -> None:
+    root = write_digits(tmp_path / "photos", dict.fromkeys(CLASSES, 10))
+    next(path for path in sorted(root.rglob("*")) if path.is_file()).write_bytes(b"hello")
+    trained_on = {"name": "photos", "sha256": load_dataset(str(root), skip_bad=True).sha256}
+    with pytest.raises(ValueError, match="is not an image that can be read"):
+        load(lenet_checkpoint, root, trained_on)
+    assert load(lenet_checkpoint, root, {**trained_on, "left_out": {"count": 1}}).remarks == ()
+    data = load_export_data(
+        str(root), data_dir=None, spec=load_checkpoint(lenet_checkpoint).config.input, classes=CLASSES, skip_bad=True
+    )
+    assert len(data.test) + len(data.calibration) == 99
+
+
+def test_a_folder_with_no_test_images_left_is_refused(lenet_checkpoint: Path, tmp_path: Path) -> None:
+    root = write_digits(tmp_path / "photos", dict.fromkeys(CLASSES, 1))
+    for path in [path for path in load_dataset(str(root), test_only=True).test.images if isinstance(path, Path)]:
+        path.unlink()
+        path.parent.rmdir()
+    with pytest.raises(ValueError, match="photos has no test images left"):
+        load(lenet_checkpoint, root, {"name": "photos", "sha256": "0"})
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ import io
 import json
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -289,3 +291,10 @@ def test_a_recipe_file_that_is_none_is_a_bad_argument(capsys: pytest.CaptureFixt
     Path("x.json").write_text("[]")
     assert run(*DIGITS, "--recipe", "x.json") == 2
     assert "x.json is not a recipe" in capsys.readouterr().err
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    command = [Path(sys.executable).with_name("convscope"), *DIGITS, "--print-recipe"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout and process.stderr and not process.stdout.close()
+        assert process.wait(60) == 128 + 13 and process.stderr.read() == b""  # as the shell says of SIGPIPE

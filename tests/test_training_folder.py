@@ -114,6 +114,26 @@ def test_a_test_split_alone_is_taken_where_nothing_is_learnt(tmp_path: Path) -> 
     assert (raw.classes, raw.test.labels.tolist()) == (("a", "b", "c"), [2, 2])
 
 
+def test_what_is_wrong_beside_a_test_split_is_of_no_matter_where_nothing_is_learnt(tmp_path: Path) -> None:
+    make_folder(tmp_path / "test", {"a": 2, "b": 1})
+    (tmp_path / "train").mkdir()
+    assert load_dataset(str(tmp_path), test_only=True).counts == {"train": 0, "test": 3}
+    make_folder(tmp_path / "train", {"a": 2, "b": 2})
+    for path in (tmp_path / "train").rglob("*.bmp"):
+        path.write_bytes(b"hello")
+    assert load_dataset(str(tmp_path), test_only=True).counts == {"train": 4, "test": 3}
+    with pytest.raises(ValueError, match="is not an image that can be read"):
+        load_dataset(str(tmp_path))
+
+
+def test_a_test_split_beside_classes_is_neither(tmp_path: Path) -> None:
+    make_folder(tmp_path, {"cat": 2, "dog": 2, "test": 2})
+    with pytest.raises(
+        ValueError, match="has the folder test beside cat, dog, and so is neither splits nor classes; give"
+    ):
+        load_dataset(str(tmp_path), test_only=True)
+
+
 def test_images_of_several_sizes_have_none_in_common(tmp_path: Path) -> None:
     make_folder(tmp_path, {"a": 3})
     make_folder(tmp_path, {"b": 3}, size=(5, 5))
@@ -137,7 +157,7 @@ def test_folder_errors_say_what_is_wrong(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=message):
             load_dataset(str(root))
 
-    refused({}, "has no class folders; wanted .*<class>/<image>")
+    refused({}, "has no class folders; wanted <class>/<image>, or train/<class>/<image>")
     refused({"": {"a": 3}}, "has the one class folder 'a'; a classifier needs at least 2")
     refused({"": {"a": 3, "b": 0}}, "/b has no images")
     refused({"": {"a": 3, "b": 1}}, "/b has 1 image; training and test need one each")
@@ -150,6 +170,7 @@ def test_folder_errors_say_what_is_wrong(tmp_path: Path) -> None:
         {"test": {"a": 3, "b": 1}},
         "folder test but not train, to learn from or to calibrate int8 on; only eval",
     )
+    refused({"valid": {"a": 3, "b": 1}}, "has the folder valid but not test")
     refused({"train": {"a": 3}, "val": {"a": 3}, "valid": {"a": 1}}, "has the folders val and valid; only one can be")
     refused({"train": {"a": 3, "b": 1}, "test": {"a": 1, "c": 1}}, "class 'b' is in .*/train but not in .*/test")
     refused({"train": {"a": 3, "b": 1}, "test": {"a": 1, "b": 1, "c": 1}}, "class 'c' is in .*/test but not in")

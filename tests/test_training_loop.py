@@ -185,6 +185,13 @@ def test_tables_tokens_and_scales_are_not_decayed(name: str) -> None:
     assert {id(parameter) for parameter in network.parameters()} - plain == wanted
 
 
+def test_embeddings_are_not_decayed_and_words_within_words_are() -> None:
+    network = nn.ModuleDict({"embedding": nn.Embedding(3, 4), "linear": nn.Linear(4, 4)})
+    network.register_parameter("upscale", nn.Parameter(torch.zeros(3, 4)))
+    decayed = make_optimizer(network, Recipe()).param_groups[0]["params"]
+    assert {id(parameter) for parameter in decayed} == {id(network["linear"].weight), id(network.upscale)}
+
+
 @pytest.mark.parametrize("settings", [{"precision": "bf16"}, {"channels_last": True}, {"label_smoothing": 0.1}])
 def test_other_precisions_and_layouts_learn(
     settings: dict[str, Any], digits: tuple[InputSpec, Splits], tmp_path: Path

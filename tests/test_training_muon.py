@@ -1,6 +1,7 @@
 """Muon on the kernels of convolutions, against torch's own optimizers and against singular values."""
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -31,7 +32,8 @@ def test_kernels_learn_as_the_weights_of_a_linear_layer_on_patches_do() -> None:
     ours = make_optimizer(network, RECIPE)
     torchs = torch.optim.Muon([flat], lr=ours.param_groups[-1]["lr"], weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
     patches = nn.functional.unfold(IMAGES, 3).transpose(1, 2)  # (N, L, 27)
-    for _ in range(3):
+    for rate in (0.01, 0.02, 0.005):
+        ours.param_groups[-1]["lr"] = torchs.param_groups[0]["lr"] = rate  # as a schedule does
         network.zero_grad()
         network(IMAGES).square().sum().backward()
         flat.grad = None
@@ -61,7 +63,7 @@ def test_all_but_the_kernels_learns_as_with_adamw() -> None:
     network = small()
     other = copy.deepcopy(network)
     kernels = {id(kernel) for kernel in kernels_of(network)}
-    assert kernels == {id(network[0].weight), id(network[4].weight)}  # the depthwise one mixes nothing
+    assert kernels == {id(network[0].weight), id(network[4].weight)}
     muon, adamw = make_optimizer(network, RECIPE), make_optimizer(other, RECIPE.override({"optimizer": "adamw"}))
     for each in (network, other):
         backward(each)
@@ -102,6 +104,33 @@ def test_kernels_of_any_strides_learn() -> None:
     assert (network.weight != before).all()
 
 
+@pytest.mark.parametrize("norm", [nn.utils.parametrizations.weight_norm, nn.utils.parametrizations.spectral_norm])
+def test_kernels_that_are_computed_are_left_to_adamw(norm: Callable[[nn.Module], nn.Module]) -> None:
+    network = nn.Sequential(norm(nn.Conv2d(3, 8, 3)), nn.Conv2d(8, 4, 3), nn.Flatten(), nn.Linear(64, 5))
+    before = {name: tensor.clone() for name, tensor in network.named_parameters()}
+    optimizer = make_optimizer(network, RECIPE)
+    assert [id(kernel) for kernel in kernels_of(network)] == [id(network[1].weight)]
+    backward(network)
+    optimizer.step()
+    assert all(not torch.equal(tensor, before[name]) for name, tensor in network.named_parameters())
+    with pytest.raises(ValueError, match="this network has none"):
+        make_optimizer(network[0], RECIPE)
+
+
+def test_a_gradient_in_another_layout_is_the_same_gradient() -> None:
+    moved = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        network = small()
+        optimizer = make_optimizer(network, RECIPE)
+        backward(network)
+        for kernel in kernels_of(network):
+            assert kernel.grad is not None
+            kernel.grad = kernel.grad.contiguous(memory_format=layout)
+        optimizer.step()
+        moved.append(network[0].weight.detach())
+    assert torch.equal(*moved)
+
+
 def test_a_network_without_kernels_is_refused() -> None:
-    with pytest.raises(ValueError, match="muon is for convolutions that mix channels; this network has none"):
+    with pytest.raises(ValueError, match="muon is for convolutions without groups; this network has none"):
         make_optimizer(nn.Linear(2, 2), RECIPE)

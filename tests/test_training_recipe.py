@@ -159,6 +159,28 @@ def test_a_rise_of_one_step_is_no_division_by_nothing() -> None:
     assert max(rates) <= recipe.learning_rate and all(rate > 0 for rate in rates)
 
 
+def test_the_first_beta_of_adamw_goes_against_the_rate() -> None:
+    recipe = Recipe(epochs=10)
+    made = make_optimizer(nn.Linear(2, 2), recipe)
+    schedule, betas = make_schedule(made, recipe, steps=10), []
+    for _ in range(10):
+        betas.append(made.param_groups[0]["betas"][0])
+        made.step()
+        schedule.step()
+    assert betas[0] == pytest.approx(0.95) == betas[-1] and betas.index(min(betas)) == 2 and min(betas) == 0.85
+
+
+def test_epochs_that_leave_none_for_the_whole_network_are_refused(tmp_path: Path) -> None:
+    assert Recipe(epochs=4, freeze_epochs=1, unfreeze_epochs=2).unfreeze_epochs == 2
+    wanted = (
+        "unfreeze_epochs is 3; it must be 0 or below 3, or the first layers would never learn in 4 epochs, 1 of which"
+    )
+    with pytest.raises(ValueError, match=wanted):
+        Recipe(epochs=4, freeze_epochs=1, unfreeze_epochs=3)
+    (tmp_path / "x.json").write_text('{"unfreeze_epochs": 25, "freeze_epochs": 3}')  # the epochs are given elsewhere
+    assert read_recipe(tmp_path / "x.json") == {"unfreeze_epochs": 25, "freeze_epochs": 3}
+
+
 def test_a_folder_is_trained_as_a_folder_whatever_its_name(tmp_path: Path) -> None:
     for name in ("mnist", "photos"):
         for label in ("a", "b"):

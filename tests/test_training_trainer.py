@@ -48,7 +48,7 @@ def eager_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon", "sgd"])
-@pytest.mark.parametrize("stop", [1, 2])
+@pytest.mark.parametrize("stop", [1, 2, 3])
 def test_with_every_option_a_stopped_run_resumes_to_the_same_bits(
     stop: int, optimizer: str, digits: tuple[InputSpec, Splits], tmp_path: Path
 ) -> None:
@@ -56,7 +56,7 @@ def test_with_every_option_a_stopped_run_resumes_to_the_same_bits(
         if isinstance(event, StepDone) and (event.epoch, event.step) == (stop + 1, 2):
             raise KeyboardInterrupt
 
-    recipe = RECIPE.override({**EVERYTHING, "optimizer": optimizer})
+    recipe = RECIPE.override({**EVERYTHING, "epochs": 4, "optimizer": optimizer})  # all layers learn in two of them
     missing = [name for name, value in Recipe().to_json().items() if value in (0, False) and not recipe.to_json()[name]]
     assert missing == ["seed"]
     for name in ("whole", "parts"):
@@ -138,6 +138,25 @@ def test_what_a_network_has_frozen_itself_stays_so() -> None:
         let_learn(network.train(), count, fixed={id(own)})
         assert not own.requires_grad
     assert sum(not parameter.requires_grad for parameter in network.parameters()) == 1
+
+
+def test_an_answer_in_which_nothing_learns_is_refused(digits: tuple[InputSpec, Splits], tmp_path: Path) -> None:
+    network = tiny()
+    network.register_module("unused", nn.Linear(2, 2))  # defined last, so it learns alone at first
+    with pytest.raises(ValueError, match="nothing that may learn takes part in the network's answer; freeze fewer"):
+        fit(network, digits[1], RECIPE.override({"freeze_epochs": 1}), tmp_path, silent, spec=digits[0])
+
+
+def test_a_layer_that_the_network_has_frozen_itself_is_not_the_last(
+    digits: tuple[InputSpec, Splits], tmp_path: Path
+) -> None:
+    network = tiny()
+    network.get_submodule("layers.5").requires_grad_(False)
+    before = {name: tensor.clone() for name, tensor in network.named_parameters()}
+    recipe = RECIPE.override({"epochs": 1, "freeze_epochs": 1})
+    fit(network, digits[1], recipe, tmp_path, silent, spec=digits[0])
+    moved = {name for name, tensor in network.named_parameters() if not torch.equal(tensor, before[name])}
+    assert moved == {"layers.1.weight", "layers.1.bias"}
 
 
 def test_the_average_is_the_hand_worked_one() -> None:

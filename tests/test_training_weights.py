@@ -1,6 +1,7 @@
 """`convscope train --weights`: fine-tuning, and taking weights as they are."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from PIL import Image
 from models.checkpoint import load_checkpoint
 from training.report import EpochDone, Event, Started
 from training.run import train_checkpoint
+from training.state import read_state
 
 pytestmark = pytest.mark.usefixtures("own_directory")
 DIGITS = ("train", "lenet", "--data", "digits")
@@ -84,6 +86,21 @@ def test_a_frozen_epoch_changes_the_last_layer_alone() -> None:
     before = load_checkpoint(out).network.state_dict()
     after = load_checkpoint(Path("frozen")).network.state_dict()
     assert {name for name in before if not torch.equal(before[name], after[name])} == {"fc.2.weight", "fc.2.bias"}
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_a_run_begun_before_a_setting_existed_goes_on() -> None:
+    def interrupt(event: Event) -> None:
+        if isinstance(event, EpochDone):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_checkpoint("lenet", "digits", out=Path("cut"), overrides={"epochs": 2}, report=interrupt)
+    state = read_state(Path("cut"))
+    replace(state, recipe={name: value for name, value in state.recipe.items() if name != "erasing"}).write(Path("cut"))
+    assert (
+        load_checkpoint(train_checkpoint("lenet", "digits", out=Path("cut"), resume=True)).config.recipe["erasing"] == 0
+    )
 
 
 @pytest.mark.usefixtures("without_pictures")

@@ -17,7 +17,7 @@ from training.parallel import joined_team
 from training.plan import plan_recipe
 from training.progress import TrainingProgress
 from training.recipe import Recipe, RecipeFlags
-from training.recipe_file import read_recipe, with_epochs_for_warmup
+from training.recipe_file import read_recipe, with_enough_epochs
 from training.report import silent
 from training.run import train_checkpoint
 from training.splits import MEMORY_LIMIT_MB
@@ -79,7 +79,7 @@ def train(
         check_options(model, options, size=size)
         check_memory(memory_limit_mb, workers)
         overrides = {**(read_recipe(recipe_file) if recipe_file else {}), **(recipe or {})}
-        device = Recipe().override(with_epochs_for_warmup(overrides)).device
+        device = Recipe().override(with_enough_epochs(overrides)).device
         if overrides.get("epochs") == 0 and weights is None:
             raise ValueError("epochs is 0; it must be at least 1, or --weights be given to be taken as they are")
     console, places = Console(), data_places(data_dir)

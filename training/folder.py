@@ -29,7 +29,8 @@ def load_folder(root: Path, *, skip_bad: bool = False, test_only: bool = False) 
     `valid` and `validation` are taken for `val`. Without `train` and `test` the class folders are in `root` itself, and
     about a fifth of each becomes the test split, see `for_testing`. Files that are no images by their suffix are passed
     over, and so is what begins with a dot. With `skip_bad` every file is decoded once, and those that cannot be are
-    left out and named. With `test_only` there need be no `train`, one class is enough, and splits may differ in theirs.
+    left out and named. With `test_only` there need be no `train`, what is wrong with it is of no matter, one class is
+    enough, and splits may differ in theirs.
 
     Raises:
         ValueError: a missing split, no class folders, one only, one without images, classes that differ between splits,
@@ -37,16 +38,20 @@ def load_folder(root: Path, *, skip_bad: bool = False, test_only: bool = False) 
     """
     places = _splits_in(root, test_only=test_only)
     bad: list[Path] = []
-    scanned = {
-        name: _scan(place, bad if skip_bad else None, least=1 if test_only else 2)
-        for name, place in (places or {"": root}).items()
-    }
+    scanned = {}
+    for name, place in (places or {"": root}).items():
+        try:
+            scanned[name] = _scan(place, bad if skip_bad else None, least=1 if test_only else 2)
+        except ValueError:
+            if not (test_only and name in ("train", "val")):
+                raise
     for name in () if test_only else places:
         _check_same_classes(places["train"], scanned["train"], places[name], scanned[name])
     classes = tuple(sorted(set().union(*scanned.values())))
     splits = {name: _labelled(found, classes) for name, found in scanned.items()}
     paths = [path for name in sorted(splits) for path in splits[name].images]
-    mode, size = _common(paths)
+    sampled = ["test"] if test_only and places else sorted(splits)
+    mode, size = _common([path for name in sampled for path in splits[name].images])
     with ThreadPoolExecutor() as pool:
         contents = dict(zip(paths, pool.map(sha256_of, paths), strict=True))
     if not places:
@@ -73,7 +78,8 @@ def load_folder(root: Path, *, skip_bad: bool = False, test_only: bool = False) 
 def _splits_in(root: Path, *, test_only: bool) -> dict[str, Path]:
     """The folders of the splits `train`, `test` and `val`; none in a flat folder, which may have a class `valid`."""
     found = {name: root / name for name in ("train", "test", *VALIDATION) if (root / name).is_dir()}
-    if not {"train", "test", "val"} & found.keys():
+    others = sorted({path.name for path in root.iterdir() if path.is_dir() and path.name[0] != "."} - found.keys())
+    if not {"train", "test", "val"} & found.keys() and (others or not found):
         return {}
     validation = [name for name in VALIDATION if name in found]
     if len(validation) > 1:
@@ -88,6 +94,11 @@ def _splits_in(root: Path, *, test_only: bool) -> dict[str, Path]:
             f"{root} has the folder {min(found)} but not train, to learn from or to calibrate int8 on; "
             "only evaluate and verify take test alone"
         )
+    if "train" not in found and others:
+        raise ValueError(
+            f"{root} has the folder test beside {', '.join(others)}, and so is neither splits nor classes; "
+            f"give {root / 'test'} to measure on that alone"
+        )
     return {"val" if name in VALIDATION else name: place for name, place in found.items()}
 
 
@@ -95,7 +106,9 @@ def _scan(folder: Path, bad: list[Path] | None, *, least: int) -> dict[str, list
     """The images of each class folder, both sorted; damaged ones go to `bad` if it is given."""
     names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     if not names:
-        raise ValueError(f"{folder} has no class folders; wanted {folder}/<class>/<image> or {folder}/train and /test")
+        raise ValueError(
+            f"{folder} has no class folders; wanted <class>/<image>, or train/<class>/<image> and test/<class>/<image>"
+        )
     if len(names) < least:
         raise ValueError(f"{folder} has the one class folder {names[0]!r}; a classifier needs at least 2")
     images: dict[str, list[Path]] = {}

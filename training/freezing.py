@@ -1,15 +1,18 @@
 """Fine-tuning in parts: first the last layer alone, then everything, at once or layer after layer."""
 
-import math
 from collections.abc import Collection
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
-def layers_of(network: nn.Module) -> list[nn.Module]:
-    """The modules with parameters of their own, in the order in which they are defined; at least one."""
-    return [module for module in network.modules() if next(module.parameters(recurse=False), None) is not None]
+def layers_of(network: nn.Module, *, fixed: Collection[int] = ()) -> list[nn.Module]:
+    """The modules with parameters of their own that can learn, in the order in which they are defined; at least one.
+
+    Args:
+        fixed: `id` of the parameters that never learn, as their network has them.
+    """
+    return [m for m in network.modules() if any(id(p) not in fixed for p in m.parameters(recurse=False))]
 
 
 def count_learning(layers: int, epoch: int, *, freeze_epochs: int, unfreeze_epochs: int) -> int:
@@ -18,8 +21,9 @@ def count_learning(layers: int, epoch: int, *, freeze_epochs: int, unfreeze_epoc
     One in the first `freeze_epochs`; then more with each of `unfreeze_epochs`, in equal parts (Howard and Ruder,
     Universal Language Model Fine-tuning (2018), section 3.3: gradual unfreezing); then all.
     """
-    thawing = epoch - freeze_epochs  # from 1 in the first of the unfreeze_epochs
-    return max(1, math.ceil(layers * min(1.0, max(0, thawing) / (unfreeze_epochs + 1))))
+    parts = unfreeze_epochs + 1
+    joined = min(max(0, epoch - freeze_epochs), parts)
+    return max(1, -(-layers * joined // parts))
 
 
 def let_learn(network: nn.Module, count: int, *, fixed: Collection[int] = ()) -> None:
@@ -30,14 +34,13 @@ def let_learn(network: nn.Module, count: int, *, fixed: Collection[int] = ()) ->
     Args:
         network: in training mode.
         count: from 1 to the number of `layers_of` the network.
-        fixed: `id` of the parameters that never learn, as their network has them.
+        fixed: as there.
     """
-    learning = layers_of(network)[-count:]
+    learning = layers_of(network, fixed=fixed)[-count:]
     kept = {id(parameter) for layer in learning for parameter in layer.parameters(recurse=False)}
     for parameter in network.parameters():
         if id(parameter) not in fixed:
             parameter.requires_grad_(id(parameter) in kept)
-            parameter.grad = None
     for module in network.modules():
         if module is learning[0]:
             break

@@ -144,6 +144,9 @@ def train_step(
 
     Returns:
         float64 (2,), on the device: the loss summed over the images, and how many were right before the step.
+
+    Raises:
+        ValueError: the loss depends on no parameter that may learn.
     """
     with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=learner.autocast):
         logits = learner.forward(images).float()  # (N, K)
@@ -151,6 +154,8 @@ def train_step(
     if partners is not None:
         mixed_in = functional.cross_entropy(logits, partners.labels, label_smoothing=learner.label_smoothing)
         loss = loss.lerp(mixed_in, partners.share)
+    if not loss.requires_grad:
+        raise ValueError("nothing that may learn takes part in the network's answer; freeze fewer epochs or layers")
     learner.optimizer.zero_grad()
     (loss if weight == 1 else loss * weight).backward()  # type: ignore[no-untyped-call]  # torch's own
     if learner.clip_norm:

@@ -9,11 +9,15 @@ from torch.optim import AdamW, Muon, Optimizer
 
 
 def kernels_of(network: nn.Module) -> list[nn.Parameter]:
-    """The weights of its convolutions that mix channels. Depthwise ones do not: their rows have nothing in common."""
+    """The weights of its convolutions.
+
+    Not of those in groups (depthwise ones, for example), whose rows have little in common, nor those that are computed
+    from other parameters, as under weight or spectral norm.
+    """
     convolutions = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-    kernels: dict[int, Any] = {}  # by id: two convolutions may share one
+    kernels: dict[int, nn.Parameter] = {}  # by id: two convolutions may share one
     for module in network.modules():
-        if isinstance(module, convolutions) and module.groups == 1:
+        if isinstance(module, convolutions) and module.groups == 1 and isinstance(module.weight, nn.Parameter):
             kernels[id(module.weight)] = module.weight
     return list(kernels.values())
 
@@ -28,7 +32,7 @@ class KernelMuon(Optimizer):
 
     def __init__(self, kernels: list[nn.Parameter], rest: AdamW, *, lr: float, weight_decay: float) -> None:
         if not kernels:
-            raise ValueError("the optimizer muon is for convolutions that mix channels; this network has none")
+            raise ValueError("the optimizer muon is for convolutions without groups; this network has none")
         self.kernels, self.rest = kernels, rest
         for kernel in kernels:
             if _matrix(kernel.detach()).data_ptr() != kernel.data_ptr():  # strides of no usual layout

@@ -190,7 +190,7 @@ def check_fits(workdir: Path, state: RunState, config: CheckpointConfig) -> None
     Raises:
         ValueError: it cannot; the message names what differs.
     """
-    there, here = {**state.facts, **state.recipe}, {**facts_of(config), **config.recipe}
+    there, here = {**state.facts, **Recipe(**state.recipe).to_json()}, {**facts_of(config), **config.recipe}
     for name in here:
         if there.get(name) != here[name]:
             raise ValueError(

@@ -102,6 +102,13 @@ class Recipe:
         check("erasing", 0 <= self.erasing <= 1, "between 0 and 1")
         for name in ("freeze_epochs", "unfreeze_epochs"):
             check(name, getattr(self, name) >= 0, "at least 0")
+        left = self.epochs - self.freeze_epochs
+        check(
+            "unfreeze_epochs",
+            not self.unfreeze_epochs or self.unfreeze_epochs < left,
+            f"0 or below {left}, or the first layers would never learn in {self.epochs} epochs"
+            + (f", {self.freeze_epochs} of which are frozen" if self.freeze_epochs else ""),
+        )
         check("validation_fraction", 0 < self.validation_fraction < 1, "between 0 and 1")
         check("seed", 0 <= self.seed < 2**63, "between 0 and 2**63 - 1")
         kind, _, number = self.device.partition(":")

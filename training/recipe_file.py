@@ -1,6 +1,7 @@
 """Recipes in files: as `--print-recipe` prints them, or inside a checkpoint's config.json."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,14 @@ def read_recipe(path: Path) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise ValueError(f"{path} is not a recipe: it must be a JSON object of settings")
     try:
-        Recipe().override(with_epochs_for_warmup(fields))
+        Recipe().override(with_enough_epochs(fields))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     return fields
 
 
-def with_epochs_for_warmup(fields: dict[str, Any]) -> dict[str, Any]:
-    """With enough epochs for their warm-up, if their number is left to the default: to check the other settings."""
-    warm = fields.get("warmup_epochs", 0)
-    return {"epochs": int(warm) + 1, **fields} if isinstance(warm, int | float) else fields
+def with_enough_epochs(fields: dict[str, Any]) -> dict[str, Any]:
+    """With epochs enough for the settings that count them, if none are given: to check all the others."""
+    counts = [fields.get(name, 0) for name in ("warmup_epochs", "freeze_epochs", "unfreeze_epochs")]
+    numbers = all(isinstance(count, int | float) and math.isfinite(count) for count in counts)
+    return {"epochs": max(0, int(sum(counts))) + 1, **fields} if numbers else fields

@@ -11,13 +11,13 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 from training.muon import KernelMuon, kernels_of
 from training.recipe import Recipe
 
-# Of the names of parameters with several dimensions that are no weights: torchvision's class_token, pos_embedding,
-# relative_position_bias_table, layer_scale and logit_scale, and what others call the like.
-NO_WEIGHTS = ("bias", "token", "embed", "scale")
+# In the names of parameters with several dimensions that are no weights: torchvision's class_token, pos_embedding,
+# relative_position_bias_table, layer_scale and logit_scale, and timm's pos_embed.
+NO_WEIGHTS = frozenset({"bias", "token", "embed", "embedding", "scale"})
 
 
 def make_optimizer(network: nn.Module, recipe: Recipe) -> Optimizer:
-    """The recipe's, over all parameters; biases, normalisations' and those of `NO_WEIGHTS` are not decayed.
+    """The recipe's, over all parameters; biases, normalisations', embeddings and `NO_WEIGHTS` are not decayed.
 
     Raises:
         ValueError: muon for a network without convolutions.
@@ -26,10 +26,12 @@ def make_optimizer(network: nn.Module, recipe: Recipe) -> Optimizer:
     groups: list[dict[str, Any]] = [{"params": [], "weight_decay": decay}, {"params": [], "weight_decay": 0.0}]
     kernels = kernels_of(network) if recipe.optimizer == "muon" else []
     apart = {id(kernel) for kernel in kernels}
+    embeddings = {id(module.weight) for module in network.modules() if isinstance(module, nn.Embedding)}
     for name, parameter in network.named_parameters():
         if id(parameter) in apart:
             continue
-        weight = parameter.ndim > 1 and not any(word in name.rpartition(".")[2] for word in NO_WEIGHTS)
+        words = NO_WEIGHTS.intersection(name.rpartition(".")[2].split("_"))
+        weight = parameter.ndim > 1 and not words and id(parameter) not in embeddings
         groups[0 if weight else 1]["params"].append(parameter)
     if recipe.optimizer == "sgd":
         momentum = recipe.momentum
@@ -47,8 +49,9 @@ def make_optimizer(network: nn.Module, recipe: Recipe) -> Optimizer:
 def make_schedule(optimizer: Optimizer, recipe: Recipe, *, steps: int) -> LRScheduler:
     """The recipe's, over `steps` steps.
 
-    One cycle is Smith and Topin, Super-Convergence (2017), with cosines; AdamW's first beta goes against the rate from
-    0.95 to 0.85 and back, momentum stays. Cosine is Loshchilov and Hutter, SGDR (2016), eq. 5, without restarts.
+    One cycle is Smith and Topin, Super-Convergence (2017), with cosines; the first beta of adamw goes against the rate
+    from 0.95 to 0.85 and back, momentum and muon's betas stay. Cosine is Loshchilov and Hutter, SGDR (2016), eq. 5,
+    without restarts.
     """
     rising, steps = recipe.warmup_epochs / max(1, recipe.epochs), max(1, steps)  # no epochs: never stepped
     if recipe.schedule == "onecycle":

@@ -156,7 +156,7 @@ class Trainer:
     def _prepare_network(self, number: int) -> None:
         network, recipe = self.learner.network, self.recipe
         network.train()
-        layers = len(layers_of(network))
+        layers = len(layers_of(network, fixed=self.fixed))
         learning = count_learning(
             layers, number, freeze_epochs=recipe.freeze_epochs, unfreeze_epochs=recipe.unfreeze_epochs
         )
