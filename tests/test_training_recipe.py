@@ -43,6 +43,8 @@ from training.schedules import make_optimizer, make_schedule
         ("erasing", 1.5),
         ("freeze_epochs", -1),
         ("unfreeze_epochs", -1),
+        ("initial_scale", 0.0),
+        ("initial_scale", 1.5),
         ("epochs", "3"),
         ("flip", 1),
         ("ema", True),

@@ -34,6 +34,8 @@ class Recipe:
         rotation: Turn training images at random by up to so many degrees.
         reflect: Fill what shift and rotation uncover with the mirrored image, not with the background's grey.
         erasing: Share of the training images in which a random rectangle is overwritten with noise.
+        initial_scale: Sides of training images in the first half of the epochs, as a share of the full ones, which the
+            last fifth has; for networks that take any size.
         freeze_epochs: First epochs in which all but the last layer stay as they are, for fine-tuning.
         unfreeze_epochs: Epochs after those in which layer after layer joins, the last ones first; with 0 all at once.
         validation_fraction: Share of the training images that decides which epoch is kept.
@@ -65,6 +67,7 @@ class Recipe:
     rotation: float = 0.0
     reflect: bool = False
     erasing: float = 0.0
+    initial_scale: float = 1.0
     freeze_epochs: int = 0
     unfreeze_epochs: int = 0
     validation_fraction: float = 0.1
@@ -100,6 +103,7 @@ class Recipe:
         check("shift", self.shift >= 0, "at least 0 pixels")
         check("rotation", 0 <= self.rotation <= 180, "between 0 and 180 degrees")
         check("erasing", 0 <= self.erasing <= 1, "between 0 and 1")
+        check("initial_scale", 0 < self.initial_scale <= 1, "above 0 and at most 1")
         for name in ("freeze_epochs", "unfreeze_epochs"):
             check(name, getattr(self, name) >= 0, "at least 0")
         left = self.epochs - self.freeze_epochs

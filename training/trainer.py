@@ -22,6 +22,7 @@ from training.mixing import Partners, mix
 from training.parallel import Team
 from training.recipe import Recipe
 from training.report import EpochDone, Report, StepDone
+from training.resizing import check_takes, resized, side_in
 from training.splits import Splits
 from training.state import RunState, Weights, generator_states, set_generator_states
 from training.stream import Source
@@ -47,6 +48,8 @@ class Trainer:
         if len(data.train) // self.steps < team.size:
             raise ValueError(f"batches of {len(data.train) // self.steps} images cannot be shared by {team.size}")
         self.learner = make_learner(network, spec, recipe, steps=self.steps * recipe.epochs, device=self.device)
+        if recipe.initial_scale < 1:
+            check_takes(network, spec, self._size(1))
         self.train = data.train.to(self.device)
         self.validation_count = len(data.validation)
         self.validation: Source = data.validation.to(self.device)
@@ -140,10 +143,12 @@ class Trainer:
 
     def _pass(self, number: int, report: Report) -> Tensor:
         self._prepare_network(number)
+        size = self._size(number)
         totals, seen = torch.zeros(2, dtype=torch.float64, device=self.device), 0
         recent: list[Tensor] = []
         for step, (batch, weight) in enumerate(self._batches(), start=1):
             images, partners = self._augmented(batch)
+            images = resized(images, size)
             recent.append(train_step(self.learner, images, batch.labels, partners=partners, weight=weight))
             totals += recent[-1]
             seen += len(batch)
@@ -165,6 +170,14 @@ class Trainer:
         if self.forward_made_for != learning:
             self.learner.forward = training_forward(network, self.spec, recipe, team=self.team)
             self.forward_made_for = learning
+
+    def _size(self, number: int) -> tuple[int, int]:
+        """The (height, width) of an epoch's training images."""
+        epochs, scale = self.recipe.epochs, self.recipe.initial_scale
+        height, width = (
+            side_in(number, epochs, side, initial_scale=scale) for side in (self.spec.height, self.spec.width)
+        )
+        return height, width
 
     def _check(self, number: int, step: int, losses: Tensor) -> None:
         """Looks at the losses of the last steps, (n,), summed over each step's images."""

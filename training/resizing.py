@@ -1,0 +1,50 @@
+"""Progressive resizing: smaller images in the first epochs, which takes a fraction of the time."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.inputs import InputSpec
+from training.learner import forward_of
+
+SMALL_UNTIL = 0.5  # of the epochs; Composer's defaults for its progressive resizing
+GROWN_AT = 0.8
+MULTIPLE = 4  # of which sides are
+
+
+def side_in(epoch: int, epochs: int, side: int, *, initial_scale: float) -> int:
+    """The height or width of training images in an epoch (from 1): at first smaller, in the last ones `side`.
+
+    See Tan and Le, EfficientNetV2 (2021), section 4. Half of the epochs have the smallest size, a fifth the full one.
+    """
+    grown = min(1.0, max(0.0, (epoch / epochs - SMALL_UNTIL) / (GROWN_AT - SMALL_UNTIL)))
+    scale = initial_scale + grown * (1 - initial_scale)
+    return side if scale == 1 else min(side, max(1, round(side * scale / MULTIPLE)) * MULTIPLE)
+
+
+def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Brings uint8 images (N, H, W, C) to (height, width), bilinearly with antialiasing; float32 if they change."""
+    if images.shape[1:3] == size:
+        return images
+    x = images.permute(0, 3, 1, 2).float()  # (N, C, H, W)
+    return functional.interpolate(x, size=size, mode="bilinear", antialias=True).permute(0, 2, 3, 1)
+
+
+def check_takes(network: nn.Module, spec: InputSpec, size: tuple[int, int]) -> None:
+    """Nothing if a network takes images of (height, width).
+
+    Raises:
+        ValueError: it takes those of `spec` only.
+    """
+    device = next(network.parameters()).device
+    training = network.training
+    try:
+        with torch.inference_mode():
+            forward_of(network.eval(), spec, device=device)(torch.zeros(1, *size, spec.shape[2], device=device))
+    except RuntimeError:
+        raise ValueError(
+            f"images cannot be smaller at first: this network takes none of {size[0]}x{size[1]}, only of "
+            f"{spec.height}x{spec.width}; leave initial_scale at 1"
+        ) from None
+    finally:
+        network.train(training)
