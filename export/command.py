@@ -71,15 +71,8 @@ def export(
         raise CycloptsError(msg="--limit-difference and --limit-points must be at least 0")
     console, images = _console(), None
     if data is not None:
-        config = read_config(checkpoint)
         images = load_export_data(
-            data,
-            data_dir=data_dir,
-            spec=config.input,
-            classes=config.classes,
-            skip_bad="left_out" in config.dataset,
-            memory_limit_mb=memory_limit_mb,
-            workers=workers,
+            data, read_config(checkpoint), data_dir=data_dir, memory_limit_mb=memory_limit_mb, workers=workers
         )
     path = export_checkpoint(
         checkpoint,
@@ -125,15 +118,7 @@ def verify(
         check_memory(memory_limit_mb, workers)
     directory = newest_version(artifact)
     manifest = read_manifest(directory)
-    test = data and load_test(
-        data,
-        data_dir=data_dir,
-        spec=manifest.input,
-        classes=manifest.classes,
-        trained_on=manifest.dataset,
-        memory_limit_mb=memory_limit_mb,
-        workers=workers,
-    )
+    test = data and load_test(data, manifest, data_dir=data_dir, memory_limit_mb=memory_limit_mb, workers=workers)
     verified = verify_artifact(directory, test=test.images if test else None)
     beside = ORIGINAL_FILE if ORIGINAL_FILE in manifest.files else REFERENCE
     remarks = test.remarks if test else ()
@@ -169,23 +154,21 @@ def evaluate(
     judged = open_classifier(subject)
     loaded = load_test(
         data,
+        judged.network,
         data_dir=data_dir,
-        spec=judged.spec,
-        classes=judged.classes,
-        trained_on=judged.trained_on,
         skip_bad=skip_bad,
         memory_limit_mb=memory_limit_mb,
         workers=workers,
     )
     test = loaded.images
     logits = logits_of(lambda images: judged.run(images.numpy())[1], test)
-    result = Evaluation.of(logits, test.labels, temperature=judged.temperature)
+    result = Evaluation.of(logits, test.labels, temperature=judged.network.temperature)
     before = Evaluation.of(logits, test.labels)
     console, scores = _console(), result.scores
     title = f"{judged.what} on {data}: {result.accuracy:.2%} correct of {len(test):,} test images"
     table = Table("class", "images", "recall", "precision", "F1", title=title)
     said = result.confusion.sum(axis=0)
-    for index, label in enumerate(judged.classes):
+    for index, label in enumerate(judged.network.classes):
         images, right = scores.images[index], result.confusion[index, index]
         f1 = f"{scores.f1[index]:.1%}" if images + said[index] else "-"
         table.add_row(escape(label), str(images), _share(right, images), _share(right, said[index]), f1)
@@ -201,10 +184,10 @@ def evaluate(
             result,
             before,
             lambda index: test.take(torch.from_numpy(index)).in_memory().images.numpy(),
-            classes=judged.classes,
+            classes=judged.network.classes,
             subject=judged.what,
             data=data,
-            temperature=judged.temperature,
+            temperature=judged.network.temperature,
         )
         console.print(f"evaluation: {out}")
 

@@ -7,18 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from export.artifact import newest_version, read_manifest
+from export.artifact import Manifest, newest_version, read_manifest
 from export.engine import Run
 from export.engines import open_engine
 from export.pipeline import ExportData, reference
 from export.reduced import CALIBRATION_IMAGES
-from models.checkpoint import load_checkpoint
-from models.inputs import InputSpec
+from models.checkpoint import CheckpointConfig, load_checkpoint
 from training.datasets import data_places, load_dataset
 from training.raw import RawDataset, RawSplit
 from training.splits import MEMORY_LIMIT_MB, open_split
 from training.stream import Source
 from training.tensors import prepare
+
+Network = CheckpointConfig | Manifest  # both know its input, its classes and what it was trained on
 
 
 @dataclass(frozen=True)
@@ -27,10 +28,7 @@ class Classifier:
 
     what: str
     run: Run
-    spec: InputSpec
-    classes: tuple[str, ...]
-    temperature: float
-    trained_on: Mapping[str, Any]  # name and SHA-256 of the data
+    network: Network
 
 
 def open_classifier(subject: Path) -> Classifier:
@@ -41,14 +39,12 @@ def open_classifier(subject: Path) -> Classifier:
     """
     if (subject / "config.json").is_file():
         checkpoint = load_checkpoint(subject)
-        config = checkpoint.config
-        run, what = reference(checkpoint), f"{subject} (PyTorch)"
-        return Classifier(what, run, config.input, config.classes, config.temperature, config.dataset)
+        return Classifier(f"{subject} (PyTorch)", reference(checkpoint), checkpoint.config)
     directory = newest_version(subject)
     manifest = read_manifest(directory)
     engine = open_engine(directory, manifest)
     what = f"{directory / engine.file} ({engine.name}, {engine.device})"
-    return Classifier(what, engine.run, manifest.input, manifest.classes, manifest.temperature, manifest.dataset)
+    return Classifier(what, engine.run, manifest)
 
 
 @dataclass(frozen=True)
@@ -61,16 +57,14 @@ class EvaluationData:
 
 def load_test(
     data: str,
+    network: Network,
     *,
     data_dir: Path | None,
-    spec: InputSpec,
-    classes: tuple[str, ...],
-    trained_on: Mapping[str, Any],
     skip_bad: bool = False,
     memory_limit_mb: int = MEMORY_LIMIT_MB,
     workers: int | None = None,
 ) -> EvaluationData:
-    """Loads the test split, decoded and resized as `spec` says. It need not have all of the network's classes.
+    """Loads the test split, decoded and resized as a network wants it. It need not have all of the network's classes.
 
     A flat folder that has neither the name nor the content of what was trained on is a test split as a whole. Damaged
     files are left out if the training left some out, too.
@@ -78,9 +72,9 @@ def load_test(
     Raises:
         ValueError: no such data, or it has a class that the network does not have, or has twice.
     """
-    skip_bad = skip_bad or "left_out" in trained_on
-    raw = load_dataset(data, data_dir=data_places(data_dir), skip_bad=skip_bad, test_only=True)
-    split, remarks = _taken(raw, data, trained_on)
+    classes = network.classes
+    raw = _load(data, network, data_dir=data_dir, skip_bad=skip_bad, test_only=True)
+    split, remarks = _taken(raw, data, network.dataset)
     if not len(split):
         raise ValueError(f"{data} has no test images{' left' if raw.flat else ''}")
     there = [raw.classes[label] for label in np.unique(split.labels)]
@@ -92,7 +86,9 @@ def load_test(
         remarks.append(f"{data} has {len(there)} of the network's {len(classes)} classes")
     index = np.array([classes.index(name) if name in there else -1 for name in raw.classes])
     split = RawSplit(split.images, index[split.labels])
-    return EvaluationData(open_split(split, spec, memory_limit_mb=memory_limit_mb, workers=workers), tuple(remarks))
+    return EvaluationData(
+        open_split(split, network.input, memory_limit_mb=memory_limit_mb, workers=workers), tuple(remarks)
+    )
 
 
 def _taken(raw: RawDataset, data: str, trained_on: Mapping[str, Any]) -> tuple[RawSplit, list[str]]:
@@ -111,11 +107,9 @@ def _taken(raw: RawDataset, data: str, trained_on: Mapping[str, Any]) -> tuple[R
 
 def load_export_data(
     data: str,
+    network: Network,
     *,
     data_dir: Path | None,
-    spec: InputSpec,
-    classes: tuple[str, ...],
-    skip_bad: bool = False,
     memory_limit_mb: int = MEMORY_LIMIT_MB,
     workers: int | None = None,
 ) -> ExportData:
@@ -124,10 +118,21 @@ def load_export_data(
     Raises:
         ValueError: no such data, no training images, or its classes are not the network's.
     """
-    raw = load_dataset(data, data_dir=data_places(data_dir), skip_bad=skip_bad)
-    if raw.classes != classes:
-        raise ValueError(f"{data} has the classes {', '.join(raw.classes)}; the network has {', '.join(classes)}")
+    raw = _load(data, network, data_dir=data_dir)
+    if raw.classes != network.classes:
+        raise ValueError(
+            f"{data} has the classes {', '.join(raw.classes)}; the network has {', '.join(network.classes)}"
+        )
     count = min(CALIBRATION_IMAGES, len(raw.train))
     drawn = np.sort(np.random.default_rng(0).choice(len(raw.train), count, replace=False))
-    calibration = prepare(raw.train.take(drawn), spec).images.numpy()
-    return ExportData(open_split(raw.test, spec, memory_limit_mb=memory_limit_mb, workers=workers), calibration)
+    calibration = prepare(raw.train.take(drawn), network.input).images.numpy()
+    test = open_split(raw.test, network.input, memory_limit_mb=memory_limit_mb, workers=workers)
+    return ExportData(test, calibration)
+
+
+def _load(
+    data: str, network: Network, *, data_dir: Path | None, skip_bad: bool = False, test_only: bool = False
+) -> RawDataset:
+    """The data set, without what the training left out, if it did."""
+    skip_bad = skip_bad or "left_out" in network.dataset
+    return load_dataset(data, data_dir=data_places(data_dir), skip_bad=skip_bad, test_only=test_only)

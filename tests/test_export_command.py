@@ -40,7 +40,7 @@ def test_evaluate_gives_the_accuracy_of_each_subject(
     outcome = run("evaluate", subject, "--data", "digits")
     checkpoint = load_checkpoint(lenet_checkpoint)
     spec = checkpoint.config.input
-    test = load_test("digits", data_dir=None, spec=spec, classes=checkpoint.config.classes, trained_on={}).images
+    test = load_test("digits", checkpoint.config, data_dir=None).images
     x = (test.images.permute(0, 3, 1, 2) / 255 - spec.mean[0]) / spec.std[0]
     right = (checkpoint.network(x).argmax(1) == test.labels).float().mean().item()
     assert outcome.status == 0 and outcome.err == ""

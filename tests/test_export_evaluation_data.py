@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from export.artifact import read_manifest
 from export.evaluation_data import EvaluationData, load_export_data, load_test
 from export.pipeline import accuracy_of, export_checkpoint, reference
 from export.verification import verify_artifact
-from models.checkpoint import load_checkpoint
+from models.checkpoint import load_checkpoint, read_config
 from training.datasets import load_dataset
 from training.plots import MISTAKES
 from training.stream import StreamedImages
@@ -46,10 +47,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def load(checkpoint: Path, data: Path, trained_on: dict[str, str] | None = None, **more: Any) -> EvaluationData:
-    spec = load_checkpoint(checkpoint).config.input
-    more = {"classes": CLASSES, **more}
-    return load_test(str(data), data_dir=None, spec=spec, trained_on=trained_on or {}, **more)
+def load(checkpoint: Path, data: Path, trained_on: dict[str, Any] | None = None, **more: Any) -> EvaluationData:
+    config = replace(read_config(checkpoint), classes=more.pop("classes", CLASSES), dataset=trained_on or {})
+    return load_test(str(data), config, data_dir=None, **more)
 
 
 @pytest.mark.parametrize("limit", [4096, 0])
@@ -125,10 +125,9 @@ def test_verification_is_the_same_streamed_or_not(
 def test_an_export_of_streamed_images_has_the_accuracies_of_those_in_memory(
     lenet_checkpoint: Path, folder: Path, tmp_path: Path
 ) -> None:
-    spec = load_checkpoint(lenet_checkpoint).config.input
+    config = read_config(lenet_checkpoint)
     memory, streamed = (
-        load_export_data(str(folder), data_dir=None, spec=spec, classes=CLASSES, memory_limit_mb=limit, workers=0)
-        for limit in (4096, 0)
+        load_export_data(str(folder), config, data_dir=None, memory_limit_mb=limit, workers=0) for limit in (4096, 0)
     )
     assert isinstance(streamed.test, StreamedImages) and np.array_equal(memory.calibration, streamed.calibration)
     manifest = read_manifest(export_checkpoint(lenet_checkpoint, out=tmp_path, formats=["onnx"], data=streamed))
@@ -154,9 +153,8 @@ def test_what_the_training_left_out_is_left_out_again(lenet_checkpoint: Path, tm
     with pytest.raises(ValueError, match="is not an image that can be read"):
         load(lenet_checkpoint, root, trained_on)
     assert load(lenet_checkpoint, root, {**trained_on, "left_out": {"count": 1}}).remarks == ()
-    data = load_export_data(
-        str(root), data_dir=None, spec=load_checkpoint(lenet_checkpoint).config.input, classes=CLASSES, skip_bad=True
-    )
+    config = replace(read_config(lenet_checkpoint), dataset={"left_out": {"count": 1}})
+    data = load_export_data(str(root), config, data_dir=None)
     assert len(data.test) + len(data.calibration) == 99
 
 

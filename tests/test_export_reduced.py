@@ -38,8 +38,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def data(trained: Path) -> ExportData:
-    config = read_config(trained)
-    return load_export_data("digits", data_dir=None, spec=config.input, classes=config.classes)
+    return load_export_data("digits", read_config(trained), data_dir=None)
 
 
 def rates(runs: dict[str, Any], images: Any) -> dict[str, dict[str, float]]:

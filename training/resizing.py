@@ -23,7 +23,7 @@ def side_in(epoch: int, epochs: int, side: int, *, initial_scale: float) -> int:
 
 
 def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """Brings uint8 images (N, H, W, C) to (height, width), bilinearly with antialiasing; float32 if they change."""
+    """Brings images (N, H, W, C) to (height, width), bilinearly with antialiasing; as float32 if they change."""
     if images.shape[1:3] == size:
         return images
     x = images.permute(0, 3, 1, 2).float()  # (N, C, H, W)
