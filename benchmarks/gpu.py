@@ -1,9 +1,10 @@
-"""ResNet-18 and -50 at 224 on a GPU: every form of the deployable graph, beside the GPU's own matrix rate.
+"""On a GPU: every form of the deployable graph of ResNet-18 and -50 at 224, beside its own matrix rate, and trainings.
 
-    python -m benchmarks.gpu > table.md
+    python -m benchmarks.gpu --mnist ../shared/data --cifar10 cifar10-jpeg > tables.md
 
-Needs torch, torchvision and numpy; ONNX Runtime is measured if its CUDA provider loads. The script itself can be tried
-where there is no GPU: `--device cpu --size 64 --batches 1,4 --networks resnet18`.
+Needs torch, torchvision, safetensors, numpy and Pillow; ONNX Runtime is measured if its CUDA provider loads. Trainings
+whose images are not given are left out. The script itself can be tried where there is no GPU:
+`--device cpu --size 64 --batches 1,4 --networks resnet18 --mnist ../shared/data --epochs 1`.
 """
 
 import argparse
@@ -20,8 +21,25 @@ from export.deployable import Deployable
 from models.checkpoint import Checkpoint, CheckpointConfig
 from models.geometry import node_table
 from models.inputs import InputSpec
+from models.registry import build_network
+from models.tensors import put_tensors
+from training.datasets import load_dataset
+from training.default_recipe import default_recipe
+from training.evaluation import Evaluation, logits_of
+from training.learner import forward_of
+from training.loop import fit
+from training.report import silent
+from training.splits import prepare_splits
 
 Forward = Callable[[Tensor], Tensor]  # uint8 (N, H, W, C) on the device to probabilities (N, K)
+
+# Network, images, epochs, and what is wanted of them; recipes are the default ones but for the batch.
+TRAININGS = (
+    ("lenet", "mnist", 10, "99.2 % in 5 s"),
+    ("resnet18", "cifar10", 20, "94 % in 60 s"),
+    ("resnet18", "cifar10", 50, "95 % in 150 s"),
+)
+TRAINING_BATCH = 512
 
 
 def checkpoint_of(name: str, size: int) -> Checkpoint:
@@ -125,6 +143,9 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--networks", default="resnet18,resnet50")
     parser.add_argument("--batches", default="1,8,32,128,512")
+    parser.add_argument("--mnist", type=Path, help="folder with torchvision's MNIST files")
+    parser.add_argument("--cifar10", type=Path, help="folder with train/ and test/ of class folders")
+    parser.add_argument("--epochs", type=int, help="of every training, to try the script")
     given = parser.parse_args()
     machine = torch.cuda.get_device_name() if given.device == "cuda" else "CPU"
     print(f"{machine}, torch {torch.__version__}, {time.strftime('%Y-%m-%d')}, {given.size}x{given.size}\n")
@@ -149,6 +170,35 @@ def main() -> None:
                         )
                 except Exception as error:  # of any of them; the other forms are measured all the same
                     print(f"{row} | {str(error).splitlines()[0][:90]} | | |", flush=True)
+    places = {"mnist": given.mnist, "cifar10": given.cifar10}
+    print("\n| network | images | epochs | wanted | test accuracy | training | images/s |\n" + "| --- " * 7 + "|")
+    for name, dataset, epochs, wanted in TRAININGS:
+        place = places[dataset]
+        if place is not None:
+            epochs = given.epochs or epochs
+            measured = _trained(name, dataset, place, epochs, given.device)
+            print(f"| {name} | {dataset} | {epochs} | {wanted} | {measured} |", flush=True)
+
+
+def _trained(model: str, dataset: str, place: Path, epochs: int, device_name: str) -> str:
+    device = torch.device(device_name)
+    raw = load_dataset("mnist", data_dir=place) if dataset == "mnist" else load_dataset(str(place))
+    assert raw.size is not None
+    recipe = default_recipe(model, raw.name, images=len(raw.train), size=raw.size, mode=raw.mode)
+    changes = {"epochs": epochs, "batch_size": TRAINING_BATCH, "device": device_name, "channels_last": True}
+    recipe = recipe.override(changes)
+    spec, data = prepare_splits(raw, size=raw.size, fraction=recipe.validation_fraction, seed=recipe.seed)
+    torch.manual_seed(recipe.seed)
+    height, width, channels = spec.shape
+    network = build_network(model, channels=channels, height=height, width=width, classes=len(raw.classes))
+    with tempfile.TemporaryDirectory() as folder:
+        result = fit(network, data, recipe, Path(folder), silent, spec=spec)
+    put_tensors(network, result.weights)
+    logits = logits_of(forward_of(network.eval(), spec, device=device), data.test.to(device))
+    accuracy = Evaluation.of(logits.cpu(), data.test.labels).accuracy
+    seconds = sum(line.seconds for line in result.history)
+    fastest = max(line.images_per_s for line in result.history)
+    return f"{accuracy:.2%} | {seconds:.1f} s | {fastest:,.0f}"
 
 
 def _measured(run: Forward, checkpoint: Checkpoint, batch: int, device: str, macs: int, peak: float) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import run_command as run
+from interruption import interrupt_after
 from PIL import Image
 from rich.console import Console
 
@@ -34,12 +35,8 @@ DIGITS = ["train", "lenet", "--data", "digits"]
 
 
 def interrupted(out: Path, *, after: int) -> None:
-    def interrupt(event: Event) -> None:
-        if isinstance(event, EpochDone) and event.epoch == after:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        train_checkpoint("lenet", "digits", out=out, overrides={"epochs": 3}, report=interrupt)
+        train_checkpoint("lenet", "digits", out=out, overrides={"epochs": 3}, report=interrupt_after(after))
 
 
 def test_digits_are_learnt_and_the_checkpoint_is_whole(capsys: pytest.CaptureFixture[str]) -> None:

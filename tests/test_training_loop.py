@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torchvision
+from interruption import interrupt_after
 from torch import nn
 
 from models.inputs import InputSpec
@@ -15,7 +16,7 @@ from training.datasets import load_dataset
 from training.learner import make_learner, train_step
 from training.loop import FitResult, fit
 from training.recipe import Recipe
-from training.report import EpochDone, Event, StepDone, silent
+from training.report import Event, StepDone, silent
 from training.schedules import make_optimizer
 from training.splits import Splits, prepare_splits
 from training.state import read_state, seeded
@@ -92,18 +93,9 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(
 def test_a_run_stopped_anywhere_resumes_to_the_same_bits(
     stop: tuple[int, int | None], digits: tuple[InputSpec, Splits], tmp_path: Path
 ) -> None:
-    def interrupt(event: Event) -> None:
-        match event:
-            case StepDone(epoch=epoch, step=step) if (epoch, step) == stop:
-                raise KeyboardInterrupt
-            case EpochDone(epoch=epoch) if (epoch, None) == stop:
-                raise KeyboardInterrupt
-
-    (tmp_path / "whole").mkdir()
-    (tmp_path / "parts").mkdir()
     whole = train(digits, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        train(digits, tmp_path / "parts", report=interrupt)
+        train(digits, tmp_path / "parts", report=interrupt_after(stop[0], step=stop[1]))
     torch.rand(5)  # the global generator moves on in between
     state = read_state(tmp_path / "parts")
     assert state.epoch == (stop[0] if stop[1] is None else stop[0] - 1)

@@ -6,13 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from interruption import interrupt_after
 from PIL import Image
 from test_training_loop import RECIPE, digits, same, tiny
 from torch import nn
 
 from models.inputs import InputSpec
 from training.loop import FitResult, fit
-from training.report import EpochDone, Event, Report, silent
+from training.report import Report, silent
 from training.resizing import check_takes, resized, side_in
 from training.splits import Splits
 from training.state import read_state
@@ -72,19 +73,15 @@ def test_training_images_grow_and_those_that_are_judged_do_not(
 
 
 def test_a_resumed_run_goes_on_at_the_same_size(digits: tuple[InputSpec, Splits], tmp_path: Path) -> None:
-    def interrupt(event: Event) -> None:
-        if isinstance(event, EpochDone) and event.epoch == 2:
-            raise KeyboardInterrupt
-
     whole = train(digits, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        train(digits, tmp_path / "parts", interrupt)
+        train(digits, tmp_path / "parts", interrupt_after(2))
     assert same(whole, train(digits, tmp_path / "parts", resume=True))
 
 
 def test_a_network_of_one_size_is_refused_before_it_learns(digits: tuple[InputSpec, Splits], tmp_path: Path) -> None:
     network = tiny().train()
     with pytest.raises(ValueError, match="this network takes none of 4x4, only of 8x8; leave initial_scale at 1"):
-        fit(network, digits[1], replace(RECIPE, initial_scale=0.5), tmp_path, silent, spec=digits[0])
-    assert network.training and not list(tmp_path.iterdir())
+        fit(network, digits[1], replace(RECIPE, initial_scale=0.5), tmp_path / "run", silent, spec=digits[0])
+    assert network.training and not (tmp_path / "run").exists()
     check_takes(network, digits[0], (8, 8))

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from interruption import interrupt_after
 from test_training_loop import RECIPE, digits, same, tiny, train
 from torch import nn
 
@@ -52,18 +53,12 @@ def eager_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_with_every_option_a_stopped_run_resumes_to_the_same_bits(
     stop: int, optimizer: str, digits: tuple[InputSpec, Splits], tmp_path: Path
 ) -> None:
-    def interrupt(event: Event) -> None:
-        if isinstance(event, StepDone) and (event.epoch, event.step) == (stop + 1, 2):
-            raise KeyboardInterrupt
-
     recipe = RECIPE.override({**EVERYTHING, "epochs": 4, "optimizer": optimizer})  # all layers learn in two of them
     missing = [name for name, value in Recipe().to_json().items() if value in (0, False) and not recipe.to_json()[name]]
     assert missing == ["seed"]
-    for name in ("whole", "parts"):
-        (tmp_path / name).mkdir()
     whole = train(digits, tmp_path / "whole", recipe)
     with pytest.raises(KeyboardInterrupt):
-        train(digits, tmp_path / "parts", recipe, report=interrupt)
+        train(digits, tmp_path / "parts", recipe, report=interrupt_after(stop + 1, step=2))
     torch.rand(5)
     state = read_state(tmp_path / "parts")
     assert state.epoch == stop and Recipe(**state.recipe) == recipe

@@ -9,6 +9,7 @@ import torch
 import torchvision
 from conftest import make_checkpoint
 from conftest import run_command as run
+from interruption import interrupt_after
 from PIL import Image
 
 from models.checkpoint import load_checkpoint
@@ -90,12 +91,8 @@ def test_a_frozen_epoch_changes_the_last_layer_alone() -> None:
 
 @pytest.mark.usefixtures("without_pictures")
 def test_a_run_begun_before_a_setting_existed_goes_on() -> None:
-    def interrupt(event: Event) -> None:
-        if isinstance(event, EpochDone):
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        train_checkpoint("lenet", "digits", out=Path("cut"), overrides={"epochs": 2}, report=interrupt)
+        train_checkpoint("lenet", "digits", out=Path("cut"), overrides={"epochs": 2}, report=interrupt_after(1))
     state = read_state(Path("cut"))
     replace(state, recipe={name: value for name, value in state.recipe.items() if name != "erasing"}).write(Path("cut"))
     assert (
@@ -109,14 +106,10 @@ def test_a_resumed_run_needs_the_weights_no_more(monkeypatch: pytest.MonkeyPatch
     overrides = {"epochs": 3, "freeze_epochs": 1}
     whole = train_checkpoint("lenet", "digits", weights="base", out=Path("whole"), overrides=overrides)
 
-    def interrupt(event: Event) -> None:
-        if isinstance(event, EpochDone) and event.epoch == 2:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
         train_checkpoint(
-            "lenet", "digits", weights="base", out=Path("cut"), overrides=overrides, report=interrupt
-        )  # fmt: skip
+            "lenet", "digits", weights="base", out=Path("cut"), overrides=overrides, report=interrupt_after(2)
+        )
     Path("base").rename("gone")
     cut = train_checkpoint("lenet", "digits", out=Path("cut"), resume=True)
     expected, found = load_checkpoint(whole), load_checkpoint(cut)

@@ -46,7 +46,7 @@ def fit(
         network: freshly initialised, or any if `state` is given.
         data: at the size of `spec`; what is in memory is moved to the recipe's device as a whole.
         recipe: the settings.
-        workdir: an existing folder.
+        workdir: a folder, made unless the settings do not suit the network.
         report: called with `StepDone` and `EpochDone`.
         spec: mean, deviation and background.
         facts: kept in resume.pt, for the caller to compare before going on.
@@ -54,10 +54,13 @@ def fit(
         team: the processes that train together, each of which calls this with the same; one of them writes.
 
     Raises:
+        ValueError: settings that do not suit the network, such as muon where there is no convolution.
         LossError: a loss became infinite or NaN. Looked at every 50 steps, so up to 49 further ones were done by then.
         UnwritableError: the disk is full, for example; resume.pt is then as it was after the last epoch.
     """
     trainer = Trainer(network, data, recipe, spec, facts or {}, team)
+    if team.writes:
+        workdir.mkdir(parents=True, exist_ok=True)
     with seeded(recipe.seed + team.rank, trainer.device):  # dropout draws from the global generator
         if state is not None:
             trainer.restore(state)

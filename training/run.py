@@ -149,8 +149,6 @@ def _learn(
             weights=loaded,
         )
     )
-    if team.writes:
-        workdir.mkdir(parents=True, exist_ok=True)
     result = fit(
         network, plan.data, recipe, workdir, report, spec=config.input, facts=facts_of(config), state=state, team=team
     )
