@@ -7,7 +7,7 @@ import pytest
 import torch
 from torchvision.transforms import functional as tv
 
-from training.augment import augment, rotate
+from training.augment import augment, resized_crops, rotate
 from training.mixing import mix
 
 IMAGES = torch.randint(1, 255, (64, 7, 5, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -101,6 +101,31 @@ def test_turns_stay_within_their_limit_and_differ() -> None:
     turned = run(stripe, rotation=10.0)
     assert (turned[:, 10, 10] > 200).all() and len({image.numpy().tobytes() for image in turned}) > 60
     assert (turned[:, :7] == 0).all() and (turned[:, 14:] == 0).all()  # 10 * tan(10 degrees) < 3
+
+
+@pytest.mark.parametrize("box", [(0, 0, 14, 20), (3, 5, 7, 10), (2, 9, 12, 8), (9, 14, 5, 6)])
+def test_a_crop_is_torchvisions(box: tuple[int, int, int, int]) -> None:
+    images = torch.randint(0, 256, (2, 14, 20, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    ours = resized_crops(images, torch.tensor([box, box])).permute(0, 3, 1, 2).float()
+    wanted = tv.resized_crop(images.permute(0, 3, 1, 2).float(), *box, size=[14, 20], antialias=False)
+    # Half a pixel within the box's edges torchvision repeats its outermost pixels; ours goes on to their neighbours.
+    y, x = (-(-length // (2 * side)) for length, side in ((14, box[2]), (20, box[3])))
+    assert (ours - wanted)[:, :, y : 14 - y, x : 20 - x].abs().max() <= 0.51
+
+
+def test_crops_lie_anywhere_in_the_image_and_are_as_large_as_asked() -> None:
+    """Of an image whose values are its coordinates: what a crop shows tells where it lies."""
+    rows = torch.arange(100).view(1, 100, 1, 1).expand(2000, 100, 120, 1)
+    columns = torch.arange(120).view(1, 1, 120, 1).expand(2000, 100, 120, 1)
+    seen = run(torch.cat((rows, columns), dim=3).to(torch.uint8), crop=0.25).float()
+    top, left, bottom, right = seen[:, 0, 0, 0], seen[:, 0, 0, 1], seen[:, -1, -1, 0], seen[:, -1, -1, 1]
+    tall, wide = bottom - top + 1, right - left + 1
+    area, aspect = tall * wide / (100 * 120), wide / tall
+    assert 0.23 < area.min() < 0.27 and 0.97 < area.max() <= 1 and abs(area.mean() - 0.625) < 0.02
+    assert 0.7 < aspect.min() < 0.8 and 1.25 < aspect.max() < 1.4
+    assert top.min() == left.min() == 0 and bottom.max() == 99 and right.max() == 119
+    small = area < 0.4
+    assert torch.corrcoef(torch.stack((top, left))[:, small])[0, 1].abs() < 0.1
 
 
 def test_a_share_of_the_images_loses_one_rectangle() -> None:

@@ -41,6 +41,7 @@ from training.schedules import make_optimizer, make_schedule
         ("cutmix", float("inf")),
         ("rotation", 181.0),
         ("erasing", 1.5),
+        ("crop", 1.5),
         ("freeze_epochs", -1),
         ("unfreeze_epochs", -1),
         ("initial_scale", 0.0),

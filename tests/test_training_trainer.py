@@ -33,6 +33,7 @@ EVERYTHING: dict[str, Any] = {
     "rotation": 10.0,
     "reflect": True,
     "erasing": 0.3,
+    "crop": 0.5,
     "freeze_epochs": 1,
     "unfreeze_epochs": 1,
     "channels_last": True,

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+CROP_ASPECT = (3 / 4, 4 / 3)  # width by height: Szegedy et al., Going deeper with convolutions (2015), section 6
 ERASED_AREA = (0.02, 0.2)  # of the image: Zhong et al., Random Erasing Data Augmentation (2017), section 4
 ERASED_ASPECT = (0.3, 3.3)
 
@@ -15,18 +16,20 @@ def augment(
     *,
     shift: int = 0,
     flip: bool = False,
+    crop: float = 0.0,
     rotation: float = 0.0,
     erasing: float = 0.0,
     reflect: bool = False,
     background: int,
     generator: torch.Generator,
 ) -> Tensor:
-    """Mirrors half of the images left to right, turns and moves every one, and overwrites a part of some.
+    """Mirrors half of the images left to right, crops, turns and moves every one, and overwrites a part of some.
 
     Args:
         images: uint8 (N, H, W, C).
         shift: the largest move, in pixels; whole numbers from -shift to shift are equally likely.
         flip: whether to mirror.
+        crop: the smallest area of a crop, as a share of the image's; crops are scaled to full size. 0 is off.
         rotation: the largest turn to either side, in degrees.
         erasing: probability that a rectangle is overwritten with noise.
         reflect: fill what the turn and the move uncover with the mirrored image.
@@ -40,6 +43,8 @@ def augment(
     if flip:
         mirrored = torch.rand((n, 1, 1, 1), generator=generator, device=images.device) < 0.5
         images = torch.where(mirrored, images.flip(2), images)
+    if crop:
+        images = resized_crops(images, _boxes(images, crop, generator))
     if rotation:
         draws = torch.rand(n, generator=generator, device=images.device)
         images = rotate(images, (2 * draws - 1) * rotation, background=background, reflect=reflect)
@@ -53,15 +58,49 @@ def rotate(images: Tensor, degrees: Tensor, *, background: int, reflect: bool = 
 
     What comes in from outside is `background`, or with `reflect` the mirrored image.
     """
-    n, height, width, channels = images.shape
+    _, height, width, _ = images.shape
     radians = degrees * (math.pi / 180)
     cos, sin, zero = radians.cos(), radians.sin(), torch.zeros_like(radians)
     across = torch.stack((cos, -sin * (height / width), zero), dim=1)  # (N, 3)
     down = torch.stack((sin * (width / height), cos, zero), dim=1)  # (N, 3)
-    grid = functional.affine_grid(torch.stack((across, down), dim=1), [n, channels, height, width], align_corners=False)
-    x = images.permute(0, 3, 1, 2).float() - background  # what lies outside is 0 to grid_sample
-    outside = "reflection" if reflect else "zeros"
-    x = functional.grid_sample(x, grid, padding_mode=outside, align_corners=False) + background  # (N, C, H, W)
+    source = torch.stack((across, down), dim=1)  # (N, 2, 3)
+    return _sampled(images, source, outside="reflection" if reflect else "zeros", background=background)
+
+
+def resized_crops(images: Tensor, boxes: Tensor) -> Tensor:
+    """Scales a box of each uint8 image (N, H, W, C) to (H, W), bilinearly.
+
+    `boxes` (N, 4), in pixels, are top, left, height and width.
+    """
+    _, height, width, _ = images.shape
+    top, left, tall, wide = boxes.float().unbind(1)
+    zero = torch.zeros_like(top)
+    across = torch.stack((wide / width, zero, (2 * left + wide) / width - 1), dim=1)  # (N, 3)
+    down = torch.stack((zero, tall / height, (2 * top + tall) / height - 1), dim=1)  # (N, 3)
+    return _sampled(images, torch.stack((across, down), dim=1), outside="border")
+
+
+def _boxes(images: Tensor, smallest: float, generator: torch.Generator) -> Tensor:
+    """Random boxes (N, 4) within the images, of at least the share `smallest` of their area but for rounding."""
+    n, height, width, _ = images.shape
+    area, aspect, top, left = torch.rand((4, n), generator=generator, device=images.device)
+    area = (smallest + area * (1 - smallest)) * height * width
+    low, high = map(math.log, CROP_ASPECT)
+    aspect = (low + aspect * (high - low)).exp()
+    # What would be wider or taller than the image is as wide or tall, and so much taller or wider that the area stays.
+    tall = torch.maximum((area / aspect).sqrt(), area / width).round().clamp(1, height)
+    wide = torch.maximum((area * aspect).sqrt(), area / height).round().clamp(1, width)
+    return torch.stack(((top * (height - tall + 1)).floor(), (left * (width - wide + 1)).floor(), tall, wide), dim=1)
+
+
+def _sampled(images: Tensor, source: Tensor, *, outside: str, background: int = 0) -> Tensor:
+    """uint8 images (N, H, W, C) whose pixels are taken, bilinearly, from where `source` (N, 2, 3) says.
+
+    It brings (x, y, 1) of the result to (x, y) of the input, both from -1 to 1; `outside` is torch's padding mode.
+    """
+    x = images.permute(0, 3, 1, 2).float() - background  # (N, C, H, W); what lies outside is 0 to grid_sample
+    grid = functional.affine_grid(source, list(x.shape), align_corners=False)
+    x = functional.grid_sample(x, grid, padding_mode=outside, align_corners=False) + background
     return x.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
 
 

@@ -31,6 +31,8 @@ class Recipe:
         cutmix: Alpha of the pasting of a part of another image, for example 1; 0 is off. With mixup, either by chance.
         shift: Move training images at random by up to so many pixels: a random crop after padding.
         flip: Mirror half of the training images left to right.
+        crop: Smallest area of a random crop, as a share of the image, that is scaled to full size; for photographs, for
+            example 0.35; 0 is off.
         rotation: Turn training images at random by up to so many degrees.
         reflect: Fill what shift and rotation uncover with the mirrored image, not with the background's grey.
         erasing: Share of the training images in which a random rectangle is overwritten with noise.
@@ -64,6 +66,7 @@ class Recipe:
     cutmix: float = 0.0
     shift: int = 2
     flip: bool = False
+    crop: float = 0.0
     rotation: float = 0.0
     reflect: bool = False
     erasing: float = 0.0
@@ -102,6 +105,7 @@ class Recipe:
         )
         check("shift", self.shift >= 0, "at least 0 pixels")
         check("rotation", 0 <= self.rotation <= 180, "between 0 and 180 degrees")
+        check("crop", 0 <= self.crop <= 1, "between 0 and 1")
         check("erasing", 0 <= self.erasing <= 1, "between 0 and 1")
         check("initial_scale", 0 < self.initial_scale <= 1, "above 0 and at most 1")
         for name in ("freeze_epochs", "unfreeze_epochs"):

@@ -208,6 +208,7 @@ class Trainer:
             batch.images,
             shift=recipe.shift,
             flip=recipe.flip,
+            crop=recipe.crop,
             rotation=recipe.rotation,
             reflect=recipe.reflect,
             erasing=recipe.erasing,
