@@ -98,10 +98,23 @@ def torchrun(*words: str, folder: Path, **more: str) -> subprocess.CompletedProc
     return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False, timeout=120)
 
 
-def test_two_processes_train_as_one_does(tmp_path: Path, without_pictures: None) -> None:
+@pytest.mark.usefixtures("without_pictures")
+@pytest.mark.parametrize(
+    ("more", "tolerance"),
+    [
+        ({"ema": 0.9}, 1e-4),
+        # Muon orthogonalises in bf16. Behind the kernels adamw makes up to 0.04 of that, where a gradient is about 0.
+        ({"optimizer": "muon", "channels_last": True}, 5e-3),
+    ],
+)
+def test_two_processes_train_as_one_does(more: dict[str, Any], tolerance: float, tmp_path: Path) -> None:
     # What is drawn at random differs between the processes, and bf16 would round their gradients before adding them.
-    settings = {"epochs": 2, "batch_size": 50, "shift": 0, "precision": "fp32", "device": "cpu", "ema": 0.9}
-    words = [word for key, value in settings.items() for word in (f"--{key.replace('_', '-')}", str(value))]
+    settings = {"epochs": 2, "batch_size": 50, "shift": 0, "precision": "fp32", "device": "cpu", **more}
+    words = [
+        word
+        for key, value in settings.items()
+        for word in (f"--{key.replace('_', '-')}", *(() if value is True else (str(value),)))
+    ]
     done = torchrun("lenet", "--data", "digits", "--out", "both", *words, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("epoch 2/2") == 1 and done.stdout.count("checkpoint: both") == 1
@@ -109,13 +122,14 @@ def test_two_processes_train_as_one_does(tmp_path: Path, without_pictures: None)
     both = load_checkpoint(tmp_path / "both")
     alone = load_checkpoint(train_checkpoint("lenet", "digits", out=tmp_path / "one", overrides=settings))
     for name, weights in alone.network.state_dict().items():
-        assert torch.allclose(both.network.state_dict()[name], weights, atol=1e-4), name
+        if "optimizer" not in more or name.startswith("conv"):
+            assert torch.allclose(both.network.state_dict()[name], weights, atol=tolerance), name
     logs = [
         [json.loads(line) for line in (tmp_path / x / "log.jsonl").read_text().splitlines()] for x in ("both", "one")
     ]
     for ours, theirs in zip(*logs, strict=True):
         for key in ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy"):
-            assert ours[key] == pytest.approx(theirs[key], abs=1e-4), key
+            assert ours[key] == pytest.approx(theirs[key], abs=tolerance), key
     assert not list((tmp_path / "both").glob("*.tmp")) and not (tmp_path / "both/resume.pt").exists()
 
 
