@@ -1,7 +1,8 @@
 """What is known of a network before it is built."""
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,22 +39,40 @@ def set_options(build: Callable[..., nn.Module], options: Iterable[inspect.Param
     build.__signature__ = inspect.Signature([*given, *own])  # type: ignore[attr-defined]  # inspect looks there first
 
 
-def check_logits(name: str, network: nn.Module, x: Tensor, *, classes: int, meta: bool = False) -> None:
-    """Runs two images of zeros through a network in evaluation mode and leaves its training mode as it was.
+@contextmanager
+def trying(network: nn.Module, *, training: bool = False) -> Iterator[None]:
+    """Evaluation or training mode without gradients inside; afterwards modes and buffers are as they were."""
+    modes = {module: module.training for module in network.modules()}
+    buffers = [(buffer, buffer.clone()) for buffer in network.buffers()] if training else []
+    try:
+        network.train(training)
+        with torch.no_grad():
+            yield
+    finally:
+        for module, was_training in modes.items():
+            module.training = was_training
+        for buffer, was in buffers:
+            buffer.copy_(was)
+
+
+def check_logits(
+    name: str, network: nn.Module, x: Tensor, *, classes: int, meta: bool = False, training: bool = False
+) -> None:
+    """Runs two images of zeros through a network, which is then as it was before.
 
     Args:
         name: of the network, for messages.
         x: (2, C, H, W), on the network's device.
         meta: compute shapes alone, on torch's meta device; for networks whose code makes no tensors of its own.
+        training: in training mode instead of evaluation mode.
 
     Raises:
         ValueError: it does not take such images, or does not return (2, classes) numbers.
     """
-    modes = {module: module.training for module in network.modules()}
+    name = f"{name} in training mode" if training else name
     tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
     try:
-        network.eval()
-        with torch.no_grad():
+        with trying(network, training=training):
             if meta:
                 shadows = {key: torch.empty_like(tensor, device="meta") for key, tensor in tensors.items()}
                 found: Any = torch.func.functional_call(network, shadows, (x.to("meta"),))
@@ -63,9 +82,6 @@ def check_logits(name: str, network: nn.Module, x: Tensor, *, classes: int, meta
         size = f"{x.shape[2]}x{x.shape[3]} images of {x.shape[1]} channels"
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"{name} does not take {size}: {reason}") from error
-    finally:
-        for module, training in modes.items():
-            module.training = training
     wanted = (len(x), classes)
     if not isinstance(found, Tensor):
         raise ValueError(f"{name} returns {type(found).__name__}; it must return logits, a tensor of shape {wanted}")

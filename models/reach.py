@@ -23,7 +23,7 @@ _POINTWISE_MODULES = (
     nn.Identity,
 )  # fmt: skip
 _POINTWISE_CALLS = {
-    torch.relu, torch.sigmoid, torch.tanh, torch.add, torch.sub, torch.mul, torch.cat, torch.clone, functional.relu,
+    torch.relu, torch.sigmoid, torch.tanh, torch.add, torch.sub, torch.mul, torch.clone, functional.relu,
     functional.relu6, functional.leaky_relu, functional.elu, functional.silu, functional.gelu, functional.hardtanh,
     functional.hardswish, functional.hardsigmoid, functional.sigmoid, functional.tanh, functional.dropout,
     functional.dropout2d, functional.batch_norm, functional.pad, operator.add, operator.mul, operator.sub,
@@ -104,7 +104,7 @@ def reach_after(operation: Any, args: Sequence[Any], kwargs: Mapping[str, Any], 
     if isinstance(operation, _ADAPTIVE_MODULES) or (_is_call(operation) and operation in _ADAPTIVE_CALLS):
         return _after_adaptive(widest, args[0], found)
     if operation is operator.getitem:
-        return _after_index(widest, args[1])
+        return _after_index(widest, args[0], args[1])
     if operation is torch.permute or operation == "permute":
         return _after_permute(widest, args, kwargs)
     if isinstance(operation, nn.Linear):
@@ -114,10 +114,13 @@ def reach_after(operation: Any, args: Sequence[Any], kwargs: Mapping[str, Any], 
     if operation is functional.layer_norm:
         return widest if widest.last and len(args[1] if len(args) > 1 else kwargs["normalized_shape"]) == 1 else None
     if _is_call(operation) and operation in _SPLITS:
-        dim = args[2] if len(args) > 2 else kwargs.get("dim", 0)
-        return widest if dim == (3 if widest.last else 1) else None
-    if isinstance(operation, _POINTWISE_MODULES) or (_is_call(operation) and operation in _POINTWISE_CALLS):
+        return widest if _along_channels(widest, args[2] if len(args) > 2 else kwargs.get("dim", 0)) else None
+    if operation is torch.cat:
+        return widest if _along_channels(widest, args[1] if len(args) > 1 else kwargs.get("dim", 0)) else None
+    if operation is functional.pad:
         return widest
+    if isinstance(operation, _POINTWISE_MODULES) or (_is_call(operation) and operation in _POINTWISE_CALLS):
+        return widest if _same_positions(widest, args, found) else None
     return None
 
 
@@ -134,6 +137,21 @@ def _is_call(operation: Any) -> bool:
     return not isinstance(operation, nn.Module)
 
 
+def _along_channels(reach: Reach, dim: int) -> bool:
+    return dim in ((3, -1) if reach.last else (1, -3))
+
+
+def _positions(reach: Reach, x: Tensor) -> tuple[int, ...]:
+    """The (H, W) of (N, C, H, W) or (N, H, W, C)."""
+    return tuple(x.shape[1:3] if reach.last else x.shape[2:4])
+
+
+def _same_positions(reach: Reach, args: Sequence[Any], found: Any) -> bool:
+    """Whether each position of the result comes of the same one of all that is combined, or of (1, 1)."""
+    several = [x for x in args if isinstance(x, Tensor) and x.ndim == 4]
+    return all(_positions(reach, x) in (_positions(reach, found), (1, 1)) for x in several)
+
+
 def _after_adaptive(reach: Reach, x: Tensor, found: Any) -> Reach | None:
     """Even pools are ordinary ones; what pools all of several positions into one sees the whole image."""
     y = found[0] if isinstance(found, tuple) else found
@@ -146,15 +164,24 @@ def _after_adaptive(reach: Reach, x: Tensor, found: Any) -> Reach | None:
     return reach.through({"kernel": step, "stride": step, "padding": (0, 0), "dilation": (1, 1)})
 
 
-def _after_index(reach: Reach, index: Any) -> Reach | None:
-    """`x[..., ::2, ::2]` steps over positions; an integer takes one of several tensors."""
+def _after_index(reach: Reach, x: Any, index: Any) -> Reach | None:
+    """`x[..., ::2, ::2]` steps over positions; an integer takes one of several tensors.
+
+    What does not begin at the first position cannot be told: beside another part it would widen what both see.
+    """
+    if not isinstance(x, Tensor):
+        return reach
     parts = list(index) if isinstance(index, tuple) else [index]
     if Ellipsis in parts:
         at = parts.index(Ellipsis)
         parts[at : at + 1] = [slice(None)] * (5 - len(parts))
-    if reach.last or len(parts) < 4 or not all(isinstance(part, slice) for part in parts[-2:]):
-        return reach
-    vertical, horizontal = (part.step or 1 for part in parts[-2:])
+    parts += [slice(None)] * (4 - len(parts))
+    if x.ndim != 4 or not all(isinstance(part, slice) for part in parts):
+        return None
+    along = parts[1:3] if reach.last else parts[2:4]
+    if any(part.start for part in along):
+        return None
+    vertical, horizontal = (part.step or 1 for part in along)
     return replace(reach, jump=(reach.jump[0] * vertical, reach.jump[1] * horizontal))
 
 

@@ -55,6 +55,17 @@ class Halves(nn.Module):
         return torch.cat((a, self.long(b)), dim=1)
 
 
+class Parts(nn.Module):
+    """A convolution of what is made of another's result."""
+
+    def __init__(self, make: Callable[[Tensor], Tensor], channels: int = 1) -> None:
+        super().__init__()
+        self.make, self.first, self.last = make, nn.Conv2d(1, 1, 3), nn.Conv2d(channels, 1, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.make(self.first(x)))  # type: ignore[no-any-return]
+
+
 class Rows(nn.Module):
     """A linear layer along rows of pixels: no position keeps to its neighbourhood."""
 
@@ -88,8 +99,12 @@ def influence(network: nn.Module, size: int = 41) -> tuple[int, int]:
         lambda: SkipConcat(1, 3),
         lambda: nn.Sequential(nn.Conv2d(1, 1, 2), nn.AdaptiveAvgPool2d(10), nn.Conv2d(1, 1, 3)),
         lambda: nn.Sequential(nn.Conv2d(1, 1, 3, dilation=4), nn.AvgPool2d(3, 2, ceil_mode=True), nn.GELU()),
+        lambda: Parts(lambda y: y[:, :, ::2]),
+        lambda: Parts(lambda y: y[..., ::3, ::2]),
+        lambda: Parts(lambda y: y.permute(0, 2, 3, 1)[:, ::2, ::3].permute(0, 3, 1, 2)),
+        lambda: Parts(lambda y: torch.cat((y, y), dim=-3), channels=2),
     ],
-    ids=["weights", "channels-last", "halves", "skip", "adaptive", "dilated"],
+    ids=["weights", "channels-last", "halves", "skip", "adaptive", "dilated", "rows", "steps", "last", "beside"],
 )
 def test_gradients_reach_exactly_the_receptive_field(build: Callable[[], nn.Module]) -> None:
     network = build()
@@ -148,6 +163,20 @@ def test_shapes_follow_ceil_mode(ceil_mode: bool, side: int) -> None:
 def test_pools_and_what_cannot_be_told(layer: nn.Module, field: tuple[int, int] | None) -> None:
     *_, last = table(nn.Sequential(nn.Conv2d(1, 1, 3), layer)).values()
     assert last.receptive_field == field
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda y: torch.cat((y, y), dim=3),
+        lambda y: y + y[:, :, :1],
+        lambda y: y[:, :, ::2] + y[:, :, 1::2],
+        lambda y: y[:, 0].unsqueeze(1),
+    ],
+    ids=["one behind the other", "a row for all", "pairs of rows", "without channels"],
+)
+def test_positions_that_do_not_keep_to_themselves_have_no_receptive_field(make: Callable[[Tensor], Tensor]) -> None:
+    assert table(Parts(make), size=42)["last"].receptive_field is None
 
 
 def test_a_linear_layer_along_the_image_has_no_receptive_field() -> None:

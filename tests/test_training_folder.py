@@ -105,6 +105,44 @@ def test_classes_may_be_called_as_a_split_for_validation(tmp_path: Path) -> None
     assert load_dataset(str(make_folder(tmp_path, {"valid": 5, "invalid": 5}))).classes == ("invalid", "valid")
 
 
+def test_splits_are_found_however_they_are_written_unless_one_is_a_class(tmp_path: Path) -> None:
+    make_folder(tmp_path / "splits/Train", {"a": 5, "b": 5})
+    make_folder(tmp_path / "splits/TEST", {"a": 2, "b": 2})
+    assert load_dataset(str(tmp_path / "splits")).counts == {"train": 10, "test": 4}
+    vehicles = make_folder(tmp_path / "vehicles", {"Car": 5, "Train": 5})
+    assert load_dataset(str(vehicles)).classes == ("Car", "Train")
+
+
+@pytest.mark.parametrize(("first", "second"), [("seg_train", "seg_test"), ("training_set", "test_set")])
+def test_splits_by_other_names_are_not_taken_for_classes(first: str, second: str, tmp_path: Path) -> None:
+    for name in (first, second):
+        make_folder(tmp_path / name, {"a": 5, "b": 5})
+    with pytest.raises(
+        ValueError, match=f"folders {first} and {second} with the same folders inside .a, b.; splits must"
+    ):
+        load_dataset(str(tmp_path))
+
+
+def test_test_images_that_are_learnt_from_are_counted(tmp_path: Path) -> None:
+    for name in ("train", "test"):
+        make_folder(tmp_path / name, {"a": 5, "b": 5})  # of the same noise
+    assert load_dataset(str(tmp_path)).duplicates == 10
+    for path in (tmp_path / "test/a").iterdir():
+        path.write_bytes(path.read_bytes() + b"more")
+    assert load_dataset(str(tmp_path)).duplicates == 5
+
+
+@pytest.mark.parametrize("count", [200, 201, 999])
+def test_kinds_of_images_that_alternate_are_all_seen(count: int, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for i in range(count):
+            picture = Image.new("RGB", (9, 9)) if i % 2 else Image.new("L", (9, 12))
+            picture.save(tmp_path / name / f"{i:04}.bmp")
+    raw = load_dataset(str(tmp_path))
+    assert (raw.mode, raw.size) == ("RGB", None)
+
+
 def test_a_test_split_alone_is_taken_where_nothing_is_learnt(tmp_path: Path) -> None:
     make_folder(tmp_path / "test", {"c": 2})
     raw = load_dataset(str(tmp_path), test_only=True)

@@ -194,6 +194,29 @@ def test_other_precisions_and_layouts_learn(
 
 
 @pytest.mark.parametrize(
+    ("more", "message"),
+    [({"recipe": {"brightness": 0.1}}, "argument 'brightness'"), ({"clock": 1}, "argument 'clock'"), ({}, "'facts'")],
+)
+def test_a_resume_file_of_another_version_is_refused(
+    more: dict[str, Any], message: str, digits: tuple[InputSpec, Splits], tmp_path: Path
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(digits, tmp_path, report=interrupt_after(1))
+    content = torch.load(tmp_path / "resume.pt", weights_only=True)
+    if not more:
+        del content["facts"]
+    torch.save({**content, **more}, tmp_path / "resume.pt")
+    with pytest.raises(ValueError, match=f"resume.pt is of another version of convscope.*{message}"):
+        read_state(tmp_path)
+
+
+def test_a_shift_out_of_the_image_is_refused(digits: tuple[InputSpec, Splits], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="shift is 8; it must be below the sides of 8x8 images"):
+        train(digits, tmp_path / "run", RECIPE.override({"shift": 8}))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
     ("content", "message"),
     [(None, "resume.pt does not exist; there is nothing to resume"), (b"x", "resume.pt is damaged")],
 )

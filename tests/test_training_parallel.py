@@ -38,7 +38,7 @@ class Mortal(nn.Module):
         self.steps = 0
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        self.steps += self.training
+        self.steps += self.training and torch.is_grad_enabled()  # not when it is only tried
         if self.training and str(self.steps) == os.environ.get("DIES_AT"):
             os.kill(os.getpid(), signal.SIGKILL)
         return self.last(self.layers(x))

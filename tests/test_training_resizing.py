@@ -13,10 +13,12 @@ from torch import nn
 
 from models.inputs import InputSpec
 from training.loop import FitResult, fit
+from training.parallel import ALONE
 from training.report import Report, silent
 from training.resizing import check_takes, resized, side_in
 from training.splits import Splits
 from training.state import read_state
+from training.trainer import Trainer
 
 __all__ = ["digits"]  # a fixture
 
@@ -81,7 +83,33 @@ def test_a_resumed_run_goes_on_at_the_same_size(digits: tuple[InputSpec, Splits]
 
 def test_a_network_of_one_size_is_refused_before_it_learns(digits: tuple[InputSpec, Splits], tmp_path: Path) -> None:
     network = tiny().train()
-    with pytest.raises(ValueError, match="this network takes none of 4x4, only of 8x8; leave initial_scale at 1"):
+    with pytest.raises(ValueError, match="this network takes none of 4x4, only of 8x8 for certain; leave init"):
         fit(network, digits[1], replace(RECIPE, initial_scale=0.5), tmp_path / "run", silent, spec=digits[0])
     assert network.training and not (tmp_path / "run").exists()
-    check_takes(network, digits[0], (8, 8))
+    check_takes(network, digits[0], [(8, 8)])
+
+
+class Blocks(nn.Module):
+    """Takes sides that are multiples of 8, as what begins with a rearrangement of pixels does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(64, 10, 1), nn.BatchNorm2d(10).eval()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert x.shape[2] % 8 == 0
+        return self.norm(self.conv(nn.functional.pixel_unshuffle(x, 8))).mean((2, 3))
+
+
+def test_every_size_on_the_way_is_tried(digits: tuple[InputSpec, Splits]) -> None:
+    spec = replace(digits[0], height=32, width=32, resize=(32, 32))
+    network = Blocks()
+    check_takes(network, spec, [(16, 16), (24, 24)])
+    with pytest.raises(ValueError, match="takes none of 20x20, only of 32x32 for certain"):
+        check_takes(network, spec, [(16, 16), (20, 20), (24, 24)])
+    assert network.training and not network.norm.training
+    recipe = replace(RECIPE, epochs=10, initial_scale=0.5)
+    images = digits[1].train.in_memory().take(torch.arange(32))
+    large = type(images)(images.images.repeat(1, 4, 4, 1), images.labels)
+    with pytest.raises(ValueError, match="takes none of 20x20"):
+        Trainer(network, Splits(large, large, large), recipe, spec, {}, ALONE)

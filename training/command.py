@@ -78,7 +78,8 @@ def train(
             raise ValueError(f"--size is {size}; it must be at least 1")
         check_options(model, options, size=size)
         check_memory(memory_limit_mb, workers)
-        overrides = {**(read_recipe(recipe_file) if recipe_file else {}), **(recipe or {})}
+        fresh = not (weights or resume or print_recipe)
+        overrides = {**(read_recipe(recipe_file, fresh=fresh) if recipe_file else {}), **(recipe or {})}
         device = Recipe().override(with_enough_epochs(overrides)).device
         if overrides.get("epochs") == 0 and weights is None:
             raise ValueError("epochs is 0; it must be at least 1, or --weights be given to be taken as they are")

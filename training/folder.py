@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +19,7 @@ from training.tensors import pixels_of
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".gif", ".bmp", ".webp", ".tif", ".tiff"})
 VALIDATION = ("val", "valid", "validation")
-SAMPLED = 200  # images whose headers decide the common mode and size
+SAMPLED = 2000  # images whose headers decide the common mode and size; reading one takes a fifth of a millisecond
 WHITE = 255
 GREY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B"})
 
@@ -26,15 +27,15 @@ GREY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B"})
 def load_folder(root: Path, *, skip_bad: bool = False, test_only: bool = False) -> RawDataset:
     """Reads `root/train/<class>/...` and `root/test/<class>/...`, optionally `root/val/<class>/...`.
 
-    `valid` and `validation` are taken for `val`. Without `train` and `test` the class folders are in `root` itself, and
-    about a fifth of each becomes the test split, see `for_testing`. Files that are no images by their suffix are passed
-    over, and so is what begins with a dot. With `skip_bad` every file is decoded once, and those that cannot be are
-    left out and named. With `test_only` there need be no `train`, what is wrong with it is of no matter, one class is
-    enough, and splits may differ in theirs.
+    `valid` and `validation` are taken for `val`, and `Train` beside `Test` for `train` and `test`. Without these the
+    class folders are in `root` itself, and about a fifth of each becomes the test split, see `for_testing`. Files that
+    are no images by their suffix are passed over, and so is what begins with a dot. With `skip_bad` every file is
+    decoded once, and those that cannot be are left out and named. With `test_only` there need be no `train`, what is
+    wrong with it is of no matter, one class is enough, and splits may differ in theirs.
 
     Raises:
-        ValueError: a missing split, no class folders, one only, one without images, classes that differ between splits,
-            or a damaged file among those sampled; the message names it.
+        ValueError: a missing split, splits by other names, no class folders, one only, one without images, classes that
+            differ between splits, or a damaged file among those sampled; the message names it.
     """
     places = _splits_in(root, test_only=test_only)
     bad: list[Path] = []
@@ -71,15 +72,21 @@ def load_folder(root: Path, *, skip_bad: bool = False, test_only: bool = False) 
         background=WHITE,
         sha256=_hash(root, contents, {} if places else splits),
         flat=not places,
+        duplicates=0 if test_only or not places else _duplicates(splits, contents),
         left_out=tuple(sorted(path.relative_to(root).as_posix() for path in bad)),
     )
 
 
 def _splits_in(root: Path, *, test_only: bool) -> dict[str, Path]:
     """The folders of the splits `train`, `test` and `val`; none in a flat folder, which may have a class `valid`."""
-    found = {name: root / name for name in ("train", "test", *VALIDATION) if (root / name).is_dir()}
-    others = sorted({path.name for path in root.iterdir() if path.is_dir() and path.name[0] != "."} - found.keys())
+    folders = {path.name: path for path in root.iterdir() if path.is_dir() and path.name[0] != "."}
+    smaller = {name.lower(): path for name, path in folders.items()}
+    if len(smaller) == len(folders) and {"train", "test"} <= smaller.keys():  # or `Train` may be a class, of vehicles
+        folders = smaller
+    found = {name: folders[name] for name in ("train", "test", *VALIDATION) if name in folders}
+    others = sorted(folders.keys() - found.keys())
     if not {"train", "test", "val"} & found.keys() and (others or not found):
+        _check_classes(root, folders)
         return {}
     validation = [name for name in VALIDATION if name in found]
     if len(validation) > 1:
@@ -100,6 +107,19 @@ def _splits_in(root: Path, *, test_only: bool) -> dict[str, Path]:
             f"give {root / 'test'} to measure on that alone"
         )
     return {"val" if name in VALIDATION else name: place for name, place in found.items()}
+
+
+def _check_classes(root: Path, folders: dict[str, Path]) -> None:
+    """Nothing unless some are splits by other names: `seg_train` and `seg_test`, for example, with the same classes."""
+    training = [path for name, path in folders.items() if "train" in name.lower()]
+    other = [path for name, path in folders.items() if any(word in name.lower() for word in ("test", "val"))]
+    for first, second in product(training, other):
+        inside = [{path.name for path in folder.iterdir() if path.is_dir()} for folder in (first, second)]
+        if first != second and inside[0] and inside[0] == inside[1]:
+            raise ValueError(
+                f"{root} has the folders {first.name} and {second.name} with the same folders inside "
+                f"({', '.join(sorted(inside[0]))[:80]}); splits must be called train and test (and val)"
+            )
 
 
 def _scan(folder: Path, bad: list[Path] | None, *, least: int) -> dict[str, list[Path]]:
@@ -176,9 +196,13 @@ def _check_same_classes(first: Path, wanted: Iterable[str], second: Path, found:
 
 
 def _common(paths: Sequence[Path]) -> tuple[Literal["L", "RGB"], tuple[int, int] | None]:
-    """Grey if every sampled image is; their (height, width) if all have the same."""
+    """Grey if every sampled image is; their (height, width) if all have the same.
+
+    The sample is random, with a fixed seed: names may alternate between kinds of images, as a stride would.
+    """
     modes, sizes = set(), set()
-    for path in paths[:: -(-len(paths) // SAMPLED)]:
+    for index in np.random.default_rng(0).permutation(len(paths))[:SAMPLED]:
+        path = paths[index]
         try:
             with Image.open(path, formats=FORMATS) as image:
                 modes.add(image.mode)
@@ -186,6 +210,13 @@ def _common(paths: Sequence[Path]) -> tuple[Literal["L", "RGB"], tuple[int, int]
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise ValueError(f"{path} is not an image that can be read: {error}") from None
     return "L" if modes <= GREY_MODES else "RGB", sizes.pop() if len(sizes) == 1 else None
+
+
+def _duplicates(splits: dict[str, RawSplit], contents: dict[Path, str]) -> int:
+    """How many test images are among the others, too."""
+    found = {name: [contents[path] for path in split.images] for name, split in splits.items()}
+    learnt = {content for name in found.keys() - {"test"} for content in found[name]}
+    return sum(content in learnt for content in found["test"])
 
 
 def _hash(root: Path, contents: dict[Path, str], drawn: dict[str, RawSplit]) -> str:

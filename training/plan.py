@@ -7,9 +7,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from models.checkpoint import CheckpointConfig
+from models.entry import check_logits
 from models.initial_weights import InitialWeights
 from models.inputs import InputSpec
 from models.registry import network_size
@@ -78,13 +80,14 @@ def make_plan(
     )
     counts = {"train": len(data.train), "validation": len(data.validation), "test": len(data.test)}
     left_out = {"left_out": {"count": len(raw.left_out), "first": list(raw.left_out[:NAMED])}} if skip_bad else {}
+    duplicates = {"duplicates": raw.duplicates} if raw.duplicates else {}
     config = CheckpointConfig(
         model=model,
         options=options or {},
         classes=raw.classes,
         input=spec,
         recipe=recipe.to_json(),
-        dataset={"name": raw.name, "counts": counts, "sha256": raw.sha256, **left_out},
+        dataset={"name": raw.name, "counts": counts, "sha256": raw.sha256, **duplicates, **left_out},
         weights=begun_with,
         revision=_revision(),
         versions={name: version(name) for name in LIBRARIES},
@@ -160,15 +163,19 @@ def _known_input(weights: InitialWeights | None, state: RunState | None) -> Inpu
 
 
 def build(config: CheckpointConfig) -> nn.Module:
-    """The network with fresh weights.
+    """The network with fresh weights, tried in training mode, in which some return more than logits.
 
     Raises:
-        ValueError: options that it does not take.
+        ValueError: options that it does not take, or no logits in training mode.
     """
     try:
-        return config.build_network()
+        network = config.build_network()
     except TypeError as error:  # an option of the wrong type
         raise ValueError(f"{config.model} cannot be built with the options {config.options}: {error}") from None
+    height, width, channels = config.input.shape
+    x = torch.zeros(2, channels, height, width)
+    check_logits(config.model, network, x, classes=len(config.classes), training=True)
+    return network
 
 
 def facts_of(config: CheckpointConfig) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from training.report import EpochDone, Event, Finished, Started, StepDone
 from training.state import RESUME_FILE
 
 READ_EVERY_S = 0.5  # reading a running loss makes an accelerator wait
+CLASSES_NAMED = 10
 
 
 class TrainingProgress:
@@ -86,6 +87,9 @@ class TrainingProgress:
             f"{event.model}, {event.parameters:,} parameters, on {event.device} in {event.precision}; "
             f"{event.dataset} at {height}x{width}x{channels}: {counts}"
         )
+        named = ", ".join(event.classes[:CLASSES_NAMED])
+        more = ", ..." if len(event.classes) > CLASSES_NAMED else ""
+        self._line(f"{len(event.classes)} classes: {named}{more}")
         if event.processes > 1:
             self._line(f"{event.processes} processes train together")
         if event.streamed:
@@ -94,6 +98,10 @@ class TrainingProgress:
             self._line(f"initial weights: {event.weights}")
         if event.left_out:
             self._line(f"{event.left_out} damaged files are left out; config.json names the first of them")
+        if event.duplicates:
+            self._line(
+                f"{event.duplicates} test images are among those learnt from: the test accuracy will be too good"
+            )
         if event.first_epoch > 1:
             left = f"epoch {event.first_epoch} of {event.epochs}"
             self._line(f"going on with {left if event.first_epoch <= event.epochs else 'the evaluation'}")

@@ -8,11 +8,16 @@ from typing import Any
 from training.recipe import Recipe
 
 
-def read_recipe(path: Path) -> dict[str, Any]:
+def read_recipe(path: Path, *, fresh: bool = False) -> dict[str, Any]:
     """The fields of a recipe, some or all, from a JSON object or from its key `recipe`.
 
+    Args:
+        path: the file.
+        fresh: whether a run that begins with random weights is to follow it.
+
     Raises:
-        ValueError: not such a file, an unknown field, or a value out of its range; the message names the file.
+        ValueError: not such a file, an unknown field, or a value out of its range; or the configuration of a run that
+            began with weights, and `fresh`. The message names the file.
     """
     try:
         content = json.loads(path.read_text())
@@ -21,6 +26,12 @@ def read_recipe(path: Path) -> dict[str, Any]:
     fields = content.get("recipe", content) if isinstance(content, dict) else None
     if not isinstance(fields, dict):
         raise ValueError(f"{path} is not a recipe: it must be a JSON object of settings")
+    begun = content.get("weights") if "recipe" in content else None
+    if fresh and begun:
+        raise ValueError(
+            f"{path} is of a run that began with the weights {begun.get('name')!r}; give them with --weights, or its "
+            "recipe alone (--print-recipe prints it) to begin with random ones"
+        )
     try:
         Recipe().override(with_enough_epochs(fields))
     except ValueError as error:

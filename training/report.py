@@ -16,6 +16,7 @@ class Started:
     model: str
     parameters: int
     dataset: str
+    classes: tuple[str, ...]
     counts: dict[str, int]
     shape: tuple[int, int, int]
     device: str
@@ -25,6 +26,7 @@ class Started:
     processes: int = 1
     streamed: bool = False
     left_out: int = 0
+    duplicates: int = 0  # test images that are learnt from, too
     weights: str = ""  # what was taken from a file
 
 

@@ -1,9 +1,12 @@
 """Progressive resizing: smaller images in the first epochs, which takes a fraction of the time."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.entry import trying
 from models.inputs import InputSpec
 from training.learner import forward_of
 
@@ -30,21 +33,20 @@ def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
     return functional.interpolate(x, size=size, mode="bilinear", antialias=True).permute(0, 2, 3, 1)
 
 
-def check_takes(network: nn.Module, spec: InputSpec, size: tuple[int, int]) -> None:
-    """Nothing if a network takes images of (height, width).
+def check_takes(network: nn.Module, spec: InputSpec, sizes: Iterable[tuple[int, int]]) -> None:
+    """Nothing if a network takes images of every (height, width).
 
     Raises:
-        ValueError: it takes those of `spec` only.
+        ValueError: there is one that it does not take.
     """
     device = next(network.parameters()).device
-    training = network.training
-    try:
-        with torch.inference_mode():
-            forward_of(network.eval(), spec, device=device)(torch.zeros(1, *size, spec.shape[2], device=device))
-    except RuntimeError:
-        raise ValueError(
-            f"images cannot be smaller at first: this network takes none of {size[0]}x{size[1]}, only of "
-            f"{spec.height}x{spec.width}; leave initial_scale at 1"
-        ) from None
-    finally:
-        network.train(training)
+    forward = forward_of(network, spec, device=device)
+    for height, width in sizes:
+        try:
+            with trying(network):
+                forward(torch.zeros(1, height, width, spec.shape[2], device=device))
+        except Exception:  # its code may be anybody's
+            raise ValueError(
+                f"images cannot be smaller at first: this network takes none of {height}x{width}, only of "
+                f"{spec.height}x{spec.width} for certain; leave initial_scale at 1"
+            ) from None

@@ -137,6 +137,7 @@ def _learn(
             model=config.model,
             parameters=sum(p.numel() for p in network.parameters()),
             dataset=config.dataset["name"],
+            classes=config.classes,
             counts=config.dataset["counts"],
             shape=config.input.shape,
             device=str(device),
@@ -146,6 +147,7 @@ def _learn(
             processes=team.size,
             streamed=plan.data.streamed,
             left_out=plan.left_out,
+            duplicates=config.dataset.get("duplicates", 0),
             weights=loaded,
         )
     )

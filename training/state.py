@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from models.files import whole_file
+from training.recipe import Recipe
 
 SCHEMA = 2
 RESUME_FILE = "resume.pt"
@@ -53,7 +54,7 @@ def read_state(workdir: Path) -> RunState:
     """Reads what `RunState.write` wrote, onto the CPU.
 
     Raises:
-        ValueError: there is none, or it is damaged or of another schema.
+        ValueError: there is none, or it is damaged or of another version.
     """
     path = workdir / RESUME_FILE
     if not path.is_file():
@@ -66,7 +67,13 @@ def read_state(workdir: Path) -> RunState:
         raise ValueError(f"{path} is damaged: {reason}") from None
     if schema != SCHEMA:
         raise ValueError(f"{path}: schema is {schema!r}; this version reads {SCHEMA}")
-    return RunState(**content)
+    try:
+        state = RunState(**content)
+        Recipe(**state.recipe)
+    except (TypeError, ValueError) as error:
+        reason = str(error).partition("__init__() ")[2] or str(error)
+        raise ValueError(f"{path} is of another version of convscope, which has to go on with it: {reason}") from None
+    return state
 
 
 def how_to_go_on(epoch: int) -> str:

@@ -43,13 +43,17 @@ class Trainer:
         self, network: nn.Module, data: Splits, recipe: Recipe, spec: InputSpec, facts: dict[str, Any], team: Team
     ) -> None:
         self.recipe, self.spec, self.facts, self.team = recipe, spec, facts, team
+        if recipe.shift >= min(spec.height, spec.width):
+            raise ValueError(
+                f"shift is {recipe.shift}; it must be below the sides of {spec.height}x{spec.width} images"
+            )
         self.device = pick_device(recipe.device, local_rank=team.local_rank if team.size > 1 else None)
         self.steps = math.ceil(len(data.train) / recipe.batch_size)
         if len(data.train) // self.steps < team.size:
             raise ValueError(f"batches of {len(data.train) // self.steps} images cannot be shared by {team.size}")
         self.learner = make_learner(network, spec, recipe, steps=self.steps * recipe.epochs, device=self.device)
         if recipe.initial_scale < 1:
-            check_takes(network, spec, self._size(1))
+            check_takes(network, spec, sorted({self._size(number) for number in range(1, recipe.epochs + 1)}))
         self.train = data.train.to(self.device)
         self.validation_count = len(data.validation)
         self.validation: Source = data.validation.to(self.device)
