@@ -13,10 +13,11 @@ from torch import nn
 from models.inputs import InputSpec
 from models.registry import NETWORKS, build_network
 from training.datasets import load_dataset
-from training.learner import make_learner, train_step
+from training.evaluation import logits_of
+from training.learner import forward_of, make_learner, train_step
 from training.loop import FitResult, fit
 from training.recipe import Recipe
-from training.report import Event, StepDone, silent
+from training.report import EpochDone, Event, StepDone, silent
 from training.schedules import make_optimizer
 from training.splits import Splits, prepare_splits
 from training.state import read_state, seeded
@@ -37,6 +38,12 @@ class Tiny(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.layers(x)  # type: ignore[no-any-return]
+
+    @classmethod
+    def holding(cls, weights: dict[str, torch.Tensor]) -> "Tiny":
+        network = cls().eval()
+        network.load_state_dict(weights)
+        return network
 
 
 @pytest.fixture(scope="module")
@@ -130,10 +137,23 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_state(
     assert all(tensor.isfinite().all() for tensor in state.weights.values())
 
 
-def test_the_best_epoch_is_kept(digits: tuple[InputSpec, Splits], tmp_path: Path) -> None:
-    result = train(digits, tmp_path, RECIPE.override({"epochs": 6}))
-    best = max(result.history, key=lambda line: (line.validation_accuracy, -line.validation_loss))
-    assert result.best_epoch == best.epoch
+@pytest.mark.parametrize("rate", [3e-3, 0.3])
+def test_the_epoch_with_the_lowest_validation_loss_is_kept(
+    rate: float, digits: tuple[InputSpec, Splits], tmp_path: Path
+) -> None:
+    result = train(digits, tmp_path, RECIPE.override({"epochs": 6, "learning_rate": rate}))
+    assert result.best_epoch == min(result.history, key=lambda line: line.validation_loss).epoch
+    logits = logits_of(forward_of(Tiny.holding(result.weights), digits[0], device=CPU), digits[1].validation)
+    loss = torch.nn.functional.cross_entropy(logits, digits[1].validation.labels)
+    assert loss.item() == pytest.approx(result.history[result.best_epoch - 1].validation_loss)
+
+
+def test_a_lower_loss_counts_more_than_accuracy() -> None:
+    def epoch(loss: float, accuracy: float) -> EpochDone:
+        figures = {"train_loss": 0.0, "train_accuracy": 0.0, "learning_rate": 0.0, "images_per_s": 0.0, "seconds": 0.0}
+        return EpochDone(epoch=1, validation_loss=loss, validation_accuracy=accuracy, **figures)
+
+    assert epoch(0.30, 0.88).quality > epoch(0.31, 0.90).quality < epoch(0.31, 0.91).quality
 
 
 def test_every_image_is_seen_once_an_epoch_and_only_training_ones_are_augmented(

@@ -64,8 +64,8 @@ class EpochDone:
 
     @property
     def quality(self) -> tuple[float, float]:
-        """Greater is better: validation accuracy first, then a lower loss."""
-        return self.validation_accuracy, -self.validation_loss
+        """Greater is better: a lower validation loss first, which is steadier than accuracy, then that."""
+        return -self.validation_loss, self.validation_accuracy
 
     def to_json(self) -> dict[str, Any]:
         """The fields."""
