@@ -271,76 +271,6 @@ def test_pictures_are_drawn_without_mistakes_and_with_many_classes(tmp_path: Pat
 
 
 @pytest.mark.usefixtures("without_pictures")
-def test_a_recipe_is_printed_read_back_and_overridden(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(*DIGITS, "--optimizer", "sgd", "--ema", "0.9", "--print-recipe") == 0
-    printed = capsys.readouterr().out
-    assert not Path("runs").exists()
-    Path("recipe.json").write_text(printed)
-    assert run(*DIGITS, "--recipe", "recipe.json", "--epochs", "1", "--seed", "7") == 0
-    config = json.loads(Path("runs/lenet-digits/config.json").read_text())
-    assert config["recipe"] == {**json.loads(printed), "epochs": 1, "seed": 7}
-    capsys.readouterr()
-    assert run(*DIGITS, "--recipe", "runs/lenet-digits/config.json", "--print-recipe") == 0
-    assert json.loads(capsys.readouterr().out) == config["recipe"]
-
-
-@pytest.mark.usefixtures("without_pictures")
-def test_a_run_that_began_with_weights_is_not_repeated_without_them(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(*DIGITS, "--epochs", "1", "--out", "base") == 0
-    assert run(*DIGITS, "--epochs", "1", "--weights", "base", "--out", "tuned") == 0
-    again = [*DIGITS, "--recipe", "tuned/config.json"]
-    assert run(*again) == 2
-    assert "tuned/config.json is of a run that began with the weights 'base'" in capsys.readouterr().err
-    assert run(*again, "--weights", "base", "--out", "again") == 0
-    first, second = (Path(name, "model.safetensors").read_bytes() for name in ("tuned", "again"))
-    assert first == second
-    capsys.readouterr()
-    assert run(*again, "--print-recipe") == 0
-    assert json.loads(capsys.readouterr().out) == load_checkpoint(Path("tuned")).config.recipe
-
-
-OWN = """
-from torch import nn
-
-
-class Own(nn.Module):
-    def __init__(self, *, classes):
-        super().__init__()
-        self.norm, self.last = nn.BatchNorm2d(1), nn.LazyLinear(classes)
-
-    def forward(self, x):
-        y = self.last(self.norm(x).flatten(1))
-        return self.learning(y) if self.training else y
-
-
-class TwoHeads(Own):
-    def learning(self, y):
-        return y, y
-
-
-class Careless(Own):
-    def learning(self, y):
-        return {}["auxiliary"]
-"""
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("TwoHeads", "in training mode returns tuple; it must return logits, a tensor of shape (2, 10)"),
-        ("Careless", "in training mode does not take 8x8 images of 1 channels: 'auxiliary'"),
-    ],
-)
-def test_a_network_that_is_another_while_it_learns_is_refused(
-    name: str, message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    Path("while_learning.py").write_text(OWN)
-    assert run("train", f"while_learning:{name}", "--data", "digits", "--out", "out") == 1
-    assert f"while_learning:{name} {message}" in capsys.readouterr().err
-    assert not Path("out").exists()
-
-
-@pytest.mark.usefixtures("without_pictures")
 def test_classes_are_named_and_images_that_are_learnt_and_tested(capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("train", "test"):
         for i in range(12):
@@ -352,12 +282,6 @@ def test_classes_are_named_and_images_that_are_learnt_and_tested(capsys: pytest.
     assert told[1].startswith("12 classes: kind00, kind01, ") and told[1].endswith(", kind09, ...")
     assert told[2] == "24 test images are among those learnt from: the test accuracy will be too good"
     assert load_checkpoint(Path("out")).config.dataset["duplicates"] == 24
-
-
-def test_a_recipe_file_that_is_none_is_a_bad_argument(capsys: pytest.CaptureFixture[str]) -> None:
-    Path("x.json").write_text("[]")
-    assert run(*DIGITS, "--recipe", "x.json") == 2
-    assert "x.json is not a recipe" in capsys.readouterr().err
 
 
 def test_a_reader_that_has_seen_enough_is_no_error() -> None:
