@@ -21,15 +21,13 @@ from export.deployable import Deployable
 from models.checkpoint import Checkpoint, CheckpointConfig
 from models.geometry import node_table
 from models.inputs import InputSpec
-from models.registry import build_network
 from models.tensors import put_tensors
-from training.datasets import load_dataset
-from training.default_recipe import default_recipe
 from training.evaluation import Evaluation, logits_of
 from training.learner import forward_of
 from training.loop import fit
+from training.plan import build, make_plan
 from training.report import silent
-from training.splits import prepare_splits
+from training.state import seeded
 
 Forward = Callable[[Tensor], Tensor]  # uint8 (N, H, W, C) on the device to probabilities (N, K)
 
@@ -181,21 +179,16 @@ def main() -> None:
 
 
 def _trained(model: str, dataset: str, place: Path, epochs: int, device_name: str) -> str:
-    device = torch.device(device_name)
-    raw = load_dataset("mnist", data_dir=place) if dataset == "mnist" else load_dataset(str(place))
-    assert raw.size is not None
-    recipe = default_recipe(model, raw.name, images=len(raw.train), size=raw.size, mode=raw.mode)
+    device, data = torch.device(device_name), str(place) if dataset == "cifar10" else dataset
     changes = {"epochs": epochs, "batch_size": TRAINING_BATCH, "device": device_name, "channels_last": True}
-    recipe = recipe.override(changes)
-    spec, data = prepare_splits(raw, size=raw.size, fraction=recipe.validation_fraction, seed=recipe.seed)
-    torch.manual_seed(recipe.seed)
-    height, width, channels = spec.shape
-    network = build_network(model, channels=channels, height=height, width=width, classes=len(raw.classes))
+    plan = make_plan(model, data, data_dir=place, overrides=changes)
+    with seeded(plan.recipe.seed, device):
+        network = build(plan.config)
     with tempfile.TemporaryDirectory() as folder:
-        result = fit(network, data, recipe, Path(folder), silent, spec=spec)
+        result = fit(network, plan.data, plan.recipe, Path(folder), silent, spec=plan.config.input)
     put_tensors(network, result.weights)
-    logits = logits_of(forward_of(network.eval(), spec, device=device), data.test.to(device))
-    accuracy = Evaluation.of(logits.cpu(), data.test.labels).accuracy
+    classify = forward_of(network.eval(), plan.config.input, device=device)
+    accuracy = Evaluation.of(logits_of(classify, plan.data.test.to(device)).cpu(), plan.data.test.labels).accuracy
     seconds = sum(line.seconds for line in result.history)
     fastest = max(line.images_per_s for line in result.history)
     return f"{accuracy:.2%} | {seconds:.1f} s | {fastest:,.0f}"

@@ -41,6 +41,12 @@ def test_a_run_that_began_with_weights_is_not_repeated_without_them(capsys: pyte
     assert json.loads(capsys.readouterr().out) == load_checkpoint(Path("tuned")).config.recipe
 
 
+def test_weights_that_are_told_otherwise_are_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("x.json").write_text('{"recipe": {"epochs": 1}, "weights": "theirs"}')
+    assert run(*DIGITS, "--recipe", "x.json") == 2
+    assert "began with the weights 'theirs'" in capsys.readouterr().err
+
+
 def test_a_recipe_file_that_is_none_is_a_bad_argument(capsys: pytest.CaptureFixture[str]) -> None:
     Path("x.json").write_text("[]")
     assert run(*DIGITS, "--recipe", "x.json") == 2

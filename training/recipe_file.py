@@ -28,8 +28,9 @@ def read_recipe(path: Path, *, fresh: bool = False) -> dict[str, Any]:
         raise ValueError(f"{path} is not a recipe: it must be a JSON object of settings")
     begun = content.get("weights") if "recipe" in content else None
     if fresh and begun:
+        name = begun.get("name") if isinstance(begun, dict) else begun
         raise ValueError(
-            f"{path} is of a run that began with the weights {begun.get('name')!r}; give them with --weights, or its "
+            f"{path} is of a run that began with the weights {name!r}; give them with --weights, or its "
             "recipe alone (--print-recipe prints it) to begin with random ones"
         )
     try:
