@@ -271,8 +271,10 @@ def test_pictures_are_drawn_without_mistakes_and_with_many_classes(tmp_path: Pat
 
 
 @pytest.mark.usefixtures("without_pictures")
-def test_classes_are_named_and_images_that_are_learnt_and_tested(capsys: pytest.CaptureFixture[str]) -> None:
-    for name in ("train", "test"):
+def test_classes_what_is_measured_on_and_images_that_are_learnt_too_are_told(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name in ("train", "val"):
         for i in range(12):
             (folder := Path(f"photos/{name}/kind{i:02}")).mkdir(parents=True)
             for j in range(2):
@@ -280,8 +282,10 @@ def test_classes_are_named_and_images_that_are_learnt_and_tested(capsys: pytest.
     assert run("train", "mlp", "--data", "photos", "--epochs", "1", "--out", "out") == 0
     told = capsys.readouterr().out.splitlines()
     assert told[1].startswith("12 classes: kind00, kind01, ") and told[1].endswith(", kind09, ...")
-    assert told[2] == "24 test images are among those learnt from: the test accuracy will be too good"
-    assert load_checkpoint(Path("out")).config.dataset["duplicates"] == 24
+    assert told[2] == "there is no test/: val/ is measured on, and the validation images are of train/"
+    assert told[3] == "24 test images are among those learnt from: the test accuracy will be too good"
+    dataset = load_checkpoint(Path("out")).config.dataset
+    assert (dataset["test_folder"], dataset["duplicates"]) == ("val", 24)
 
 
 def test_a_reader_that_has_seen_enough_is_no_error() -> None:

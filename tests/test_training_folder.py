@@ -101,6 +101,22 @@ def test_train_test_and_val_folders_are_taken_as_they_are(validation: str, tmp_p
     assert raw.mode == "L"
 
 
+@pytest.mark.parametrize(("train", "validation"), [("train", "val"), ("train", "valid"), ("Train", "Validation")])
+def test_a_split_for_validation_is_measured_on_where_there_is_no_other(
+    train: str, validation: str, tmp_path: Path
+) -> None:
+    make_folder(tmp_path / train, {"a": 4, "b": 4})
+    make_folder(tmp_path / validation, {"a": 2, "b": 2})
+    raw = load_dataset(str(tmp_path))
+    assert (raw.counts, raw.test_folder, raw.flat) == ({"train": 8, "test": 4}, validation, False)
+    assert {Path(path).parents[1].name for path in raw.test.images} == {validation}
+
+
+def test_a_split_for_validation_alone_is_measured_on_where_nothing_is_learnt(tmp_path: Path) -> None:
+    make_folder(tmp_path / "val", {"a": 2, "b": 2})
+    assert load_dataset(str(tmp_path), test_only=True).counts == {"train": 0, "test": 4}
+
+
 def test_classes_may_be_called_as_a_split_for_validation(tmp_path: Path) -> None:
     assert load_dataset(str(make_folder(tmp_path, {"valid": 5, "invalid": 5}))).classes == ("invalid", "valid")
 
@@ -199,11 +215,7 @@ def test_folder_errors_say_what_is_wrong(tmp_path: Path) -> None:
     refused({"": {"a": 3}}, "has the one class folder 'a'; a classifier needs at least 2")
     refused({"": {"a": 3, "b": 0}}, "/b has no images")
     refused({"": {"a": 3, "b": 1}}, "/b has 1 image; training and test need one each")
-    refused({"train": {"a": 3, "b": 1}}, "has the folder train but not test")
-    refused(
-        {"train": {"a": 3, "b": 1}, "val": {"a": 3, "b": 1}},
-        "train but not test, .*; wanted train and test, or",
-    )
+    refused({"train": {"a": 3, "b": 1}}, "has the folder train but not test, .*; wanted train and test, or")
     refused(
         {"test": {"a": 3, "b": 1}},
         "folder test but not train, to learn from or to calibrate int8 on; only eval",

@@ -27,7 +27,8 @@ GREY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B"})
 def load_folder(root: Path, *, skip_bad: bool = False, test_only: bool = False) -> RawDataset:
     """Reads `root/train/<class>/...` and `root/test/<class>/...`, optionally `root/val/<class>/...`.
 
-    `valid` and `validation` are taken for `val`, and `Train` beside `Test` for `train` and `test`. Without these the
+    `valid` and `validation` are taken for `val`, and `Train` beside `Test` for `train` and `test`. Where there is no
+    `test`, `val` is measured on, as with ImageNet, and so is not there to choose an epoch by. Without any of these the
     class folders are in `root` itself, and about a fifth of each becomes the test split, see `for_testing`. Files that
     are no images by their suffix are passed over, and so is what begins with a dot. With `skip_bad` every file is
     decoded once, and those that cannot be are left out and named. With `test_only` there need be no `train`, what is
@@ -63,6 +64,7 @@ def load_folder(root: Path, *, skip_bad: bool = False, test_only: bool = False) 
         splits = {"train": whole.take(np.flatnonzero(~chosen)), "test": whole.take(np.flatnonzero(chosen))}
     return RawDataset(
         name=root.resolve().name,
+        test_folder=places["test"].name if places else "",
         classes=classes,
         train=splits.get("train", RawSplit([], np.zeros(0, np.int64))),
         test=splits["test"],
@@ -81,7 +83,8 @@ def _splits_in(root: Path, *, test_only: bool) -> dict[str, Path]:
     """The folders of the splits `train`, `test` and `val`; none in a flat folder, which may have a class `valid`."""
     folders = {path.name: path for path in root.iterdir() if path.is_dir() and path.name[0] != "."}
     smaller = {name.lower(): path for name, path in folders.items()}
-    if len(smaller) == len(folders) and {"train", "test"} <= smaller.keys():  # or `Train` may be a class, of vehicles
+    measured = {"test", *VALIDATION} & smaller.keys()
+    if len(smaller) == len(folders) and "train" in smaller and measured:  # or `Train` may be a class, of vehicles
         folders = smaller
     found = {name: folders[name] for name in ("train", "test", *VALIDATION) if name in folders}
     others = sorted(folders.keys() - found.keys())
@@ -91,6 +94,8 @@ def _splits_in(root: Path, *, test_only: bool) -> dict[str, Path]:
     validation = [name for name in VALIDATION if name in found]
     if len(validation) > 1:
         raise ValueError(f"{root} has the folders {' and '.join(validation)}; only one can be the validation split")
+    if "test" not in found and validation and (test_only or "train" in found):
+        found["test"] = found.pop(validation[0])
     if "test" not in found:
         wanted = "test" if test_only else "train and test"
         raise ValueError(
@@ -103,8 +108,8 @@ def _splits_in(root: Path, *, test_only: bool) -> dict[str, Path]:
         )
     if "train" not in found and others:
         raise ValueError(
-            f"{root} has the folder test beside {', '.join(others)}, and so is neither splits nor classes; "
-            f"give {root / 'test'} to measure on that alone"
+            f"{root} has the folder {found['test'].name} beside {', '.join(others)}, and so is neither splits nor "
+            f"classes; give {found['test']} to measure on that alone"
         )
     return {"val" if name in VALIDATION else name: place for name, place in found.items()}
 

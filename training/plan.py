@@ -81,13 +81,14 @@ def make_plan(
     counts = {"train": len(data.train), "validation": len(data.validation), "test": len(data.test)}
     left_out = {"left_out": {"count": len(raw.left_out), "first": list(raw.left_out[:NAMED])}} if skip_bad else {}
     duplicates = {"duplicates": raw.duplicates} if raw.duplicates else {}
+    instead = {"test_folder": raw.test_folder} if raw.test_folder.lower() not in ("", "test") else {}
     config = CheckpointConfig(
         model=model,
         options=options or {},
         classes=raw.classes,
         input=spec,
         recipe=recipe.to_json(),
-        dataset={"name": raw.name, "counts": counts, "sha256": raw.sha256, **duplicates, **left_out},
+        dataset={"name": raw.name, "counts": counts, "sha256": raw.sha256, **instead, **duplicates, **left_out},
         weights=begun_with,
         revision=_revision(),
         versions={name: version(name) for name in LIBRARIES},

@@ -98,6 +98,10 @@ class TrainingProgress:
             self._line(f"initial weights: {event.weights}")
         if event.left_out:
             self._line(f"{event.left_out} damaged files are left out; config.json names the first of them")
+        if event.test_folder:
+            self._line(
+                f"there is no test/: {event.test_folder}/ is measured on, and the validation images are of train/"
+            )
         if event.duplicates:
             self._line(
                 f"{event.duplicates} test images are among those learnt from: the test accuracy will be too good"

@@ -54,6 +54,7 @@ class RawDataset:
         background: grey level (0-255) that fills what shifting uncovers and what shows through transparent pixels.
         sha256: over images and labels of all splits; for a folder over relative names and file bytes.
         flat: whether it is a folder of class folders alone, which was split here.
+        test_folder: where a folder's test split is, "test" or, where there is none, "val"; empty if it has no splits.
         duplicates: test images of a folder that are training or validation images too, byte for byte.
         left_out: damaged files of a folder that are in no split, by relative name.
     """
@@ -68,6 +69,7 @@ class RawDataset:
     background: int
     sha256: str
     flat: bool = False
+    test_folder: str = ""
     duplicates: int = 0
     left_out: tuple[str, ...] = ()
 

@@ -26,6 +26,7 @@ class Started:
     processes: int = 1
     streamed: bool = False
     left_out: int = 0
+    test_folder: str = ""  # that is measured on for want of one called test
     duplicates: int = 0  # test images that are learnt from, too
     weights: str = ""  # what was taken from a file
 

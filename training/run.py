@@ -147,6 +147,7 @@ def _learn(
             processes=team.size,
             streamed=plan.data.streamed,
             left_out=plan.left_out,
+            test_folder=config.dataset.get("test_folder", ""),
             duplicates=config.dataset.get("duplicates", 0),
             weights=loaded,
         )
