@@ -12,6 +12,7 @@ from torch import nn
 
 from models.inputs import InputSpec
 from models.registry import NETWORKS, build_network
+from training.calibration import calibrated_loss
 from training.datasets import load_dataset
 from training.evaluation import logits_of
 from training.learner import forward_of, make_learner, train_step
@@ -138,22 +139,26 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_state(
 
 
 @pytest.mark.parametrize("rate", [3e-3, 0.3])
-def test_the_epoch_with_the_lowest_validation_loss_is_kept(
+def test_the_epoch_with_the_lowest_calibrated_loss_is_kept(
     rate: float, digits: tuple[InputSpec, Splits], tmp_path: Path
 ) -> None:
     result = train(digits, tmp_path, RECIPE.override({"epochs": 6, "learning_rate": rate}))
-    assert result.best_epoch == min(result.history, key=lambda line: line.validation_loss).epoch
+    assert result.best_epoch == min(result.history, key=lambda line: line.calibrated_loss or 0).epoch
     logits = logits_of(forward_of(Tiny.holding(result.weights), digits[0], device=CPU), digits[1].validation)
-    loss = torch.nn.functional.cross_entropy(logits, digits[1].validation.labels)
-    assert loss.item() == pytest.approx(result.history[result.best_epoch - 1].validation_loss)
+    labels, best = digits[1].validation.labels, result.history[result.best_epoch - 1]
+    assert torch.nn.functional.cross_entropy(logits, labels).item() == pytest.approx(best.validation_loss)
+    assert calibrated_loss(logits, labels) == pytest.approx(best.calibrated_loss)
 
 
 def test_a_lower_loss_counts_more_than_accuracy() -> None:
-    def epoch(loss: float, accuracy: float) -> EpochDone:
+    def epoch(loss: float, accuracy: float, calibrated: float | None) -> EpochDone:
         figures = {"train_loss": 0.0, "train_accuracy": 0.0, "learning_rate": 0.0, "images_per_s": 0.0, "seconds": 0.0}
-        return EpochDone(epoch=1, validation_loss=loss, validation_accuracy=accuracy, **figures)
+        return EpochDone(
+            epoch=1, validation_loss=loss, validation_accuracy=accuracy, calibrated_loss=calibrated, **figures
+        )
 
-    assert epoch(0.30, 0.88).quality > epoch(0.31, 0.90).quality < epoch(0.31, 0.91).quality
+    assert epoch(0.9, 0.88, 0.30).quality > epoch(0.4, 0.90, 0.31).quality < epoch(0.4, 0.91, 0.31).quality
+    assert epoch(0.30, 0.88, None).quality > epoch(0.4, 0.88, 0.31).quality  # from before there was a calibrated loss
 
 
 def test_every_image_is_seen_once_an_epoch_and_only_training_ones_are_augmented(

@@ -37,7 +37,7 @@ def fit(
     state: RunState | None = None,
     team: Team = ALONE,
 ) -> FitResult:
-    """Trains a network in place and keeps the epoch with the lowest loss on the validation split.
+    """Trains a network in place and keeps the epoch with the lowest calibrated loss on the validation split.
 
     Before the first epoch and after each one, resume.pt and log.jsonl are written to `workdir`; an exception, Ctrl-C
     included, leaves the last ones there. The test split is not touched.

@@ -61,7 +61,7 @@ class TrainingProgress:
                 self.epoch_began = time.perf_counter()
             case Finished():
                 self.bar.stop()
-                kept = f"epoch {event.best_epoch}, with the lowest validation loss"
+                kept = f"epoch {event.best_epoch}, with the lowest validation loss once calibrated"
                 kept = kept if event.best_epoch else "the weights as they came"
                 self._line(
                     f"test accuracy {event.metrics['test']['accuracy']:.2%} "

@@ -15,6 +15,7 @@ from models.files import whole_file
 from models.inputs import InputSpec
 from models.tensors import put_tensors
 from training.augment import augment
+from training.calibration import calibrated_loss
 from training.evaluation import logits_of
 from training.freezing import count_learning, layers_of, let_learn
 from training.learner import forward_of, make_learner, pick_device, train_step, training_forward
@@ -125,7 +126,7 @@ class Trainer:
         self.team.average_buffers(self.learner.network)
         if self.learner.average is not None:
             self.team.average_buffers(self.learner.average.network)
-        validation_loss, validation_accuracy = self._validate()
+        validation_loss, validation_accuracy, calibrated = self._validate()
         if not math.isfinite(validation_loss):
             raise LossError(f"the validation loss is {validation_loss} after epoch {number}")
         return EpochDone(
@@ -134,6 +135,7 @@ class Trainer:
             train_accuracy=accuracy,
             validation_loss=validation_loss,
             validation_accuracy=validation_accuracy,
+            calibrated_loss=calibrated,
             learning_rate=rate,
             images_per_s=len(self.train) / seconds,
             seconds=time.perf_counter() - started,
@@ -224,17 +226,17 @@ class Trainer:
         generator = self.generators["mix"]
         return mix(images, batch.labels, mixup=recipe.mixup, cutmix=recipe.cutmix, generator=generator)
 
-    def _validate(self) -> tuple[float, float]:
-        """Mean loss and accuracy on the validation split, over all processes."""
+    def _validate(self) -> tuple[float, float, float]:
+        """Mean loss, accuracy and calibrated loss on the validation split, over all processes."""
         self.learner.evaluated.eval()
         classify = forward_of(self.learner.evaluated, self.spec, device=self.device)
-        sums = torch.zeros(2, dtype=torch.float64, device=self.device)
-        if len(self.validation):
-            logits, labels = logits_of(classify, self.validation), self.validation.labels.to(self.device)
-            sums[0] = functional.cross_entropy(logits, labels, reduction="sum")
-            sums[1] = (logits.argmax(1) == labels).sum()
+        labels = self.validation.labels.to(self.device)
+        # More processes than images leave some without any.
+        logits = logits_of(classify, self.validation) if len(labels) else torch.zeros(0, 1, device=self.device)
+        loss = functional.cross_entropy(logits, labels, reduction="sum")
+        sums = torch.stack((loss, (logits.argmax(1) == labels).sum())).double()
         loss, accuracy = (self.team.sum(sums) / self.validation_count).tolist()
-        return loss, accuracy
+        return loss, accuracy, calibrated_loss(logits, labels, total=self.team.sum)
 
 
 def _copy(network: nn.Module) -> Weights:
