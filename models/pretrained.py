@@ -95,7 +95,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # torch.load raises whatever its unpickler stumbles over
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"{path} is not a file of plain tensors: {reason}") from None
-    for key in ("state_dict", "best_weights"):  # beside an optimizer's, often; and in our own unfinished runs
+    for key in ("state_dict", "average", "weights"):  # beside an optimizer's, often; and in our own unfinished runs
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):

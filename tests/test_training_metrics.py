@@ -1,8 +1,6 @@
 """Metrics against scikit-learn's, calibration against hand-worked bins, temperature against scipy's minimiser."""
 
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Barrier, get_ident
 
 import numpy as np
 import pytest
@@ -11,7 +9,7 @@ from scipy.optimize import minimize_scalar
 from sklearn import metrics
 from torch.nn import functional
 
-from training.calibration import calibrated_loss, fit_temperature
+from training.calibration import fit_temperature
 from training.evaluation import Evaluation
 from training.evaluation_report import evaluation_json
 from training.metrics import reliability, top_k_accuracy
@@ -32,34 +30,6 @@ def test_the_temperature_is_that_of_scipys_minimiser(scale: float) -> None:
 
     best = minimize_scalar(loss, bounds=(0.05, 20), method="bounded", options={"xatol": 1e-9})
     assert fit_temperature(logits, LABELS) == pytest.approx(best.x, rel=1e-5)
-
-
-@pytest.mark.parametrize("scale", [0.2, 1.0, 6.0])
-def test_the_calibrated_loss_is_the_least_that_a_temperature_reaches(scale: float) -> None:
-    logits = (LOGITS * scale).double()
-    best = minimize_scalar(lambda x: functional.cross_entropy(logits * x, LABELS).item(), bounds=(0.05, 20))
-    assert calibrated_loss(logits, LABELS) == pytest.approx(best.fun, rel=1e-9)
-
-
-def test_a_calibrated_loss_is_that_of_all_processes_together() -> None:
-    parts = [(LOGITS[:150], LABELS[:150]), (LOGITS[150:], LABELS[150:]), (torch.zeros(0, 1), LABELS[:0])]
-    meeting, sums = Barrier(len(parts)), {}
-
-    def total(ours: torch.Tensor) -> torch.Tensor:
-        sums[get_ident()] = ours
-        meeting.wait()
-        every = sum(sums.values(), torch.zeros_like(ours))
-        meeting.wait()
-        return every
-
-    with ThreadPoolExecutor(len(parts)) as pool:
-        losses = list(pool.map(lambda part: calibrated_loss(*part, total=total), parts))
-    assert losses == pytest.approx([calibrated_loss(LOGITS, LABELS)] * len(parts), rel=1e-9)
-
-
-def test_a_network_that_is_too_sure_of_all_it_knows_has_the_least_loss() -> None:
-    assert calibrated_loss(torch.eye(K), torch.arange(K)) < 1e-5
-    assert np.isnan(calibrated_loss(torch.full((2, K), torch.nan), LABELS[:2]))
 
 
 def test_a_temperature_changes_no_prediction_and_betters_the_calibration() -> None:

@@ -1,4 +1,4 @@
-"""The training loop: epoch by epoch, the best one kept, resumable after each."""
+"""The training loop: epoch by epoch, resumable after each."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +18,9 @@ from training.trainer import LossError, Trainer
 
 @dataclass(frozen=True)
 class FitResult:
-    """The epochs of a training, which of them was best (from 1), and its weights on the CPU."""
+    """The epochs of a training, and the weights after the last one, on the CPU: the average's if there is one."""
 
     history: tuple[EpochDone, ...]
-    best_epoch: int
     weights: Weights
 
 
@@ -37,7 +36,10 @@ def fit(
     state: RunState | None = None,
     team: Team = ALONE,
 ) -> FitResult:
-    """Trains a network in place and keeps the epoch with the lowest calibrated loss on the validation split.
+    """Trains a network in place.
+
+    The last epoch's weights count: every schedule ends with a rate of 0, and docs/training.md tells what choosing an
+    epoch on the validation split made of it.
 
     Before the first epoch and after each one, resume.pt and log.jsonl are written to `workdir`; an exception, Ctrl-C
     included, leaves the last ones there. The test split is not touched.
@@ -68,7 +70,6 @@ def fit(
             trainer.save(workdir)
             for epoch in range(len(trainer.history) + 1, recipe.epochs + 1):
                 done = trainer.epoch(epoch, report)
-                trainer.keep(done)
                 trainer.save(workdir)
                 report(done)
         except LossError as error:
@@ -81,5 +82,5 @@ def fit(
             if trainer.saved is None:
                 raise
             raise UnwritableError(f"{error}; {how_to_go_on(trainer.saved)}") from error
-    weights = {name: tensor.cpu() for name, tensor in trainer.best_weights.items()}
-    return FitResult(tuple(trainer.history), trainer.best_epoch, weights)
+    weights = {name: tensor.detach().cpu() for name, tensor in trainer.learner.evaluated.state_dict().items()}
+    return FitResult(tuple(trainer.history), weights)

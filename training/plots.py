@@ -28,23 +28,16 @@ def write_figures(directory: Path, figures: dict[str, Figure]) -> None:
 
 
 def draw_curves(history: Sequence[EpochDone]) -> Figure:
-    """Loss and accuracy by epoch, the kept epoch marked."""
+    """Loss and accuracy by epoch."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     epochs = [line.epoch for line in history]
-    best = max(history, key=lambda line: line.quality)
     panels = (
-        ("Loss (nats)", [e.train_loss for e in history], [e.validation_loss for e in history], best.validation_loss),
-        (
-            "Accuracy",
-            [e.train_accuracy for e in history],
-            [e.validation_accuracy for e in history],
-            best.validation_accuracy,
-        ),
+        ("Loss (nats)", [e.train_loss for e in history], [e.validation_loss for e in history]),
+        ("Accuracy", [e.train_accuracy for e in history], [e.validation_accuracy for e in history]),
     )
-    for axes, (title, train, validation, kept) in zip(figure.subplots(1, 2), panels, strict=True):
+    for axes, (title, train, validation) in zip(figure.subplots(1, 2), panels, strict=True):
         axes.plot(epochs, train, color=TRAIN_COLOUR, marker=".", label="training (augmented)")
         axes.plot(epochs, validation, color=VALIDATION_COLOUR, marker=".", label="validation")
-        axes.plot([best.epoch], [kept], "o", color=VALIDATION_COLOUR, mfc="white", ms=9, label=f"kept: {best.epoch}")
         axes.set(title=title, xlabel="Epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.25)

@@ -61,12 +61,8 @@ class TrainingProgress:
                 self.epoch_began = time.perf_counter()
             case Finished():
                 self.bar.stop()
-                kept = f"epoch {event.best_epoch}, with the lowest validation loss once calibrated"
-                kept = kept if event.best_epoch else "the weights as they came"
-                self._line(
-                    f"test accuracy {event.metrics['test']['accuracy']:.2%} "
-                    f"({kept}) after {event.seconds:.1f} s of training"
-                )
+                accuracy = event.metrics["test"]["accuracy"]
+                self._line(f"test accuracy {accuracy:.2%} after {event.seconds:.1f} s of training")
 
     def say_how_to_go_on(self, model: str, data: str, options: Sequence[str]) -> None:
         """The command that resumes what has been interrupted, if it had begun; `options` are those of its data."""

@@ -59,16 +59,9 @@ class EpochDone:
     train_accuracy: float
     validation_loss: float
     validation_accuracy: float
-    calibrated_loss: float | None = None  # on the validation split, see `calibrated_loss`; runs once had none
     learning_rate: float
     images_per_s: float
     seconds: float
-
-    @property
-    def quality(self) -> tuple[float, float]:
-        """Greater is better: a lower loss once calibrated first, which is steadier than accuracy, then that."""
-        loss = self.validation_loss if self.calibrated_loss is None else self.calibrated_loss
-        return -loss, self.validation_accuracy
 
     def to_json(self) -> dict[str, Any]:
         """The fields."""
@@ -86,7 +79,6 @@ class Finished:
 
     directory: Path
     metrics: dict[str, dict[str, float]]
-    best_epoch: int
     seconds: float
 
 

@@ -161,7 +161,7 @@ def _learn(
         except UnwritableError as error:
             raise UnwritableError(f"{error}; {how_to_go_on(len(result.history))}") from error
         seconds = sum(line.seconds for line in result.history)
-        report(Finished(directory=workdir, metrics=metrics, best_epoch=result.best_epoch, seconds=seconds))
+        report(Finished(directory=workdir, metrics=metrics, seconds=seconds))
     team.wait()
 
 
@@ -175,7 +175,7 @@ def _finish(workdir: Path, plan: Plan, network: nn.Module, result: FitResult) ->
     known = len(held_out) >= LEAST_IMAGES
     temperature = fit_temperature(held_out, data.validation.labels) if known else 1.0
     seen = Evaluation.of(held_out, data.validation.labels)
-    validation = {"accuracy": seen.accuracy, "loss": seen.loss, "epoch": result.best_epoch}
+    validation = {"accuracy": seen.accuracy, "loss": seen.loss}
     logits = logits_of(classify, data.test.to(device)).cpu()
     before = Evaluation.of(logits, data.test.labels)
     test = Evaluation.of(logits, data.test.labels, temperature=temperature)

@@ -27,7 +27,6 @@ class RunState:
         recipe: every setting.
         epoch: epochs done.
         history: a dict an epoch.
-        best_epoch: the one that `best_weights` are from, 0 for the initial ones.
         average: weights and steps of the moving average, or None without one.
         generators: for each process, states by name, torch's global ones among them.
     """
@@ -36,9 +35,7 @@ class RunState:
     recipe: dict[str, Any]
     epoch: int
     history: list[dict[str, Any]]
-    best_epoch: int
     weights: Weights
-    best_weights: Weights
     optimizer: dict[str, Any]
     schedule: dict[str, Any]
     average: dict[str, Any] | None

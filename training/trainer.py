@@ -15,7 +15,6 @@ from models.files import whole_file
 from models.inputs import InputSpec
 from models.tensors import put_tensors
 from training.augment import augment
-from training.calibration import calibrated_loss
 from training.evaluation import logits_of
 from training.freezing import count_learning, layers_of, let_learn
 from training.learner import forward_of, make_learner, pick_device, train_step, training_forward
@@ -25,7 +24,7 @@ from training.recipe import Recipe
 from training.report import EpochDone, Report, StepDone
 from training.resizing import check_takes, resized, side_in
 from training.splits import Splits
-from training.state import RunState, Weights, generator_states, set_generator_states
+from training.state import RunState, generator_states, set_generator_states
 from training.stream import Source
 from training.tensors import Images
 
@@ -69,7 +68,6 @@ class Trainer:
         self.fixed = frozenset(id(parameter) for parameter in parameters if not parameter.requires_grad)
         self.history: list[EpochDone] = []
         self.saved: int | None = None  # epochs that resume.pt holds
-        self.best_epoch, self.best_weights = 0, _copy(self.learner.evaluated)
         self.forward_made_for = 0  # so many of the last layers learning
 
     def restore(self, state: RunState) -> None:
@@ -82,7 +80,6 @@ class Trainer:
             self.learner.average.restore(state.average["weights"], state.average["steps"])
         set_generator_states(self.generators, self.device, state.generators[self.team.rank])
         self.history = [EpochDone.from_json(line) for line in state.history]
-        self.best_epoch, self.best_weights = state.best_epoch, state.best_weights
         self.saved = state.epoch
 
     def save(self, workdir: Path) -> None:
@@ -101,9 +98,7 @@ class Trainer:
             recipe=self.recipe.to_json(),
             epoch=len(lines),
             history=lines,
-            best_epoch=self.best_epoch,
             weights=self.learner.network.state_dict(),
-            best_weights=self.best_weights,
             optimizer=self.learner.optimizer.state_dict(),
             schedule=self.learner.schedule.state_dict(),
             average=None if average is None else {"weights": average.network.state_dict(), "steps": average.steps},
@@ -114,7 +109,7 @@ class Trainer:
             path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
     def epoch(self, number: int, report: Report) -> EpochDone:
-        """Trains and validates.
+        """Trains, validates, and adds to the history.
 
         Raises:
             LossError: a loss is infinite or no number.
@@ -126,26 +121,21 @@ class Trainer:
         self.team.average_buffers(self.learner.network)
         if self.learner.average is not None:
             self.team.average_buffers(self.learner.average.network)
-        validation_loss, validation_accuracy, calibrated = self._validate()
+        validation_loss, validation_accuracy = self._validate()
         if not math.isfinite(validation_loss):
             raise LossError(f"the validation loss is {validation_loss} after epoch {number}")
-        return EpochDone(
+        done = EpochDone(
             epoch=number,
             train_loss=loss,
             train_accuracy=accuracy,
             validation_loss=validation_loss,
             validation_accuracy=validation_accuracy,
-            calibrated_loss=calibrated,
             learning_rate=rate,
             images_per_s=len(self.train) / seconds,
             seconds=time.perf_counter() - started,
         )
-
-    def keep(self, done: EpochDone) -> None:
-        """Adds to the history and remembers the weights if they are the best so far."""
         self.history.append(done)
-        if self.best_epoch == 0 or done.quality > self.history[self.best_epoch - 1].quality:
-            self.best_epoch, self.best_weights = done.epoch, _copy(self.learner.evaluated)
+        return done
 
     def _pass(self, number: int, report: Report) -> Tensor:
         self._prepare_network(number)
@@ -226,18 +216,14 @@ class Trainer:
         generator = self.generators["mix"]
         return mix(images, batch.labels, mixup=recipe.mixup, cutmix=recipe.cutmix, generator=generator)
 
-    def _validate(self) -> tuple[float, float, float]:
-        """Mean loss, accuracy and calibrated loss on the validation split, over all processes."""
+    def _validate(self) -> tuple[float, float]:
+        """Mean loss and accuracy on the validation split, over all processes."""
         self.learner.evaluated.eval()
         classify = forward_of(self.learner.evaluated, self.spec, device=self.device)
-        labels = self.validation.labels.to(self.device)
-        # More processes than images leave some without any.
-        logits = logits_of(classify, self.validation) if len(labels) else torch.zeros(0, 1, device=self.device)
-        loss = functional.cross_entropy(logits, labels, reduction="sum")
-        sums = torch.stack((loss, (logits.argmax(1) == labels).sum())).double()
+        sums = torch.zeros(2, dtype=torch.float64, device=self.device)
+        if len(self.validation):
+            logits, labels = logits_of(classify, self.validation), self.validation.labels.to(self.device)
+            sums[0] = functional.cross_entropy(logits, labels, reduction="sum")
+            sums[1] = (logits.argmax(1) == labels).sum()
         loss, accuracy = (self.team.sum(sums) / self.validation_count).tolist()
-        return loss, accuracy, calibrated_loss(logits, labels, total=self.team.sum)
-
-
-def _copy(network: nn.Module) -> Weights:
-    return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+        return loss, accuracy
