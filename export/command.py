@@ -74,6 +74,8 @@ def export(
         images = load_export_data(
             data, read_config(checkpoint), data_dir=data_dir, memory_limit_mb=memory_limit_mb, workers=workers
         )
+        for remark in images.remarks:
+            console.print(remark, markup=False, soft_wrap=True)
     path = export_checkpoint(
         checkpoint,
         out=out,

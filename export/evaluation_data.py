@@ -95,14 +95,19 @@ def _taken(raw: RawDataset, data: str, trained_on: Mapping[str, Any]) -> tuple[R
     """The test images; and why they are all there are, or what is doubtful about them."""
     if raw.sha256 == trained_on.get("sha256"):
         return raw.test, []
+    remarks = []
+    if raw.test_folder.lower() not in ("", "test"):
+        fitted = "; if the network had it beside its training images, its temperature was fitted on them"
+        known = fitted if "test_folder" not in trained_on else ""
+        remarks.append(f"there is no test/ in {data}: {raw.test_folder}/ is measured on{known}")
     if raw.name == trained_on.get("name"):
         how = "edited, or if their class has few" if raw.flat else "moved or copied to the test split"
         changed = f"{data} has changed since the training"
-        return raw.test, [f"{changed}: images that it learnt from may be among these if they were {how}"]
+        return raw.test, [*remarks, f"{changed}: images that it learnt from may be among these if they were {how}"]
     if raw.flat:
         learnt = "images that were learnt from may be among them"
         return raw.whole, [f"{data} is not what the network was trained on and is taken as a whole; {learnt}"]
-    return raw.test, []
+    return raw.test, remarks
 
 
 def load_export_data(
@@ -126,8 +131,9 @@ def load_export_data(
     count = min(CALIBRATION_IMAGES, len(raw.train))
     drawn = np.sort(np.random.default_rng(0).choice(len(raw.train), count, replace=False))
     calibration = prepare(raw.train.take(drawn), network.input).images.numpy()
-    test = open_split(raw.test, network.input, memory_limit_mb=memory_limit_mb, workers=workers)
-    return ExportData(test, calibration)
+    split, remarks = (raw.test, []) if raw.flat else _taken(raw, data, network.dataset)
+    test = open_split(split, network.input, memory_limit_mb=memory_limit_mb, workers=workers)
+    return ExportData(test, calibration, tuple(remarks))
 
 
 def _load(

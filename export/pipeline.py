@@ -43,10 +43,12 @@ class ExportData:
     Attributes:
         test: of the test split, for accuracies.
         calibration: of the training split, for the ranges of int8; uint8 (N, H, W, C).
+        remarks: in words what is doubtful about them.
     """
 
     test: Source
     calibration: Pixels
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -118,9 +118,9 @@ def reach_after(operation: Any, args: Sequence[Any], kwargs: Mapping[str, Any], 
     if operation is torch.cat:
         return widest if _along_channels(widest, args[1] if len(args) > 1 else kwargs.get("dim", 0)) else None
     if operation is functional.pad:
-        return widest
+        return widest if _is_aligned(widest, args[1] if len(args) > 1 else kwargs["pad"]) else None
     if isinstance(operation, _POINTWISE_MODULES) or (_is_call(operation) and operation in _POINTWISE_CALLS):
-        return widest if _same_positions(widest, args, found) else None
+        return widest if _same_positions(widest, [*args, *kwargs.values()], found) else None
     return None
 
 
@@ -150,6 +150,15 @@ def _same_positions(reach: Reach, args: Sequence[Any], found: Any) -> bool:
     """Whether each position of the result comes of the same one of all that is combined, or of (1, 1)."""
     several = [x for x in args if isinstance(x, Tensor) and x.ndim == 4]
     return all(_positions(reach, x) in (_positions(reach, found), (1, 1)) for x in several)
+
+
+def _is_aligned(reach: Reach, pad: Sequence[int]) -> bool:
+    """Whether a pad moves no position, or all as a convolution's own would: equal before and after, or after alone.
+
+    What moved otherwise would, beside another part, widen what both see.
+    """
+    pairs = list(zip(pad[::2], pad[1::2], strict=True))[1 if reach.last else 0 :][:2]
+    return all(before in (0, after) for before, after in pairs)
 
 
 def _after_adaptive(reach: Reach, x: Tensor, found: Any) -> Reach | None:

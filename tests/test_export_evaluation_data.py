@@ -180,6 +180,23 @@ def test_what_is_doubtful_about_a_folder_that_has_changed_is_said(
     assert "has changed since the training" in remark and says in remark
 
 
+def test_a_split_for_validation_that_stands_in_is_told(
+    run, lenet_checkpoint: Path, folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(folder, tmp_path / "photos")
+    (tmp_path / "photos/test").rename(tmp_path / "photos/val")
+    says = f"there is no test/ in {tmp_path / 'photos'}: val/ is measured on"
+    fitted = "; if the network had it beside its training images, its temperature was fitted on them"
+    for trained_on, remarks in (
+        ({"name": "a", "sha256": "0"}, (says + fitted,)),
+        ({"name": "a", "sha256": "0", "test_folder": "val"}, (says,)),
+        ({"name": "a", "sha256": load_dataset(str(tmp_path / "photos")).sha256}, ()),
+    ):
+        assert load(lenet_checkpoint, tmp_path / "photos", trained_on).remarks == remarks
+    outcome = run("export", lenet_checkpoint, "--data", tmp_path / "photos", "--out", tmp_path, "--formats", "onnx")
+    assert outcome.status == 0 and says in " ".join(outcome.out.split())
+
+
 def test_labels_are_the_networks_whatever_their_order(lenet_checkpoint: Path, tmp_path: Path) -> None:
     write_digits(tmp_path / "test", {"2": 3, "5": 1})
     found = load(lenet_checkpoint, tmp_path, classes=CLASSES[::-1])

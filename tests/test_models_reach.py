@@ -103,8 +103,23 @@ def influence(network: nn.Module, size: int = 41) -> tuple[int, int]:
         lambda: Parts(lambda y: y[..., ::3, ::2]),
         lambda: Parts(lambda y: y.permute(0, 2, 3, 1)[:, ::2, ::3].permute(0, 3, 1, 2)),
         lambda: Parts(lambda y: torch.cat((y, y), dim=-3), channels=2),
+        lambda: Parts(lambda y: y + functional.avg_pool2d(functional.pad(y, (1, 1, 2, 2)), (5, 3), 1)),
+        lambda: Parts(lambda y: functional.pad(y.permute(0, 2, 3, 1), (0, 1, 0, 2)).permute(0, 3, 1, 2), channels=2),
     ],
-    ids=["weights", "channels-last", "halves", "skip", "adaptive", "dilated", "rows", "steps", "last", "beside"],
+    ids=[
+        "weights",
+        "channels-last",
+        "halves",
+        "skip",
+        "adaptive",
+        "dilated",
+        "rows",
+        "steps",
+        "last",
+        "beside",
+        "padded",
+        "end",
+    ],
 )
 def test_gradients_reach_exactly_the_receptive_field(build: Callable[[], nn.Module]) -> None:
     network = build()
@@ -170,10 +185,13 @@ def test_pools_and_what_cannot_be_told(layer: nn.Module, field: tuple[int, int] 
     [
         lambda y: torch.cat((y, y), dim=3),
         lambda y: y + y[:, :, :1],
+        lambda y: torch.mul(input=y, other=y[:, :, :1]),
+        lambda y: y + functional.pad(y, (3, 0, 3, 0))[:, :, :-3, :-3],
+        lambda y: functional.pad(y, pad=(2, 0)) + functional.pad(y, pad=(0, 2)),
         lambda y: y[:, :, ::2] + y[:, :, 1::2],
         lambda y: y[:, 0].unsqueeze(1),
     ],
-    ids=["one behind the other", "a row for all", "pairs of rows", "without channels"],
+    ids=["one behind the other", "a row for all", "by name", "moved", "two ways", "pairs of rows", "without channels"],
 )
 def test_positions_that_do_not_keep_to_themselves_have_no_receptive_field(make: Callable[[Tensor], Tensor]) -> None:
     assert table(Parts(make), size=42)["last"].receptive_field is None

@@ -128,6 +128,9 @@ def test_a_terminal_gets_a_bar_with_figures(monkeypatch: pytest.MonkeyPatch) -> 
 def test_an_interrupted_run_is_resumed_to_the_same_weights(tmp_path: Path) -> None:
     interrupted(tmp_path / "parts", after=2)
     assert not (tmp_path / "parts/config.json").exists()
+    content = torch.load(tmp_path / "parts/resume.pt", weights_only=True)
+    content["facts"]["dataset"]["told"] = "by another version, about the same images"
+    torch.save(content, tmp_path / "parts/resume.pt")
     assert run(*DIGITS, "--out", "parts", "--resume") == 0
     assert {path.name for path in (tmp_path / "parts").iterdir()} == FILES
     whole = load_checkpoint(train_checkpoint("lenet", "digits", out=tmp_path / "whole", overrides={"epochs": 3}))

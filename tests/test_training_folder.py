@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -139,17 +140,39 @@ def test_splits_by_other_names_are_not_taken_for_classes(first: str, second: str
         load_dataset(str(tmp_path))
 
 
+def test_a_test_split_by_another_name_is_not_passed_over(tmp_path: Path) -> None:
+    for name in ("train", "val", "test_set"):
+        make_folder(tmp_path / name, {"a": 5, "b": 5})
+    with pytest.raises(ValueError, match=r"folders train and test_set with the same folders inside \(a, b\); splits"):
+        load_dataset(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["Test", "Val"])
+def test_a_split_alone_is_found_however_it_is_written(name: str, tmp_path: Path) -> None:
+    make_folder(tmp_path / name, {"a": 2, "b": 2})
+    assert load_dataset(str(tmp_path), test_only=True).counts == {"train": 0, "test": 4}
+    with pytest.raises(ValueError, match=f"has the folder {name.lower()} but not t"):
+        load_dataset(str(tmp_path))
+
+
 def test_test_images_that_are_learnt_from_are_counted(tmp_path: Path) -> None:
-    for name in ("train", "test"):
+    for name in ("train", "val", "test"):
         make_folder(tmp_path / name, {"a": 5, "b": 5})  # of the same noise
     assert load_dataset(str(tmp_path)).duplicates == 10
+    shutil.rmtree(tmp_path / "train")
+    make_folder(tmp_path / "train", {"a": 5, "b": 5}, size=(5, 5))
+    assert load_dataset(str(tmp_path)).duplicates == 0  # the temperature is fitted on those of val, nothing learnt
+    shutil.copytree(tmp_path / "val", tmp_path / "train", dirs_exist_ok=True)
     for path in (tmp_path / "test/a").iterdir():
         path.write_bytes(path.read_bytes() + b"more")
     assert load_dataset(str(tmp_path)).duplicates == 5
 
 
-@pytest.mark.parametrize("count", [200, 201, 999])
-def test_kinds_of_images_that_alternate_are_all_seen(count: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [20, 21, 40])
+def test_kinds_of_images_that_alternate_are_all_seen(
+    count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.folder.SAMPLED", 20)
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         for i in range(count):

@@ -223,6 +223,16 @@ def test_a_resume_file_of_another_version_is_refused(
         read_state(tmp_path)
 
 
+def test_a_run_from_when_an_epoch_was_chosen_can_be_gone_on_with(
+    digits: tuple[InputSpec, Splits], tmp_path: Path
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(digits, tmp_path, report=interrupt_after(1))
+    content = torch.load(tmp_path / "resume.pt", weights_only=True)
+    torch.save({**content, "best_epoch": 1, "best_weights": content["weights"]}, tmp_path / "resume.pt")
+    assert read_state(tmp_path).epoch == 1
+
+
 def test_a_shift_out_of_the_image_is_refused(digits: tuple[InputSpec, Splits], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="shift is 8; it must be below the sides of 8x8 images"):
         train(digits, tmp_path / "run", RECIPE.override({"shift": 8}))

@@ -53,9 +53,10 @@ def default_recipe(
             recipe = replace(recipe, epochs=48, optimizer="muon")  # on validation 86.3 %; adamw 84.7 %
         if small_residual and optimizer in (None, "muon"):
             recipe = replace(
-                recipe, epochs=48, batch_size=128, optimizer="muon", learning_rate=0.012, weight_decay=0.03
+                recipe, epochs=60, batch_size=128, optimizer="muon", learning_rate=0.012, weight_decay=0.05
             )
-            recipe = replace(recipe, label_smoothing=0.05, erasing=0.4)  # loss on validation 0.331; sgd 0.347
+            # Loss on validation 0.320; 48 epochs at full size 0.331, sgd 0.347.
+            recipe = replace(recipe, label_smoothing=0.05, erasing=0.4, initial_scale=0.75)
     if images >= 20_000:  # 2,000 images tell epochs apart well enough
         recipe = replace(recipe, validation_fraction=0.04)
     if optimizer == "sgd":

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
@@ -28,9 +28,9 @@ def load_folder(root: Path, *, skip_bad: bool = False, test_only: bool = False) 
     """Reads `root/train/<class>/...` and `root/test/<class>/...`, optionally `root/val/<class>/...`.
 
     `valid` and `validation` are taken for `val`, and `Train` beside `Test` for `train` and `test`. Where there is no
-    `test`, `val` is measured on, as with ImageNet, and so is not there to choose an epoch by. Without any of these the
-    class folders are in `root` itself, and about a fifth of each becomes the test split, see `for_testing`. Files that
-    are no images by their suffix are passed over, and so is what begins with a dot. With `skip_bad` every file is
+    `test`, `val` is measured on, as with ImageNet, and validation images are drawn from `train`. Without any of these
+    the class folders are in `root` itself, and about a fifth of each becomes the test split, see `for_testing`. Files
+    that are no images by their suffix are passed over, and so is what begins with a dot. With `skip_bad` every file is
     decoded once, and those that cannot be are left out and named. With `test_only` there need be no `train`, what is
     wrong with it is of no matter, one class is enough, and splits may differ in theirs.
 
@@ -83,9 +83,9 @@ def _splits_in(root: Path, *, test_only: bool) -> dict[str, Path]:
     """The folders of the splits `train`, `test` and `val`; none in a flat folder, which may have a class `valid`."""
     folders = {path.name: path for path in root.iterdir() if path.is_dir() and path.name[0] != "."}
     smaller = {name.lower(): path for name, path in folders.items()}
-    measured = {"test", *VALIDATION} & smaller.keys()
-    if len(smaller) == len(folders) and "train" in smaller and measured:  # or `Train` may be a class, of vehicles
-        folders = smaller
+    splits = {"train", "test", *VALIDATION} & smaller.keys()
+    if len(smaller) == len(folders) and splits and (splits > {"train"} or splits == smaller.keys()):
+        folders = smaller  # or `Train` may be a class, of vehicles
     found = {name: folders[name] for name in ("train", "test", *VALIDATION) if name in folders}
     others = sorted(folders.keys() - found.keys())
     if not {"train", "test", "val"} & found.keys() and (others or not found):
@@ -95,6 +95,7 @@ def _splits_in(root: Path, *, test_only: bool) -> dict[str, Path]:
     if len(validation) > 1:
         raise ValueError(f"{root} has the folders {' and '.join(validation)}; only one can be the validation split")
     if "test" not in found and validation and (test_only or "train" in found):
+        _check_classes(root, {name: folders[name] for name in ("train", *others) if name in folders})
         found["test"] = found.pop(validation[0])
     if "test" not in found:
         wanted = "test" if test_only else "train and test"
@@ -114,7 +115,7 @@ def _splits_in(root: Path, *, test_only: bool) -> dict[str, Path]:
     return {"val" if name in VALIDATION else name: place for name, place in found.items()}
 
 
-def _check_classes(root: Path, folders: dict[str, Path]) -> None:
+def _check_classes(root: Path, folders: Mapping[str, Path]) -> None:
     """Nothing unless some are splits by other names: `seg_train` and `seg_test`, for example, with the same classes."""
     training = [path for name, path in folders.items() if "train" in name.lower()]
     other = [path for name, path in folders.items() if any(word in name.lower() for word in ("test", "val"))]
@@ -218,10 +219,9 @@ def _common(paths: Sequence[Path]) -> tuple[Literal["L", "RGB"], tuple[int, int]
 
 
 def _duplicates(splits: dict[str, RawSplit], contents: dict[Path, str]) -> int:
-    """How many test images are among the others, too."""
-    found = {name: [contents[path] for path in split.images] for name, split in splits.items()}
-    learnt = {content for name in found.keys() - {"test"} for content in found[name]}
-    return sum(content in learnt for content in found["test"])
+    """How many test images are training images, too."""
+    learnt, tested = ({contents[path] for path in splits[name].images} for name in ("train", "test"))
+    return sum(contents[path] in learnt & tested for path in splits["test"].images)
 
 
 def _hash(root: Path, contents: dict[Path, str], drawn: dict[str, RawSplit]) -> str:

@@ -164,7 +164,7 @@ def _known_input(weights: InitialWeights | None, state: RunState | None) -> Inpu
 
 
 def build(config: CheckpointConfig) -> nn.Module:
-    """The network with fresh weights, tried in training mode, in which some return more than logits.
+    """The network with fresh weights; if it is to learn tried in training mode, in which some return more than logits.
 
     Raises:
         ValueError: options that it does not take, or no logits in training mode.
@@ -174,8 +174,10 @@ def build(config: CheckpointConfig) -> nn.Module:
     except TypeError as error:  # an option of the wrong type
         raise ValueError(f"{config.model} cannot be built with the options {config.options}: {error}") from None
     height, width, channels = config.input.shape
-    x = torch.zeros(2, channels, height, width)
-    check_logits(config.model, network, x, classes=len(config.classes), training=True)
+    if config.recipe["epochs"]:
+        device = next((parameter.device for parameter in network.parameters()), None)
+        x = torch.zeros(2, channels, height, width, device=device)
+        check_logits(config.model, network, x, classes=len(config.classes), training=True)
     return network
 
 
@@ -199,6 +201,8 @@ def check_fits(workdir: Path, state: RunState, config: CheckpointConfig) -> None
         ValueError: it cannot; the message names what differs.
     """
     there, here = {**state.facts, **Recipe(**state.recipe).to_json()}, {**facts_of(config), **config.recipe}
+    for facts in (there, here):  # the rest follows from these, and earlier versions told less of it
+        facts["dataset"] = {name: facts["dataset"].get(name) for name in ("name", "counts", "sha256")}
     for name in here:
         if there.get(name) != here[name]:
             raise ValueError(

@@ -55,7 +55,7 @@ class RawDataset:
         sha256: over images and labels of all splits; for a folder over relative names and file bytes.
         flat: whether it is a folder of class folders alone, which was split here.
         test_folder: where a folder's test split is, "test" or, where there is none, "val"; empty if it has no splits.
-        duplicates: test images of a folder that are training or validation images too, byte for byte.
+        duplicates: test images of a folder that are training images too, byte for byte.
         left_out: damaged files of a folder that are in no split, by relative name.
     """
 

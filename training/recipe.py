@@ -40,7 +40,7 @@ class Recipe:
             last fifth has; for networks that take any size.
         freeze_epochs: First epochs in which all but the last layer stay as they are, for fine-tuning.
         unfreeze_epochs: Epochs after those in which layer after layer joins, the last ones first; with 0 all at once.
-        validation_fraction: Share of the training images that decides which epoch is kept.
+        validation_fraction: Share of the training images held out to watch the training and to fit the temperature.
         seed: Of initialisation, order, augmentation, dropout and the validation split.
         precision: auto is bf16 autocast with CUDA, and on a CPU that has instructions for it; else fp32.
         channels_last: Keep images with their channels innermost; faster for networks of many channels.

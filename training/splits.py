@@ -18,7 +18,7 @@ MOST_WORKERS = 8
 
 @dataclass(frozen=True)
 class Splits:
-    """What is learnt from, what decides which epoch is kept, and what is looked at once at the end."""
+    """What is learnt from, what is watched and fits the temperature, and what is looked at once at the end."""
 
     train: Source
     validation: Source

@@ -64,6 +64,8 @@ def read_state(workdir: Path) -> RunState:
         raise ValueError(f"{path} is damaged: {reason}") from None
     if schema != SCHEMA:
         raise ValueError(f"{path}: schema is {schema!r}; this version reads {SCHEMA}")
+    for once in ("best_epoch", "best_weights"):  # from when the epoch to keep was chosen
+        content.pop(once, None)
     try:
         state = RunState(**content)
         Recipe(**state.recipe)
