@@ -122,11 +122,11 @@ def rate(steps: Iterator[int], *, seconds: float) -> float:
 
 
 def make_task(model: str, raw: RawDataset, items: Callable[[transforms.Compose], object]) -> Task:
-    """The network's default recipe for these images."""
+    """The network's default recipe for these images, which are all of full size, as bare's batch is."""
     assert raw.size is not None
     recipe = default_recipe(model, raw.name, images=len(raw.train), size=raw.size, mode=raw.mode)
     spec, data = prepare_splits(raw, size=raw.size, fraction=recipe.validation_fraction, seed=0)
-    return Task(model, raw.name, spec, data, items, recipe.override({"device": "cpu"}))  # type: ignore[arg-type]
+    return Task(model, raw.name, spec, data, items, recipe.override({"device": "cpu", "initial_scale": 1.0}))  # type: ignore[arg-type]
 
 
 def find_tasks(data_dir: Path | None, cifar10: Path | None) -> Iterator[Task]:

@@ -39,6 +39,8 @@ def default_recipe(
     )
     if model == "lenet1998":  # sigmoids pass little gradient: larger steps, and no decay that pulls back
         recipe = replace(recipe, learning_rate=1e-2, weight_decay=0.0)
+    if model == "lenet" and dataset == "mnist":  # on validation 99.29 %; 10 epochs without smoothing 99.0 %
+        recipe = replace(recipe, epochs=14, label_smoothing=0.05)
     if model == "mlp" and dataset == "mnist":  # 98.59 %; shifts of 2 pixels are too much without convolutions
         recipe = replace(recipe, epochs=12, batch_size=128, learning_rate=5e-3, shift=1)
     if model == "compact_cnn" and dataset == "fashion-mnist":  # on validation 92.3 %; not augmented 91.9 %
