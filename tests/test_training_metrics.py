@@ -40,8 +40,12 @@ def test_a_temperature_changes_no_prediction_and_betters_the_calibration() -> No
     assert after.reliability.calibration_error < before.reliability.calibration_error / 2
 
 
-def test_without_a_mistake_there_is_no_temperature_to_find() -> None:
-    assert fit_temperature(torch.eye(K), torch.arange(K)) == 1
+@pytest.mark.parametrize("mistakes", [0, 1, 4, 5])
+def test_one_mistake_decides_no_temperature(mistakes: int) -> None:
+    logits = 9 * functional.one_hot(LABELS, K).float()
+    for i in range(mistakes):
+        logits[i, LABELS[i] - 1] = 9.1  # narrow ones: their optimum is far below 1
+    assert (fit_temperature(logits, LABELS) == 1) == (mistakes < 5)
 
 
 @pytest.mark.parametrize(
