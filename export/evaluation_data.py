@@ -96,7 +96,7 @@ def _taken(raw: RawDataset, data: str, trained_on: Mapping[str, Any]) -> tuple[R
     if raw.sha256 == trained_on.get("sha256"):
         return raw.test, []
     remarks = []
-    if raw.test_folder.lower() not in ("", "test"):
+    if raw.test_folder:
         fitted = "; if the network had it beside its training images, its temperature was fitted on them"
         known = fitted if "test_folder" not in trained_on else ""
         remarks.append(f"there is no test/ in {data}: {raw.test_folder}/ is measured on{known}")

@@ -64,7 +64,7 @@ def load_folder(root: Path, *, skip_bad: bool = False, test_only: bool = False) 
         splits = {"train": whole.take(np.flatnonzero(~chosen)), "test": whole.take(np.flatnonzero(chosen))}
     return RawDataset(
         name=root.resolve().name,
-        test_folder=places["test"].name if places else "",
+        test_folder=places["test"].name if places and places["test"].name.lower() != "test" else "",
         classes=classes,
         train=splits.get("train", RawSplit([], np.zeros(0, np.int64))),
         test=splits["test"],

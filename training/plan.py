@@ -81,7 +81,7 @@ def make_plan(
     counts = {"train": len(data.train), "validation": len(data.validation), "test": len(data.test)}
     left_out = {"left_out": {"count": len(raw.left_out), "first": list(raw.left_out[:NAMED])}} if skip_bad else {}
     duplicates = {"duplicates": raw.duplicates} if raw.duplicates else {}
-    instead = {"test_folder": raw.test_folder} if raw.test_folder.lower() not in ("", "test") else {}
+    instead = {"test_folder": raw.test_folder} if raw.test_folder else {}
     config = CheckpointConfig(
         model=model,
         options=options or {},

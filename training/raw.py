@@ -54,7 +54,7 @@ class RawDataset:
         background: grey level (0-255) that fills what shifting uncovers and what shows through transparent pixels.
         sha256: over images and labels of all splits; for a folder over relative names and file bytes.
         flat: whether it is a folder of class folders alone, which was split here.
-        test_folder: where a folder's test split is, "test" or, where there is none, "val"; empty if it has no splits.
+        test_folder: the one of a folder that is measured on for want of one called test, "val" for example.
         duplicates: test images of a folder that are training images too, byte for byte.
         left_out: damaged files of a folder that are in no split, by relative name.
     """
