@@ -14,7 +14,7 @@ from models.initial_weights import InitialWeights, find_weights
 from models.pretrained import load_pretrained
 from models.samples import SAMPLES_FILE, save_samples
 from models.tensors import put_tensors
-from training.calibration import LEAST_IMAGES, fit_temperature
+from training.calibration import fit_temperature
 from training.evaluation import Evaluation, logits_of
 from training.learner import forward_of, pick_device, pick_precision
 from training.loop import FitResult, fit
@@ -172,8 +172,7 @@ def _finish(workdir: Path, plan: Plan, network: nn.Module, result: FitResult) ->
     device = next(network.parameters()).device
     classify = forward_of(network.eval(), config.input, device=device)
     held_out = logits_of(classify, data.validation.to(device)).cpu()
-    known = len(held_out) >= LEAST_IMAGES
-    temperature = fit_temperature(held_out, data.validation.labels) if known else 1.0
+    temperature = fit_temperature(held_out, data.validation.labels)
     seen = Evaluation.of(held_out, data.validation.labels)
     validation = {"accuracy": seen.accuracy, "loss": seen.loss}
     logits = logits_of(classify, data.test.to(device)).cpu()
