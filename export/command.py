@@ -50,7 +50,8 @@ def export(
     Args:
         checkpoint: The directory that `convscope train` wrote.
         formats: Comma-separated: onnx, torchscript, pt2 (torch.export), aoti (compiled for this kind of machine only).
-        precision: Comma-separated: fp32 and, of ONNX, fp16 and int8; these need --data.
+        precision: Comma-separated: fp32, fp16 (ONNX and TorchScript), bf16 (TorchScript), int8 (ONNX); all below fp32
+            need --data.
         data: The data set of the checkpoint: its test split gives every file an accuracy, its training split the ranges
             of int8.
         data_dir: Where data files are looked for first.
@@ -61,7 +62,7 @@ def export(
         triton: A Triton model repository, to which the artifact is added as a model.
         bentoml: Register the artifact in BentoML's model store too, as NAME:VERSION.
         limit_difference: Largest difference of a probability to the trained network, for fp32.
-        limit_points: Most percentage points of accuracy that fp16 and int8 may lose; else they are left out.
+        limit_points: Most percentage points of accuracy that fp16, bf16 and int8 may lose; else they are left out.
     """
     wanted, precisions = _words(formats), _words(precision)
     with bad_arguments():

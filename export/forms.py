@@ -3,14 +3,23 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from export.artifact import AOTI_FILE, FP16_FILE, INT8_FILE, ONNX_FILE, PT2_FILE, TORCHSCRIPT_FILE
+from export.artifact import (
+    AOTI_FILE,
+    FP16_FILE,
+    INT8_FILE,
+    ONNX_FILE,
+    PT2_FILE,
+    TORCHSCRIPT_BF16_FILE,
+    TORCHSCRIPT_FILE,
+    TORCHSCRIPT_FP16_FILE,
+)
 from export.engine import FormEngine
 
-Precision = Literal["fp32", "fp16", "int8"]
-PrecisionName = Literal["auto", "fp32", "fp16", "int8"]  # what a server may be told
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+PrecisionName = Literal["auto", "fp32", "fp16", "bf16", "int8"]  # the values of a server's setting
 FORMATS = ("onnx", "torchscript", "pt2", "aoti")
 DEFAULT_FORMATS = ("onnx", "torchscript")
-PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
 
 
 @dataclass(frozen=True)
@@ -32,9 +41,21 @@ FORMS = (
     Form(FP16_FILE, "onnx", "onnxruntime", "fp16"),
     Form(INT8_FILE, "onnx", "onnxruntime", "int8"),
     Form(TORCHSCRIPT_FILE, "torchscript", "torchscript", "fp32"),
+    Form(TORCHSCRIPT_FP16_FILE, "torchscript", "torchscript", "fp16"),
+    Form(TORCHSCRIPT_BF16_FILE, "torchscript", "torchscript", "bf16"),
     Form(PT2_FILE, "pt2", "pt2", "fp32"),
     Form(AOTI_FILE, "aoti", "aoti", "fp32", bound=True),
 )
+
+
+def formats_of(precision: Precision) -> tuple[str, ...]:
+    """The formats that have a file of a precision."""
+    return tuple(form.format for form in FORMS if form.precision == precision)
+
+
+def engines_of(precision: Precision) -> tuple[FormEngine, ...]:
+    """The engines that run a file of a precision."""
+    return tuple(form.engine for form in FORMS if form.precision == precision)
 
 
 def find_form(engine: FormEngine, precision: Precision) -> Form | None:

@@ -12,10 +12,11 @@ import torch
 from export import artifact
 from export.aoti_file import write_aoti
 from export.artifact import FileEntry, Manifest
+from export.cuda import Device
 from export.deployable import Deployable
 from export.engine import Engine, Floats, Run
 from export.engines import open_file
-from export.forms import DEFAULT_FORMATS, FORMATS, FORMS, PRECISIONS, Form
+from export.forms import DEFAULT_FORMATS, FORMATS, FORMS, PRECISIONS, Form, formats_of
 from export.golden import save_golden
 from export.identity import Identity
 from export.machine import this_machine
@@ -24,7 +25,7 @@ from export.parity import BATCHES, LIMIT_FP32, Parity, ParityError, compare
 from export.pt2_file import write_pt2
 from export.reduced import write_fp16, write_int8
 from export.speed import measure_speed
-from export.torchscript_file import write_torchscript
+from export.torchscript_file import UnsupportedPrecision, write_torchscript
 from models.checkpoint import WEIGHTS_FILE, Checkpoint, load_checkpoint
 from models.geometry import node_table
 from models.inputs import Pixels, fit_image, to_image
@@ -57,7 +58,7 @@ class Limits:
 
     Attributes:
         difference: fp32: the largest difference of a probability; then every first class is the same too.
-        accuracy_loss: fp16 and int8: of the accuracy on the test split, as a share; 0.002 is 0.2 points.
+        accuracy_loss: fp16, bf16 and int8: of the accuracy on the test split, as a share; 0.002 is 0.2 points.
     """
 
     difference: float = LIMIT_FP32
@@ -79,14 +80,15 @@ def export_checkpoint(
     publishes the result as the next version of `out`/`name`.
 
     An fp32 file that differs fails the export. One of lower precision is left out, with the reason in the manifest, if
-    it loses too much accuracy; int8 also if it is not faster here than fp32, at batch 1 and at batch 32.
+    it loses too much accuracy or the network has an operation that does not run in it; int8 also if it is not faster
+    here than fp32, at batch 1 and at batch 32.
 
     Args:
         directory: the checkpoint.
         out: the folder of artifacts.
         name: of the artifact; the checkpoint directory's if None.
         formats: of `FORMATS`, at least one.
-        precisions: of `PRECISIONS`; those below fp32 are ONNX files, made of model.onnx.
+        precisions: of `PRECISIONS`; int8 is an ONNX file only, bf16 TorchScript only, fp16 both.
         data: for accuracies; precisions below fp32 need it.
         limits: what every file must keep.
         report: is told each step in a line.
@@ -109,13 +111,19 @@ def export_checkpoint(
         weights = artifact.file_entry(staging.path / artifact.WEIGHTS_FILE)
         identity = Identity(name=name, version=staging.version, weights_sha256=weights.sha256)
         checked: dict[str, Checked] = {}
+        unwritable: dict[str, str] = {}
+        test = None if data is None else data.test
         for form in forms:
             path = staging.path / form.file
-            nodes = _write(form, checkpoint, nodes, samples, path, data, identity)
-            report(f"{form.file}: comparing it with the trained network")
-            engine = open_file(form.engine, path, device="cpu")
             try:
-                test = None if data is None else data.test
+                nodes = _write(form, checkpoint, nodes, samples, path, data, identity)
+            except UnsupportedPrecision as error:
+                unwritable[form.file] = str(error)
+                report(f"{form.file}: not kept: {error}")
+                continue
+            report(f"{form.file}: comparing it with the trained network")
+            engine = open_file(form.engine, path, device=checking_device(form))
+            try:
                 checked[form.file] = check_form(engine, form, network, samples.images, test, limits)
             except ParityError as error:
                 raise ParityError(f"{form.file}: {error}; nothing was exported") from None
@@ -141,7 +149,7 @@ def export_checkpoint(
         files[artifact.WEIGHTS_FILE] = weights
         files[artifact.GOLDEN_FILE] = artifact.file_entry(staging.path / artifact.GOLDEN_FILE)
         trained = {"accuracy": accuracy, "images_per_s": rates[REFERENCE]}
-        return artifact.publish(staging, _manifest(name, checkpoint, nodes, files, dropped, trained))
+        return artifact.publish(staging, _manifest(name, checkpoint, nodes, files, unwritable | dropped, trained))
 
 
 def choose_forms(formats: Sequence[str], precisions: Sequence[str], *, has_data: bool) -> list[Form]:
@@ -157,12 +165,18 @@ def choose_forms(formats: Sequence[str], precisions: Sequence[str], *, has_data:
             raise ValueError(f"no {kind} was given; known are {', '.join(known)}")
     if "fp32" not in precisions:
         raise ValueError("fp32 cannot be left out: the other precisions are made of it and measured against it")
-    if reduced := [word for word in precisions if word != "fp32"]:
-        if "onnx" not in formats:
-            raise ValueError(f"{reduced[0]} is made of model.onnx; add the format onnx")
-        if not has_data:
-            raise ValueError(f"{reduced[0]} needs the data set: it is kept only if its accuracy holds")
+    reduced = [precision for precision in PRECISIONS if precision in precisions and precision != "fp32"]
+    for precision in reduced:
+        if not set(possible := formats_of(precision)).intersection(formats):
+            raise ValueError(f"there is no {precision} file in {', '.join(formats)}; add {' or '.join(possible)}")
+    if reduced and not has_data:
+        raise ValueError(f"{reduced[0]} needs the data set: it is kept only if its accuracy holds")
     return [form for form in FORMS if form.format in formats and form.precision in precisions]
+
+
+def checking_device(form: Form) -> Device:
+    """The device on which a file is compared: the CPU, but a GPU, if there is one, for half precision in torch."""
+    return "auto" if form.engine == "torchscript" and form.precision != "fp32" else "cpu"
 
 
 def reference(checkpoint: Checkpoint) -> Run:
@@ -215,20 +229,21 @@ def _write(
     data: ExportData | None,
     identity: Identity,
 ) -> tuple[Node, ...]:
-    source = path.with_name(artifact.ONNX_FILE)
-    if form.file == artifact.ONNX_FILE:
-        return write_onnx(checkpoint, nodes, path, identity=identity)
-    if form.precision == "fp16":
-        write_fp16(source, path)
-    elif form.precision == "int8":
-        assert data is not None, "choose_forms refuses"
-        write_int8(source, data.calibration, path)
-    elif form.format == "pt2":
-        write_pt2(checkpoint, samples.images[:2], path, identity=identity)
-    elif form.format == "aoti":
-        write_aoti(checkpoint, samples.images[:2], path, identity=identity)
-    else:
-        write_torchscript(checkpoint, samples.images[:2], path, identity=identity)
+    source, example = path.with_name(artifact.ONNX_FILE), samples.images[:2]
+    match form.format, form.precision:
+        case "onnx", "fp32":
+            return write_onnx(checkpoint, nodes, path, identity=identity)
+        case "onnx", "fp16":
+            write_fp16(source, path)
+        case "onnx", "int8":
+            assert data is not None, "choose_forms refuses"
+            write_int8(source, data.calibration, path)
+        case "torchscript", ("fp32" | "fp16" | "bf16") as precision:
+            write_torchscript(checkpoint, example, path, precision=precision, identity=identity)
+        case "pt2", _:
+            write_pt2(checkpoint, example, path, identity=identity)
+        case _:
+            write_aoti(checkpoint, example, path, identity=identity)
     return nodes
 
 

@@ -2,12 +2,14 @@
 
 import io
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 
 from export.deployable import Deployable
 from export.engine_torchscript import quiet_torchscript
+from export.half_precision import HalfDeployable, HalfPrecision
 from export.identity import KEY, Identity, describe
 from models.checkpoint import Checkpoint
 from models.inputs import Pixels
@@ -15,10 +17,25 @@ from models.inputs import Pixels
 _DEBUG = ".debug_pkl"  # maps each operation to the lines of this machine's files
 
 
-def write_torchscript(checkpoint: Checkpoint, example: Pixels, path: Path, *, identity: Identity | None = None) -> None:
+class UnsupportedPrecision(ValueError):
+    """An operation of the network does not run in a precision; the message names both."""
+
+
+def write_torchscript(
+    checkpoint: Checkpoint,
+    example: Pixels,
+    path: Path,
+    *,
+    precision: Literal["fp32"] | HalfPrecision = "fp32",
+    identity: Identity | None = None,
+) -> None:
     """Traces on real images (N, H, W, C), N at least 2, and writes the archive.
 
+    Args:
+        precision: fp32; or fp16 or bf16, see `export.half_precision`.
+
     Raises:
+        UnsupportedPrecision: below fp32, an operation of the network does not run.
         ValueError: torch refuses the network.
     """
     images = torch.from_numpy(np.array(example))
@@ -26,10 +43,14 @@ def write_torchscript(checkpoint: Checkpoint, example: Pixels, path: Path, *, id
     buffer = io.BytesIO()
     with quiet_torchscript(), torch.no_grad():
         try:
-            traced = torch.jit.trace(Deployable(checkpoint), (images,))  # type: ignore[no-untyped-call]
+            deployable = Deployable(checkpoint) if precision == "fp32" else HalfDeployable(checkpoint, precision)
+            traced = torch.jit.trace(deployable, (images,))  # type: ignore[no-untyped-call]
             torch.jit.save(torch.jit.freeze(traced), buffer, _extra_files=about)
         except (RuntimeError, torch.jit.TracingCheckError) as error:  # type: ignore[attr-defined]  # not in __all__
-            raise ValueError(f"torch.jit cannot trace the network: {str(error).splitlines()[0]}") from None
+            reason = str(error).splitlines()[0]
+            if precision != "fp32":
+                raise UnsupportedPrecision(f"the network does not run in {precision}: {reason}") from None
+            raise ValueError(f"torch.jit cannot trace the network: {reason}") from None
     path.write_bytes(_without_debug(buffer))
 
 

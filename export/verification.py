@@ -9,7 +9,7 @@ from export.forms import FORMS
 from export.golden import check_golden, load_golden
 from export.machine import bound_elsewhere
 from export.parity import Parity, ParityError
-from export.pipeline import REFERENCE, Checked, Limits, accuracy_of, check_form
+from export.pipeline import REFERENCE, Checked, Limits, accuracy_of, check_form, checking_device
 from export.rebuild import reference_of
 from export.speed import measure_speed
 from training.stream import Source
@@ -75,7 +75,9 @@ def verify_artifact(directory: Path, *, test: Source | None = None, limits: Limi
     elsewhere = bound_elsewhere(manifest)
     forms = [form for form in FORMS if form.file in manifest.files and form.file not in elsewhere]
     engines = {
-        form.file: open_engine(directory, manifest, engine=form.engine, precision=form.precision, device="cpu")
+        form.file: open_engine(
+            directory, manifest, engine=form.engine, precision=form.precision, device=checking_device(form)
+        )
         for form in forms
     }
     wanted = None if test is None else accuracy_of(network, test)

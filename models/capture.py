@@ -69,11 +69,24 @@ def inner_graph(module: nn.Module) -> fx.GraphModule | None:
     """The inside of one of torchvision's layers that `trace` shows as one node; None for torch's own layers."""
     if type(module).__module__.startswith("torch.nn"):
         return None
+    try:
+        return fx.GraphModule(module, trace_whole(module))
+    except ValueError:
+        return None
+
+
+def trace_whole(module: nn.Module) -> fx.Graph:
+    """The graph of a module down to torch's own layers.
+
+    Raises:
+        ValueError: it cannot be traced.
+    """
     tracer = NodePathTracer(autowrap_modules=(math, torchvision.ops), leaf_modules=[])
     try:
-        return fx.GraphModule(module, tracer.trace(module))
-    except (fx.proxy.TraceError, TypeError, RuntimeError):
-        return None
+        graph: fx.Graph = tracer.trace(module)
+    except (fx.proxy.TraceError, TypeError, RuntimeError) as error:
+        raise ValueError(f"{type(module).__name__} cannot be traced: {error}") from None
+    return graph
 
 
 def capture(network: nn.Module, x: Tensor, names: Collection[str] | None = None) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ from export.engines import open_engine
 from export.forms import FORMS
 from service.settings import read_settings
 
-ONNX, FP16, INT8, TORCHSCRIPT, PT2, AOTI = FORMS
+ONNX, FP16, INT8, TORCHSCRIPT, _, _, PT2, AOTI = FORMS
 
 
 def row(form: Any, rate: float, device: str = "cpu") -> Row:

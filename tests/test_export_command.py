@@ -142,7 +142,7 @@ def test_summaries_of_a_checkpoint_and_its_artifact_agree(run, lenet_checkpoint:
         (["summary"], "subject"),
         (["export", "x", "--formats", "coreml"], "no format is called 'coreml'; known are onnx, torchscript, pt2"),
         (["export", "x", "--formats", ","], "no format was given"),
-        (["export", "x", "--precision", "fp8"], "no precision is called 'fp8'; known are fp32, fp16, int8"),
+        (["export", "x", "--precision", "fp8"], "no precision is called 'fp8'; known are fp32, fp16, bf16, int8"),
         (["export", "x", "--precision", "int8"], "fp32 cannot be left out"),
         (["export", "x", "--precision", "fp32,int8"], "int8 needs the data set"),
         (["export", "x", "--limit-points", "-1"], "must be at least 0"),

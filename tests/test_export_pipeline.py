@@ -107,7 +107,7 @@ def other_temperature(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def write_broken(monkeypatch: pytest.MonkeyPatch, breaking: Callable[[Checkpoint], Checkpoint]) -> None:
-    def write(checkpoint: Checkpoint, example: Any, path: Path, *, identity: Identity) -> None:
+    def write(checkpoint: Checkpoint, example: Any, path: Path, *, precision: str, identity: Identity) -> None:
         # A copy, or the reference would be broken with it.
         broken = breaking(replace(checkpoint, network=copy.deepcopy(checkpoint.network)))
         write_torchscript(broken, example[:1], path)
@@ -138,7 +138,7 @@ def test_a_broken_export_publishes_nothing(
 
 
 def test_an_export_with_dropout_on_publishes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def write(checkpoint: Checkpoint, example: Any, path: Path, *, identity: Identity) -> None:
+    def write(checkpoint: Checkpoint, example: Any, path: Path, *, precision: str, identity: Identity) -> None:
         with quiet_torchscript():
             module = torch.jit.script(Forgotten(checkpoint))
             torch.jit.save(module, str(path))

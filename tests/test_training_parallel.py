@@ -127,9 +127,15 @@ def test_two_processes_train_as_one_does(more: dict[str, Any], tolerance: float,
     logs = [
         [json.loads(line) for line in (tmp_path / x / "log.jsonl").read_text().splitlines()] for x in ("both", "one")
     ]
+    one_image = 1.01 / 144 if "optimizer" in more else 0.0  # of the validation split, that bf16 may turn
     for ours, theirs in zip(*logs, strict=True):
-        for key in ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy"):
-            assert ours[key] == pytest.approx(theirs[key], abs=tolerance), key
+        for key, allowed in {
+            "train_loss": tolerance,
+            "train_accuracy": tolerance,
+            "validation_loss": tolerance,
+            "validation_accuracy": max(tolerance, one_image),
+        }.items():
+            assert ours[key] == pytest.approx(theirs[key], abs=allowed), key
     assert not list((tmp_path / "both").glob("*.tmp")) and not (tmp_path / "both/resume.pt").exists()
 
 

@@ -86,12 +86,11 @@ def forward_of(
     network: Callable[[Tensor], Tensor], spec: InputSpec, *, device: torch.device, channels_last: bool = False
 ) -> Forward:
     """The network behind the normalisation that is also exported: uint8 (N, H, W, C) to logits (N, K)."""
-    normalize = Normalize(spec).to(device)
     layout = torch.channels_last if channels_last else torch.contiguous_format
+    normalize = Normalize(spec, memory_format=layout).to(device)
 
     def forward(images: Tensor) -> Tensor:
-        x = normalize(images).contiguous(memory_format=layout)  # (N, C, H, W)
-        logits: Tensor = network(x)  # (N, K)
+        logits: Tensor = network(normalize(images))  # (N, K)
         return logits
 
     return forward
