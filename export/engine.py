@@ -18,6 +18,14 @@ class EngineError(RuntimeError):
     """A file that cannot be opened on the wanted device; the message names what is missing."""
 
 
+class DeviceMemoryFull(EngineError):
+    """The GPU's memory is full; a smaller batch, or a later one, may fit."""
+
+
+class DeviceLost(EngineError):
+    """The GPU stopped working, for this process for good: a CUDA context that has failed never recovers."""
+
+
 class Engine(Protocol):
     """Runs one exported file.
 
@@ -32,5 +40,9 @@ class Engine(Protocol):
     device: Literal["cpu", "cuda"]
 
     def run(self, images: Pixels) -> tuple[Floats, Floats]:
-        """Probabilities and logits, float32 (N, K) each, of uint8 images (N, H, W, C)."""
+        """Probabilities and logits, float32 (N, K) each, of uint8 images (N, H, W, C); in several threads at once.
+
+        Raises:
+            DeviceMemoryFull, DeviceLost: see there.
+        """
         ...

@@ -16,6 +16,13 @@ from models.inputs import Pixels
 _FATAL_ONLY = 4  # a failing CUDA provider prints its reason otherwise; it is in the exception or asked for below
 
 
+def why_no_provider() -> str | None:
+    """None if this build of ONNX Runtime can use a GPU; otherwise what is missing, for people to read."""
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        return None
+    return "no CUDA provider in this build of ONNX Runtime (the package onnxruntime-gpu has one)"
+
+
 def open_session(content: bytes, *, device: Device, threads: int) -> onnxruntime.InferenceSession:
     """A session over the bytes of an ONNX file, so that nothing outside them can be referred to.
 
@@ -29,7 +36,7 @@ def open_session(content: bytes, *, device: Device, threads: int) -> onnxruntime
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the event loop needs the core
     # Weights that are said to lie in other files would be looked for in the working directory.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
-    reason = None if device == "cpu" else why_no_cuda()
+    reason = None if device == "cpu" else why_no_cuda() or why_no_provider()
     if device == "cuda" and reason:
         raise EngineError(f"device is cuda, but there is {reason}")
     try:
@@ -67,7 +74,8 @@ class OnnxEngine:
 class OnnxTaps:
     """Shows values inside `model.onnx`: the same graph with them added as outputs, opened when first asked for.
 
-    Extra outputs cost fusions, so this session is apart from the one that serves.
+    Extra outputs cost fusions, so this session is apart from the one that serves. It may also be on another device:
+    `auto` takes the CPU where this build of ONNX Runtime has no CUDA provider.
     """
 
     def __init__(

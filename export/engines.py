@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import get_args
 
-from export.artifact import ONNX_FILE, Manifest, check_file
+from export.artifact import Manifest, check_file
 from export.benchmark_record import fastest_here
 from export.cuda import Device, why_no_cuda
 from export.engine import Engine, EngineError, EngineName, FormEngine
-from export.engine_onnx import OnnxEngine
-from export.forms import Form, PrecisionName, find_form
+from export.engine_onnx import OnnxEngine, why_no_provider
+from export.forms import FORMS, Form, PrecisionName, engines_of, find_form
 
 
 def open_engine(
@@ -26,8 +26,8 @@ def open_engine(
         directory: the artifact.
         manifest: its manifest.
         engine: `auto` takes what `convscope bench` found fastest here; ONNX Runtime where it was not run, if there is
-            an ONNX file.
-        precision: fp16 and int8 where the artifact has them, for ONNX Runtime only; `auto` likewise, or fp32.
+            an ONNX file, but TorchScript where only torch can use the GPU.
+        precision: fp16, bf16 and int8 where the artifact has them; `auto` likewise, or fp32.
         device: `auto` takes CUDA when it works; `cuda` fails where it does not.
         threads: of one run; 0 leaves it to the engine.
 
@@ -60,12 +60,27 @@ def _choose(
             fits = engine == form.engine or (engine == "auto" and form.engine in get_args(EngineName))
             if form.file in manifest.files and fits and precision in ("auto", form.precision):
                 return form
-    usual: FormEngine = "onnxruntime" if ONNX_FILE in manifest.files else "torchscript"
-    chosen = usual if engine == "auto" else engine
-    found = find_form(chosen, "fp32" if precision == "auto" else precision)
+    wanted = "fp32" if precision == "auto" else precision
+    if engine == "auto":
+        usable = [form for form in FORMS if form.precision == wanted and form.engine in get_args(EngineName)]
+        there = [form for form in usable if form.file in manifest.files] or usable
+        on_torch = [form for form in there if form.engine == "torchscript"]
+        return on_torch[0] if on_torch and device != "cpu" and _torch_alone_uses_the_gpu() else there[0]
+    found = find_form(engine, wanted)
     if found is None:
-        raise EngineError(f"the engine {chosen} runs no {precision}; fp16 and int8 are for onnxruntime")
+        raise EngineError(f"the engine {engine} runs no {wanted}; {' and '.join(engines_of(wanted))} can")
     return found
+
+
+def _torch_alone_uses_the_gpu() -> bool:
+    """True if there is a GPU that this build of ONNX Runtime cannot use, and that torch can, which is imported then."""
+    if why_no_cuda() or not why_no_provider():
+        return False
+    try:
+        import torch
+    except ModuleNotFoundError:
+        return False
+    return torch.cuda.is_available()
 
 
 def open_file(engine: FormEngine, path: Path, *, device: Device = "auto", threads: int = 0) -> Engine:
