@@ -76,6 +76,11 @@ class Classifier:
         gc.freeze()  # what is loaded stays; the collector need not look at it again
         gc.set_threshold(100_000, 20, 100)  # each collection walks what all requests under way hold
 
+    @bentoml.on_shutdown  # type: ignore[untyped-decorator]  # bentoml ships no types for it
+    def after_requests(self) -> None:
+        """Runs when every request is answered, and before the process ends."""
+        HTTP.metrics.stop()
+
     @bentoml.api  # type: ignore[untyped-decorator]  # bentoml ships no types for it
     async def predict(self, images: Annotated[np.ndarray, DType("uint8")], model: str = "") -> np.ndarray:
         """Class probabilities, float32 (N, K), of uint8 images (N, H, W, C) that have the network's size already.

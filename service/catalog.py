@@ -6,12 +6,14 @@ from collections.abc import Container, Iterator
 from pathlib import Path
 
 from export.artifact import ArtifactError, check_files, read_manifest
+from export.engine import DeviceLost, DeviceMemoryFull
 from service.directory import Signature, exists, scan
-from service.errors import ModelNotReady, UnknownModel, UnknownParameter
+from service.errors import GpuLost, ModelNotReady
+from service.gpu import Gpu
+from service.lookup import look_up, split_name
 from service.memory import give_back, resident_mb
 from service.metrics import Metrics, ModelMetrics
 from service.observation import current
-from service.query import NUMBER
 from service.request_log import log
 from service.served_model import Entry, ServedModel, describe, open_model
 from service.settings import Settings
@@ -25,6 +27,7 @@ class Catalog:
         unloaded: names of models that are not to be served though they lie there.
         was_ready: everything was served once. From then on a bad version is named, and the server stays ready.
         draining: this worker is about to end.
+        gpu: the device of the models, where it is not the CPU.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -37,6 +40,7 @@ class Catalog:
         self.failures: dict[str, str] = {}
         self.unloaded: frozenset[str] = frozenset()
         self.metrics = Metrics()
+        self.gpu = Gpu()
         self.opened = False
         self.was_ready = False
         self.draining = False
@@ -95,6 +99,8 @@ class Catalog:
         """Why the server is not ready, or None."""
         if self.draining:
             return "the server is shutting down"
+        if self.gpu.lost:
+            return self.gpu.lost
         if not self.opened:
             return "the models are being loaded"
         if self.failures and not self.was_ready:
@@ -118,29 +124,16 @@ class Catalog:
 
         Raises:
             UnknownModel, UnknownParameter, ModelNotReady: the message lists what there is.
+            GpuLost: nothing can be run any more.
         """
-        if name is not None and ":" in name:
-            name, _, inner = name.partition(":")
-            if version is not None and version != inner:
-                raise UnknownParameter(f"the model is asked for as {name}:{inner} and as version {version}")
-            version = inner
+        if self.gpu.lost:
+            raise GpuLost(self.gpu.lost)
+        name, version = split_name(name, version)
         if name in self.unloaded:
             raise ModelNotReady(f"{name} was unloaded; POST /v2/repository/models/{name}/load brings it back")
         if not self._entries:
             raise ModelNotReady(self.not_ready or "no model is served")
-        if name is None:
-            if len(self._entries) > 1:
-                raise UnknownParameter(
-                    f"several models are served ({', '.join(sorted(self._entries))}); say model=NAME"
-                )
-            (name,) = self._entries
-        versions = self._entries.get(name)
-        if versions is None:
-            raise UnknownModel(f"no model is called {name[:100]!r}; served are {', '.join(sorted(self._entries))}")
-        if version is not None and (not NUMBER.fullmatch(version) or int(version) not in versions):
-            known = ", ".join(map(str, sorted(versions)))
-            raise UnknownModel(f"{name} has no version {version[:20]!r}; served are {known}")
-        found = versions[max(versions) if version is None else int(version)]
+        found = look_up(self._entries, name, version)
         current().model = found.metrics.labels
         return found
 
@@ -148,7 +141,8 @@ class Catalog:
         """What `entry` finds, brought into memory if it is not there.
 
         Raises:
-            UnknownModel, UnknownParameter, ModelNotReady: see `entry`; or it cannot be loaded, or does not fit.
+            UnknownModel, UnknownParameter, ModelNotReady, GpuLost: see `entry`; or it does not load, or not fit.
+            DeviceMemoryFull, DeviceLost: while it was being loaded.
         """
         while True:
             entry = self.entry(name, version)
@@ -169,7 +163,7 @@ class Catalog:
         async with self._changing:
             try:
                 return await asyncio.to_thread(self._load_within_limit, entry)
-            except ModelNotReady:
+            except (ModelNotReady, DeviceMemoryFull, DeviceLost):  # nothing that is wrong with the artifact
                 raise
             except Exception as error:  # see `_prepared`
                 reason = _reason(entry.directory, error)
@@ -252,7 +246,14 @@ class Catalog:
         self._taken[directory] = signature
 
     def _opened(self, entry: Entry) -> ServedModel:
-        model = open_model(entry.directory, entry.manifest, self._settings, entry.metrics, entry.batch_size)
+        model = open_model(
+            entry.directory,
+            entry.manifest,
+            self._settings,
+            gpu=self.gpu,
+            metrics=entry.metrics,
+            batch_size=entry.batch_size,
+        )
         entry.batch_size = model.batch_size
         log.info("%s", describe(model))
         return model

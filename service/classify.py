@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from concurrent.futures import Executor
 from typing import Any
 
-import numpy as np
 import orjson
 from starlette.types import Receive, Scope, Send
 
@@ -15,7 +14,7 @@ from models.inputs import Pixels
 from service.answers import send_json
 from service.bodies import Bodies
 from service.catalog import Catalog
-from service.decoding import decode_uploads
+from service.decoding import decode_uploads, stack_images
 from service.errors import error_body
 from service.observation import current
 from service.predictions import check_top_k, default_top_k, top_predictions
@@ -70,6 +69,5 @@ class Classify:
     ) -> Floats | tuple[Floats, ...]:
         if not images:
             return ()
-        batch = images[0][np.newaxis] if len(images) == 1 else np.stack(images)
-        probabilities, _ = await model.run(batch, receive)
+        probabilities, _ = await model.run(await stack_images(images, self._decoders), receive)
         return probabilities

@@ -35,7 +35,7 @@ def serve(
         workers: Server processes [default: 1].
         engine: auto takes what `convscope bench` found fastest here; if it was not run, ONNX Runtime where there is an
             ONNX file.
-        precision: fp32, fp16 or int8; auto is likewise what was found fastest, or else fp32.
+        precision: fp32, fp16, bf16 or int8; auto is likewise what was found fastest, or else fp32.
         device: auto takes CUDA when it works.
     """
     try:

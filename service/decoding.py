@@ -2,8 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
-from concurrent.futures import Executor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from functools import cached_property
+from typing import ParamSpec, TypeVar
+
+import numpy as np
 
 from models.image_errors import ImageError, ImageTooLarge
 from models.inputs import InputSpec, Pixels, decode_image, finish_image, open_image
@@ -13,6 +17,30 @@ from service.settings import Limit
 # A small file can hold a huge image, so both must be small. An MNIST digit as PNG takes 300 bytes and 50 us.
 INLINE_LIMIT_BYTES = 4096
 INLINE_LIMIT_PIXELS = 65_536
+STACKING_LIMIT_BYTES = 2**20  # copying more takes longer than the way to a thread
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Decoders(Executor):
+    """Threads that decode, counted when the first is wanted: by then it is known what the models run on.
+
+    Args:
+        count: how many.
+    """
+
+    def __init__(self, count: Callable[[], int]) -> None:
+        self._count = count
+
+    @cached_property
+    def threads(self) -> ThreadPoolExecutor:
+        """The pool behind this one."""
+        return ThreadPoolExecutor(self._count(), thread_name_prefix="decode")
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
+        """See `Executor.submit`."""
+        return self.threads.submit(fn, *args, **kwargs)
 
 
 def decode_or_error(data: bytes, spec: InputSpec, limit_pixels: Limit) -> Pixels | ImageError:
@@ -45,6 +73,15 @@ async def decode_uploads(
         return await asyncio.gather(*decoding)
     finally:
         current().decode_s += time.perf_counter() - started
+
+
+async def stack_images(images: Sequence[Pixels], executor: Executor) -> Pixels:
+    """The images (H, W, C) of a request as (N, H, W, C): a single one is not copied, many megabytes are in a thread."""
+    if len(images) == 1:
+        return images[0][np.newaxis]
+    if len(images) * images[0].nbytes <= STACKING_LIMIT_BYTES:
+        return np.stack(images)
+    return await asyncio.get_running_loop().run_in_executor(executor, np.stack, images)
 
 
 def _naming_the_setting(error: ImageError, limit_pixels: Limit) -> ImageError:

@@ -17,9 +17,14 @@ from models.image_errors import (
 
 
 class RequestError(ValueError):
-    """A request that cannot be answered; `code` is stable and machine-readable, the message is for people."""
+    """A request that cannot be answered; `code` is stable and machine-readable, the message is for people.
+
+    Attributes:
+        retry_after_s: when to come back, for what a client may try again.
+    """
 
     code = "bad_request"
+    retry_after_s: float | None = None
 
 
 class UnknownParameter(RequestError):
@@ -132,6 +137,7 @@ class QueueFull(RequestError):
     """Too much waits already; `retry_after_s` says when to come back."""
 
     code = "queue_full"
+    retry_after_s: float = 1.0
 
     def __init__(self, message: str, retry_after_s: float) -> None:
         super().__init__(message)
@@ -154,6 +160,20 @@ class InferenceFailed(RequestError):
     """The engine failed on a batch; the server's log has the reason."""
 
     code = "inference_failed"
+
+
+class GpuMemoryFull(RequestError):
+    """The GPU's memory is full."""
+
+    code = "device_memory_full"
+    retry_after_s = 1.0
+
+
+class GpuLost(RequestError):
+    """The GPU stopped working; the worker ends, and another takes its place."""
+
+    code = "device_lost"
+    retry_after_s = 10.0
 
 
 STATUS: dict[type[Exception], int] = {
@@ -181,6 +201,8 @@ STATUS: dict[type[Exception], int] = {
     UnsupportedType: 415,
     WrongShape: 422,
     QueueFull: 429,
+    GpuLost: 503,
+    GpuMemoryFull: 503,
     InferenceFailed: 503,
     ModelNotReady: 503,
     DeadlinePassed: 504,
@@ -205,7 +227,7 @@ def error_json(path: str, code: str, message: str) -> bytes:
 def error_answer(error: RequestError | ImageError, path: str) -> tuple[int, bytes, list[tuple[bytes, bytes]]]:
     """Status, JSON body and extra headers for an error in answer to a request for `path`."""
     headers: list[tuple[bytes, bytes]] = []
-    if isinstance(error, QueueFull):
+    if isinstance(error, RequestError) and error.retry_after_s is not None:
         headers.append((b"retry-after", str(max(1, math.ceil(error.retry_after_s))).encode()))
     if isinstance(error, MethodNotAllowed):
         headers.append((b"allow", error.allow.encode()))

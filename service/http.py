@@ -1,7 +1,6 @@
 """The HTTP application: the table of routes, and errors in one shape."""
 
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -9,14 +8,24 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from export.engine import EngineError
+from export.engine import DeviceLost, DeviceMemoryFull, EngineError
 from models.image_errors import ImageError
 from service.answers import send_error, send_json
 from service.bodies import Bodies
 from service.catalog import Catalog
 from service.classify import Classify
 from service.client_gone import ClientGone
-from service.errors import DeadlinePassed, MethodNotAllowed, ModelNotReady, RequestError, UnknownPath, error_json
+from service.decoding import Decoders
+from service.errors import (
+    DeadlinePassed,
+    GpuLost,
+    GpuMemoryFull,
+    MethodNotAllowed,
+    ModelNotReady,
+    RequestError,
+    UnknownPath,
+    error_json,
+)
 from service.feature_maps import InspectFeatureMaps
 from service.metrics import INTERNAL
 from service.metrics_route import MetricsRoute
@@ -39,7 +48,7 @@ NATIVE = ("/livez", "/readyz", "/healthz", "/schema.json")  # routes whose GET B
 
 def build_http(catalog: Catalog, settings: Settings) -> "Answering":
     """The application behind the gate."""
-    decoders = ThreadPoolExecutor(settings.threads_per_run, thread_name_prefix="decode")
+    decoders = Decoders(lambda: _decoding_threads(catalog, settings))
     bodies, turns = Bodies(settings), Turns(settings.limit("inspection_queue_size"))
     models, metrics, repository = ModelRoutes(catalog), MetricsRoute(catalog), Repository(catalog, settings)
     one = "/v1/models/{model}"
@@ -124,7 +133,7 @@ class Answering:
         except HTTPException as error:
             await send_error(send, _own_error(error, scope), scope["path"])
         except EngineError as error:
-            await send_error(send, ModelNotReady(str(error)), scope["path"])
+            await send_error(send, _engine_error(error), scope["path"])
         except TimeoutError:  # of the `asyncio.timeout` that every route has around its work
             late = DeadlinePassed(
                 f"no answer within {self._deadline_s:g} s (CONVSCOPE_DEADLINE_S); the work was dropped"
@@ -151,6 +160,18 @@ def _endpoint(handle: Callable[[Request], Awaitable[Response]]) -> Callable[[Req
         return await handle(request)
 
     return endpoint
+
+
+def _decoding_threads(catalog: Catalog, settings: Settings) -> int:
+    """As many as infer; inference on a GPU leaves every core to decoding, whatever is set for it."""
+    on_gpu = any(model.engine.device == "cuda" for model in catalog.models())
+    return settings.cores_per_worker if on_gpu else settings.threads_per_run
+
+
+def _engine_error(error: EngineError) -> RequestError:
+    if isinstance(error, DeviceMemoryFull):
+        return GpuMemoryFull(str(error))
+    return GpuLost(str(error)) if isinstance(error, DeviceLost) else ModelNotReady(str(error))
 
 
 def _own_error(error: HTTPException, scope: Scope) -> RequestError:

@@ -28,6 +28,7 @@ class MetricsRoute:
         self._catalog = catalog
         self._files: WorkerFiles | None = None
         self._writing: asyncio.Task[None] | None = None
+        self._failed = ""  # why the file could not be written last time
 
     def start(self, files: WorkerFiles | None) -> None:
         """Begins to write this worker's file; to be called on the event loop.
@@ -39,6 +40,11 @@ class MetricsRoute:
         if files:
             self.counts.add(files.before())
             self._writing = asyncio.get_running_loop().create_task(self._keep_writing(files))
+
+    def stop(self) -> None:
+        """Writes it for the last time; to be called when every request is answered."""
+        if self._files:
+            self._write(self._files)
 
     async def __call__(self, request: Request) -> Response:
         """Answers one scrape."""
@@ -53,16 +59,18 @@ class MetricsRoute:
         return [own, *(await asyncio.to_thread(lambda: [*files.others()] if files else []))]
 
     async def _keep_writing(self, files: WorkerFiles) -> None:
-        failed = ""
         while True:
-            try:
-                files.write(self._snapshot())
-                failed = ""
-            except OSError as error:
-                if failed != str(error):
-                    log.error("/metrics of other workers miss this one: %s", error)
-                failed = str(error)
+            self._write(files)
             await asyncio.sleep(INTERVAL_S)
+
+    def _write(self, files: WorkerFiles) -> None:
+        failed, self._failed = self._failed, ""
+        try:
+            files.write(self._snapshot())
+        except OSError as error:
+            self._failed = str(error)
+            if failed != self._failed:
+                log.error("/metrics of other workers miss this one: %s", error)
 
     def _snapshot(self) -> Snapshot:
         return Snapshot(os.getpid(), self.counts.values(), self._gauges())

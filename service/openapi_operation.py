@@ -4,21 +4,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from models.image_errors import ImageError
-from service.errors import STATUS, QueueFull, RequestError, Unauthorized, is_v2
+from service.errors import STATUS, RequestError, Unauthorized, is_v2
 from service.metrics import INTERNAL
 from service.openapi_schema import Json, as_json, one_of, ref
 
 Kind = type[RequestError] | type[ImageError]
 _REQUEST_ID = {"X-Request-Id": {"$ref": "#/components/headers/RequestId"}}
 _HEADERS: dict[int, Json] = {
-    STATUS[Unauthorized]: {"WWW-Authenticate": {"required": True, "schema": {"const": "Bearer"}}},
-    STATUS[QueueFull]: {
-        "Retry-After": {
-            "required": True,
-            "description": "seconds to wait before asking again",
-            "schema": {"type": "integer", "minimum": 1},
-        }
-    },
+    STATUS[Unauthorized]: {"WWW-Authenticate": {"required": True, "schema": {"const": "Bearer"}}}
+}
+_RETRY_AFTER: Json = {
+    "description": "seconds to wait before asking again",
+    "schema": {"type": "integer", "minimum": 1},
 }
 
 
@@ -70,7 +67,10 @@ class Operation:
 
 def _error(path: str, status: int, kinds: Sequence[Kind]) -> Json:
     meanings = {kind.code: (kind.__doc__ or "").partition("\n")[0] for kind in kinds}
-    return _answer(path, meanings, _HEADERS.get(status))
+    headers, waits = _HEADERS.get(status, {}), [kind for kind in kinds if getattr(kind, "retry_after_s", None)]
+    if waits:
+        headers = {**headers, "Retry-After": {"required": len(waits) == len(kinds), **_RETRY_AFTER}}
+    return _answer(path, meanings, headers)
 
 
 def _answer(path: str, meanings: Mapping[str, str], headers: Json | None = None) -> Json:

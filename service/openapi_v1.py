@@ -6,6 +6,8 @@ from service.errors import (
     BodyEmpty,
     BodyTooLarge,
     DeadlinePassed,
+    GpuLost,
+    GpuMemoryFull,
     InferenceFailed,
     MalformedBody,
     ModelNotReady,
@@ -28,9 +30,9 @@ from service.predictions import DEFAULT_TOP_K
 from service.settings import Settings
 
 BAD_IMAGE: tuple[Kind, ...] = (EmptyImage, ImageTooLarge, ImageUndecodable, NotAnImage, UnsupportedMode)
-OVERLOAD: tuple[Kind, ...] = (QueueFull, DeadlinePassed, ModelNotReady)
+OVERLOAD: tuple[Kind, ...] = (QueueFull, DeadlinePassed, ModelNotReady, GpuMemoryFull, GpuLost)
 UPLOAD: tuple[Kind, ...] = (*BAD_IMAGE, *OVERLOAD, BodyEmpty, BodyTooLarge, MalformedBody, TooManyImages)
-LOOKUP: tuple[Kind, ...] = (UnknownModel, UnknownPath, ModelNotReady)  # a slash in a name makes it another path
+LOOKUP: tuple[Kind, ...] = (UnknownModel, UnknownPath, ModelNotReady, GpuLost)  # a slash makes it another path
 NAME = "`name`, which means its newest version, or `name:version`"
 MODEL: Json = {"name": "model", "in": "path", "required": True, "description": NAME, "schema": {**TEXT, "minLength": 1}}
 

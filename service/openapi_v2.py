@@ -6,6 +6,8 @@ from service.errors import (
     BodyEmpty,
     BodyTooLarge,
     DeadlinePassed,
+    GpuLost,
+    GpuMemoryFull,
     InferenceFailed,
     LoadFailed,
     LoadingOff,
@@ -64,7 +66,7 @@ def v2_paths(settings: Settings) -> dict[str, dict[str, Operation]]:
 
 
 def _of_model(path: str, settings: Settings) -> dict[str, dict[str, Operation]]:
-    parameters, errors = [_NAMED], [UnknownModel, UnknownPath, ModelNotReady]
+    parameters, errors = [_NAMED], [UnknownModel, UnknownPath, ModelNotReady, GpuLost]
     if path == _VERSIONED:
         parameters.append(_VERSION)
         errors.append(UnknownParameter)  # another version than in `name:version`
@@ -114,7 +116,7 @@ def _infer(settings: Settings, parameters: Sequence[Json], errors: Sequence[Kind
         errors=(
             *errors,
             *BAD_IMAGE,
-            *(BodyEmpty, BodyTooLarge, DeadlinePassed, InferenceFailed, MalformedBody, NotInspectable),
+            *(BodyEmpty, BodyTooLarge, DeadlinePassed, GpuMemoryFull, InferenceFailed, MalformedBody, NotInspectable),
             *(QueueFull, TooManyImages, TooManyValues, UnknownLayer, UnsupportedType, WrongShape),
         ),
     )

@@ -39,7 +39,7 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(3000, ge=1, le=65535, description="port to listen on")
     engine: EngineName = Field("auto", description="auto, onnxruntime or torchscript")
-    precision: PrecisionName = Field("auto", description="auto, fp32, fp16 or int8; artifacts need a file of it")
+    precision: PrecisionName = Field("auto", description="auto, fp32, fp16, bf16 or int8; artifacts need a file of it")
     device: Device = Field("auto", description="auto, cpu or cuda; auto takes CUDA when it works")
     workers: int = Field(1, ge=1, le=256, description="server processes")
     threads: int = Field(
@@ -56,7 +56,7 @@ class Settings(BaseSettings):
         1.0, ge=0, le=600, description="how long a server that was told to end is unready and still answers"
     )
     max_batch_size: int = Field(
-        0, ge=0, le=4096, description="images run together at most; 0 for up to 64 that take up to 0.5 s"
+        0, ge=0, le=4096, description="images run together at most; 0 for up to 64 (GPU: 256) that take up to 0.5 s"
     )
     batch_wait_ms: float = Field(
         0.0, ge=0, le=10_000, description="how long a batch that is not full waits for more images"
@@ -119,9 +119,14 @@ class Settings(BaseSettings):
         return [origin.strip() for origin in self.cors_origins.split(",") if origin.strip()]
 
     @property
+    def cores_per_worker(self) -> int:
+        """A worker's share of the cores that this process may use."""
+        return max(1, len(os.sched_getaffinity(0)) // self.workers)
+
+    @property
     def threads_per_run(self) -> int:
-        """`threads`, or this worker's share of the cores this process may use."""
-        return self.threads or max(1, len(os.sched_getaffinity(0)) // self.workers)
+        """`threads`, or as many as a worker has cores."""
+        return self.threads or self.cores_per_worker
 
 
 def read_settings(**given: Any) -> Settings:

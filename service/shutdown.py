@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import threading
 from types import FrameType
 
 from bentoml.serving import running_inside_container
@@ -12,12 +13,15 @@ from service.request_log import log
 from service.worker_files import WorkerFiles
 
 _INTERVAL_S = 1.0
+_LONGEST_LOST_S = 5.0  # that a worker without its GPU waits for slow clients, and keeps its successor from starting
 
 
 class Shutdown:
     """Puts a while between SIGTERM and the end, in which whoever sends requests can notice.
 
     After it uvicorn's own handler takes over: it accepts nothing more, and ends when every request is answered.
+
+    A worker that loses its GPU ends likewise, but at once; other workers, or its successor, accept new connections.
     """
 
     def __init__(self, catalog: Catalog, *, drain_s: float) -> None:
@@ -26,7 +30,7 @@ class Shutdown:
         self._watching: asyncio.Task[None] | None = None
 
     def prepare(self, files: WorkerFiles | None) -> None:
-        """Takes the signal over; to be called on the event loop, in the main thread.
+        """Takes the signal over, and watches the GPU from now on; to be called on the event loop, in the main thread.
 
         Args:
             files: what the workers of this server share; None for a worker on its own.
@@ -47,7 +51,15 @@ class Shutdown:
         def handle(number: int, frame: FrameType | None) -> None:
             loop.call_soon_threadsafe(begin)
 
+        def end() -> None:
+            log.error("the worker ends, as its GPU is lost")
+            last = threading.Timer(_LONGEST_LOST_S, os._exit, (1,))
+            last.daemon = True
+            last.start()
+            after(signal.SIGTERM, None)
+
         signal.signal(signal.SIGTERM, handle)
+        self._catalog.gpu.when_lost = lambda: loop.call_soon_threadsafe(end)
 
     async def _end_with_the_first(self, files: WorkerFiles) -> None:
         """Ends the server when a worker has died: in a container BentoML starts no other, and its owner must see it."""

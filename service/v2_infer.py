@@ -16,7 +16,7 @@ from models.nodes import Node
 from service.answers import send_body, send_json
 from service.bodies import Bodies
 from service.catalog import Catalog
-from service.decoding import decode_uploads
+from service.decoding import decode_uploads, stack_images
 from service.errors import MalformedBody
 from service.predictions import check_top_k, top_predictions
 from service.query import NUMBER
@@ -108,7 +108,7 @@ class Infer:
         for index, image in enumerate(decoded):
             if isinstance(image, ImageError):  # a tensor has no place for an error, so one bad image fails them all
                 raise type(image)(f"image {index}: {image}") if len(decoded) > 1 else image
-        return np.stack([image for image in decoded if not isinstance(image, ImageError)])
+        return await stack_images([image for image in decoded if not isinstance(image, ImageError)], self._decoders)
 
     async def _answer(
         self, model: ServedModel, request: InferRequest, nodes: Sequence[Node], images: Pixels, receive: Receive

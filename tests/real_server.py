@@ -14,6 +14,8 @@ from typing import Any
 from service.server_process import command, environment, wait_until_ready
 from service.settings import read_settings
 
+SERVICE = "service.app:Classifier"
+
 
 @dataclass(frozen=True)
 class Server:
@@ -36,12 +38,15 @@ def free_port() -> int:
 
 
 @contextmanager
-def running_server(artifacts: Path, log_file: Path, *, ready: bool = True, **settings: Any) -> Iterator[Server]:
+def running_server(
+    artifacts: Path, log_file: Path, *, ready: bool = True, service: str = SERVICE, **settings: Any
+) -> Iterator[Server]:
     """Starts a server, waits until it is ready (or, with `ready=False`, until it answers), and stops it."""
     chosen = read_settings(artifacts=artifacts, port=free_port(), **{"drain_s": 0, **settings})
+    words = [service if word == SERVICE else word for word in command(chosen)]
     with log_file.open("wb") as log:
         process = subprocess.Popen(
-            command(chosen), env=environment(chosen), stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            words, env=environment(chosen), stdout=log, stderr=subprocess.STDOUT, start_new_session=True
         )
     server = Server(f"http://127.0.0.1:{chosen.port}", process, log_file)
     try:

@@ -3,6 +3,7 @@ from types import SimpleNamespace
 import pytest
 from in_process import client_for
 
+from export.engine import DeviceMemoryFull
 from service.batch_size import BatchSize, measure_batch_size
 
 
@@ -47,6 +48,37 @@ def test_a_size_that_is_set_is_all_that_is_tried(timed):
     run, tried = timed(lambda n: 1e-3 * n)
     assert measure_batch_size(run, (2, 2, 1), fixed=7) == BatchSize(7, pytest.approx(7e-3))
     assert set(tried) == {7}
+
+
+def test_on_a_gpu_larger_sizes_are_tried_each_after_three_runs_that_do_not_count(timed):
+    def seconds(size):
+        return (1 if tried.count(size) <= 3 else 1e-3) if tried else 0  # CUDA graphs are recorded in the first
+
+    run, tried = timed(seconds)
+    assert measure_batch_size(run, (2, 2, 1), device="cuda") == BatchSize(256, pytest.approx(1e-3))
+    assert {size: tried.count(size) for size in tried} == {2**power: 7 for power in range(9)}
+
+
+def holding(most, run):
+    def limited(images):
+        if len(images) > most:
+            raise DeviceMemoryFull("the GPU's memory is full")
+        return run(images)
+
+    return limited
+
+
+@pytest.mark.parametrize(("most", "images"), [(1, 1), (3, 2), (100, 64), (256, 256)])
+def test_the_search_ends_where_the_gpus_memory_does(timed, most, images):
+    run, _ = timed(lambda n: 1e-5 * n)
+    assert measure_batch_size(holding(most, run), (2, 2, 1), device="cuda").images == images
+
+
+@pytest.mark.parametrize("fixed", [0, 8])
+def test_a_memory_that_does_not_hold_what_must_be_held_is_an_error(timed, fixed):
+    run, _ = timed(lambda n: 1e-5 * n)
+    with pytest.raises(DeviceMemoryFull, match="the GPU's memory is full"):
+        measure_batch_size(holding(0, run), (2, 2, 1), device="cuda", fixed=fixed)
 
 
 @pytest.mark.parametrize(("setting", "found"), [(0, {1, 2, 4, 8, 16, 32, 64}), (24, {24})])
