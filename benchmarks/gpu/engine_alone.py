@@ -1,0 +1,97 @@
+"""The engine of the server alone: the same file, precision and device, called without a server around it."""
+
+import itertools
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from benchmarks.gpu.options import Options
+from export.artifact import read_manifest
+from export.engine import Engine
+from export.engines import open_engine
+from export.forms import Precision
+from models.inputs import Pixels
+
+BATCHES, QUICK_BATCHES = (16, 64, 256), (1, 8)
+_THREADS = {"cuda": 2, "cpu": 1}  # batches under way at once, as in the server
+_WARM_UPS = {"cuda": 3, "cpu": 1}
+_SECONDS = 0.4
+
+
+@dataclass(frozen=True)
+class Best:
+    """The highest rate of an engine, in images a second, and the batch size that reaches it."""
+
+    images_per_s: float
+    batch: int
+
+
+class EngineProcess:
+    """A process that measures the TorchScript engine; the GPU memory that it takes is free when the block ends."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+
+    def __enter__(self) -> "EngineProcess":
+        self._pool = ProcessPoolExecutor(1, get_context("spawn"))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._pool.shutdown()
+
+    def measure(self, artifact: Path, pixels: Pixels, precision: Precision) -> Best:
+        """Tries several batch sizes.
+
+        Args:
+            artifact: the artifact directory.
+            pixels: real images, uint8 (N, H, W, C), repeated where a batch has more.
+            precision: that is served.
+
+        Raises:
+            Exception: of any class; what the engine raises.
+        """
+        batches = QUICK_BATCHES if self._options.quick else BATCHES
+        job = self._pool.submit(_rates, artifact, pixels, precision, self._options.device, batches)
+        rates = job.result()
+        batch = max(rates, key=lambda size: rates[size])
+        return Best(rates[batch], batch)
+
+
+def _rates(
+    artifact: Path, pixels: Pixels, precision: Precision, device: Literal["cuda", "cpu"], batches: Sequence[int]
+) -> dict[int, float]:
+    manifest = read_manifest(artifact)
+    engine = open_engine(artifact, manifest, engine="torchscript", precision=precision, device=device)
+    rates: dict[int, float] = {}
+    for size in batches:
+        batch = pixels[np.resize(np.arange(len(pixels)), size)]
+        for _ in range(_WARM_UPS[device]):
+            engine.run(batch)
+        rates[size] = _rate(engine, batch, _THREADS[device])
+    return rates
+
+
+def _rate(engine: Engine, batch: Pixels, threads: int) -> float:
+    done, counts = threading.Event(), [itertools.count() for _ in range(threads)]
+
+    def keep_running(count: "itertools.count[int]") -> None:
+        while not done.is_set():
+            engine.run(batch)
+            next(count)
+
+    with ThreadPoolExecutor(threads) as pool:
+        began = time.perf_counter()
+        running = [pool.submit(keep_running, count) for count in counts]
+        done.wait(_SECONDS)
+        done.set()
+        for one in running:
+            one.result()
+        elapsed = time.perf_counter() - began
+    return len(batch) * sum(next(count) for count in counts) / elapsed

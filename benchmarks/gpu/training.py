@@ -1,0 +1,113 @@
+"""Trainings on the device: accuracy and time of the default recipes, beside bare steps on one batch."""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from benchmarks.gpu.engines import rate
+from benchmarks.gpu.options import Options
+from benchmarks.gpu.report import Budget, Report
+from models.tensors import put_tensors
+from training.evaluation import Evaluation, logits_of
+from training.learner import forward_of, make_learner, train_step, training_forward
+from training.loop import fit
+from training.plan import Plan, build, make_plan
+from training.report import silent
+from training.state import seeded
+
+COLUMNS = (
+    "network",
+    "images",
+    "epochs",
+    "goal",
+    "test accuracy",
+    "seconds",
+    "images/s, fastest epoch",
+    "bare steps, images/s",
+    "share",
+)
+BATCH, QUICK_BATCH = 512, 64
+QUICK_IMAGES = 512  # of a training split, to try the measurements
+
+
+@dataclass(frozen=True)
+class Training:
+    """A network, its images, and the goal on an H200."""
+
+    network: str
+    dataset: str
+    epochs: int
+    goal: str
+    seconds: float  # that it takes there at most, data included
+
+
+TRAININGS = (
+    Training("lenet", "mnist", 10, "99.2 % in 5 s", 30),
+    Training("resnet18", "cifar10-jpeg", 20, "94 % in 60 s", 90),
+    Training("resnet18", "cifar10-jpeg", 50, "95 % in 150 s", 180),
+)
+
+
+def run(report: Report, budget: Budget, options: Options) -> None:
+    """Trains what there are images for, as long as time is left."""
+    report.section("Trainings", COLUMNS)
+    if options.data is None:
+        report.note("no trainings: --data names the folder with MNIST/raw and cifar10-jpeg")
+        return
+    for training in TRAININGS[:2] if options.quick else TRAININGS:
+        row = (training.network, training.dataset, 1 if options.quick else training.epochs, training.goal)
+        if not budget.enough(20 if options.quick else training.seconds):
+            report.skipped(f"{training.network}, {row[2]} epochs", budget)
+            continue
+        try:
+            report.row(*row, *_measure(training, options, int(row[2])))
+        except Exception as error:  # absent images, or whatever a device does; the others are run all the same
+            report.error(*row, error=error)
+
+
+def _measure(training: Training, options: Options, epochs: int) -> tuple[str, float, float, float, str]:
+    plan = _plan(training, options, epochs)
+    device = torch.device(options.device)
+    with seeded(plan.recipe.seed, device):
+        network = build(plan.config)
+    with tempfile.TemporaryDirectory() as folder:
+        result = fit(network, plan.data, plan.recipe, Path(folder), silent, spec=plan.config.input)
+    put_tensors(network, result.weights)
+    classify = forward_of(network.eval(), plan.config.input, device=device)
+    logits = logits_of(classify, plan.data.test.to(device)).cpu()
+    accuracy = Evaluation.of(logits, plan.data.test.labels).accuracy
+    fastest = max(line.images_per_s for line in result.history)
+    bare = _bare(plan, options)
+    return f"{accuracy:.2%}", sum(line.seconds for line in result.history), fastest, bare, f"{fastest / bare:.0%}"
+
+
+def _plan(training: Training, options: Options, epochs: int) -> Plan:
+    assert options.data is not None
+    dataset = str(options.data / training.dataset) if training.dataset == "cifar10-jpeg" else training.dataset
+    changes = {
+        "epochs": epochs,
+        "batch_size": QUICK_BATCH if options.quick else BATCH,
+        "device": options.device,
+        "channels_last": training.network != "lenet",
+    }
+    plan = make_plan(training.network, dataset, data_dir=options.data, overrides=changes)
+    if not options.quick:
+        return plan
+    data, some = plan.data, torch.arange(QUICK_IMAGES)
+    fewer = type(data)(data.train.take(some), data.validation.take(some[:256]), data.test.take(some[:256]))
+    return type(plan)(plan.config, plan.recipe, fewer, plan.samples)
+
+
+def _bare(plan: Plan, options: Options) -> float:
+    """Images a second of steps on one batch that lies on the device, without augmentation."""
+    network, spec, recipe = build(plan.config), plan.config.input, plan.recipe
+    device = torch.device(options.device)
+    learner = make_learner(network, spec, recipe, steps=10**6, device=device)
+    learner.forward = training_forward(network, spec, recipe)
+    network.train()
+    batch = next(plan.data.train.to(device).batches([torch.arange(recipe.batch_size)]))
+    return recipe.batch_size * rate(
+        lambda: train_step(learner, batch.images, batch.labels), options.device, seconds=1.0
+    )
