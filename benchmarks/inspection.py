@@ -19,7 +19,7 @@ from rich.table import Table
 
 from benchmarks.servers import PORT, running, servers
 from benchmarks.wrk import Load, load
-from export.artifact import newest_version, read_manifest
+from export.artifact.manifest import newest_version, read_manifest
 
 
 def main(

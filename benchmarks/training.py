@@ -24,17 +24,17 @@ from torch import nn
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
-from models.inputs import InputSpec
-from models.registry import build_network
-from training.allocator import keep_freed_memory
-from training.datasets import data_places, load_dataset
-from training.default_recipe import default_recipe
-from training.learner import make_learner, train_step, training_forward
-from training.loop import fit
-from training.raw import RawDataset
-from training.recipe import Recipe
-from training.report import silent
-from training.splits import Splits, prepare_splits
+from models.images.decode import InputSpec
+from models.networks.registry import build_network
+from training.data.datasets import data_places, load_dataset
+from training.data.raw import RawDataset
+from training.data.splits import Splits, prepare_splits
+from training.events import silent
+from training.loop.allocator import keep_freed_memory
+from training.loop.fit import fit
+from training.loop.learner import make_learner, train_step, training_forward
+from training.recipes.defaults import default_recipe
+from training.recipes.recipe import Recipe
 
 TUTORIAL_BATCH = 64
 WARM_UP = 3  # steps that are not counted

@@ -1,4 +1,4 @@
-"""The BentoML service: processes, workers and lifecycle are BentoML's; what is answered is in `service.http`.
+"""The BentoML service: processes, workers and lifecycle are BentoML's; what is answered is in `service.routes`.
 
 BentoML reads a service's configuration when its module is imported, so this module alone reads the settings then.
 """
@@ -14,16 +14,16 @@ from bentoml.validators import DType
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
-from service.catalog import Catalog
 from service.errors import ModelNotReady
-from service.gate import Gate
-from service.http import build_http
-from service.observation import current
-from service.placement import choose_gpu, name_gpus
-from service.request_log import configure_logging
+from service.process.placement import choose_gpu, name_gpus
+from service.process.shutdown import Shutdown
+from service.routes.application import build_http
+from service.routes.gate import Gate
+from service.serving.catalog import Catalog
+from service.serving.worker_files import files_of, make_directory
 from service.settings import read_settings
-from service.shutdown import Shutdown
-from service.worker_files import files_of, make_directory
+from service.telemetry.request_context import current
+from service.telemetry.request_log import configure_logging
 
 SETTINGS = read_settings()
 CATALOG = Catalog(SETTINGS)
@@ -85,7 +85,7 @@ class Classifier:
     async def predict(self, images: Annotated[np.ndarray, DType("uint8")], model: str = "") -> np.ndarray:
         """Class probabilities, float32 (N, K), of uint8 images (N, H, W, C) that have the network's size already.
 
-        Over HTTP the gate answers this route (see `service.predict`); here it stands for BentoML's schema and clients.
+        Over HTTP the gate answers this route (`service.v1.predict`); here it stands for BentoML's schema and clients.
         """
         return await HTTP.predict.run(images, model)
 

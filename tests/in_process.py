@@ -11,9 +11,9 @@ from sklearn.datasets import load_digits
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from service.catalog import Catalog
-from service.gate import Gate
-from service.http import build_http
+from service.routes.application import build_http
+from service.routes.gate import Gate
+from service.serving.catalog import Catalog
 from service.settings import read_settings
 
 

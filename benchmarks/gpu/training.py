@@ -9,13 +9,13 @@ import torch
 from benchmarks.gpu.engines import rate
 from benchmarks.gpu.options import Options
 from benchmarks.gpu.report import Budget, Report
-from models.tensors import put_tensors
-from training.evaluation import Evaluation, logits_of
-from training.learner import forward_of, make_learner, train_step, training_forward
-from training.loop import fit
-from training.plan import Plan, build, make_plan
-from training.report import silent
-from training.state import seeded
+from models.checkpoint.tensors import put_tensors
+from training.evaluate.evaluation import Evaluation, logits_of
+from training.events import silent
+from training.loop.fit import fit
+from training.loop.learner import forward_of, make_learner, train_step, training_forward
+from training.loop.resume import seeded
+from training.run.plan import Plan, build, make_plan
 
 COLUMNS = (
     "network",

@@ -1,0 +1,69 @@
+"""bench.json: what `convscope bench` measured on one machine, beside the manifest, for the engine `auto`."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from export.artifact.formats import FORMS, Form
+from export.artifact.manifest import MANIFEST_FILE, ArtifactError
+from export.engines.machine import this_machine
+from models.files import sha256_of, whole_file
+
+if TYPE_CHECKING:  # the server reads the file, and measures nothing
+    from export.verify.benchmark import Row
+
+BENCH_FILE = "bench.json"  # not in the manifest: it is of one machine, and may be missing
+
+
+def write_record(directory: Path, rows: "list[Row]", *, threads: int) -> Path:
+    """Writes bench.json into an artifact.
+
+    Raises:
+        UnwritableError: it cannot be written.
+    """
+    measured = [
+        {
+            "file": row.form.file,
+            "device": row.device,
+            "images_per_s": row.images_per_s,
+            "memory_mb": row.memory_mb,
+            "timings": [asdict(timing) for timing in row.timings],
+        }
+        for row in rows
+        if row.timings
+    ]
+    content = {
+        "machine": this_machine(),
+        "manifest_sha256": sha256_of(directory / MANIFEST_FILE),
+        "threads": threads,
+        "rows": measured,
+    }
+    path = directory / BENCH_FILE
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n")
+    return path
+
+
+def fastest_here(directory: Path, *, device: str) -> list[Form]:
+    """The artifact's forms from fastest to slowest, as measured on this machine and device.
+
+    Returns:
+        Nothing if there is no record, or one of another machine, of other libraries or of another manifest.
+
+    Raises:
+        ArtifactError: the record cannot be read.
+    """
+    path = directory / BENCH_FILE
+    if not path.is_file():
+        return []
+    try:
+        content = json.loads(path.read_text())
+        same = content["manifest_sha256"] == sha256_of(directory / MANIFEST_FILE)
+        if content["machine"] != this_machine() or not same:
+            return []
+        rates = {row["file"]: float(row["images_per_s"]) for row in content["rows"] if row["device"] == device}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{path}: {error!r}; run `convscope bench` again, or remove the file") from None
+    known = [form for form in FORMS if form.file in rates]
+    return sorted(known, key=lambda form: -rates[form.file])

@@ -1,0 +1,129 @@
+"""From an ONNX file that was not made here to a published artifact."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+
+from export.artifact import manifest as artifact
+from export.artifact.golden import save_golden
+from export.artifact.identity import KEY, Identity, describe
+from export.artifact.manifest import Manifest
+from export.engines.onnxruntime import OnnxEngine
+from export.engines.original import MODEL, Original
+from export.onnx_import.graph import ForeignGraph, frozen_batch, to_proto, wrap
+from export.onnx_import.images import verification_images
+from export.onnx_import.node_table import foreign_table
+from export.onnx_import.source import ForeignError, ForeignFile
+from export.verify.parity import Parity, ParityError, compare
+from export.verify.speed import measure_speed
+from models.checkpoint.directory import CheckpointConfig
+from models.images.decode import InputSpec, Pixels, fit_image, to_image
+
+
+def import_model(
+    file: ForeignFile,
+    *,
+    classes: Sequence[str],
+    spec: InputSpec,
+    out: Path,
+    name: str | None = None,
+    images: Sequence[Path] = (),
+    report: Callable[[str], None] = lambda line: None,
+) -> Path:
+    """Wraps a foreign classifier, compares the result with the original at batches 1, 2, 7, 64 and 256, and publishes
+    it as the next version of `out`/`name`.
+
+    Args:
+        file: the classifier.
+        classes: names by index.
+        spec: how images are brought to it.
+        out: the folder of artifacts.
+        name: of the artifact; the file's if None.
+        images: files and folders to compare on; photographs that are always there if none are given.
+        report: is told each step in a line.
+
+    Returns:
+        The artifact directory.
+
+    Raises:
+        ForeignError: the file gives no class scores for such images, or not as many as there are names.
+        ParityError: its wrapped form gives something else; then nothing is published.
+        ValueError: an image or the name cannot be used.
+    """
+    name = artifact.check_name(name or file.path.stem)
+    samples, source = verification_images(images, spec)
+    graph = wrap(file, spec)
+    original = Original(file.content, spec, output=file.output, gives=graph.gives)
+    _check_outputs(file, original, graph.gives, samples.images, classes)
+    config = CheckpointConfig(model=MODEL, classes=tuple(classes), input=spec)
+    with artifact.staged(out, name) as staging:
+        (staging.path / artifact.ORIGINAL_FILE).write_bytes(file.content)
+        entry = artifact.file_entry(staging.path / artifact.ORIGINAL_FILE)
+        identity = Identity(name=name, version=staging.version, weights_sha256=entry.sha256)
+        path = staging.path / artifact.ONNX_FILE
+        path.write_bytes(to_proto(graph, {KEY: describe(config, identity)}).SerializeToString())
+        report(f"{path.name}: comparing it with the original on {source}")
+        engine = OnnxEngine(path, device="cpu")
+        parity = _compare(engine, original, samples.images, graph)
+        raw = np.stack([fit_image(to_image(image), spec) for image in samples.raw])
+        save_golden(staging.path, samples.raw, original.run(raw)[0])
+        rates = measure_speed({path.name: engine.run, artifact.ORIGINAL_FILE: original.run}, samples.images)
+        files = {
+            artifact.ONNX_FILE: artifact.file_entry(path, asdict(parity), images_per_s=rates[path.name]),
+            artifact.ORIGINAL_FILE: entry,
+            artifact.GOLDEN_FILE: artifact.file_entry(staging.path / artifact.GOLDEN_FILE),
+        }
+        manifest = Manifest(
+            name=name,
+            version=0,  # publish() sets it
+            classes=config.classes,
+            input=spec,
+            temperature=config.temperature,
+            model=MODEL,
+            options={"file": file.path.name, "output": file.output, "gives": graph.gives, "opset": file.opset},
+            nodes=foreign_table(graph, path, spec),
+            files=files,
+            metrics={},
+            dataset={"compared_on": source},
+            revision=None,
+            versions=_versions(file),
+            reference={"accuracy": None, "images_per_s": rates[artifact.ORIGINAL_FILE]},
+        )
+        return artifact.publish(staging, manifest)
+
+
+def _check_outputs(file: ForeignFile, original: Original, gives: str, images: Pixels, classes: Sequence[str]) -> None:
+    """One run of the original, which shows what its file need not say."""
+    try:
+        found = original.outputs(images[:32])
+    except Exception as error:  # onnxruntime's exceptions share no base class
+        raise ForeignError(f"{file.path} does not run on such images: {' '.join(str(error).split())}") from None
+    if found.ndim != 2:
+        raise ForeignError(f"{file.path}: {file.output!r} of one image is {found.shape[1:]}; wanted a score a class")
+    if found.shape[1] != len(classes):
+        raise ForeignError(f"{file.path} gives {found.shape[1]} scores, but --classes has {len(classes)} names")
+    if not np.isfinite(found).all():
+        raise ForeignError(f"{file.path}: {file.output!r} of such images is not finite")
+    if gives == "logits" and (found >= 0).all() and np.allclose(found.sum(axis=1), 1, atol=1e-3):
+        raise ForeignError(
+            f"{file.path}: {file.output!r} sums to 1 for every image, so it is probabilities, but does not come out of "
+            "a Softmax; name the logits with --output"
+        )
+
+
+def _compare(engine: OnnxEngine, original: Original, images: Pixels, graph: ForeignGraph) -> Parity:
+    try:
+        return compare(engine.run, original.run, images)
+    except ParityError as error:
+        cause = "" if str(error).startswith("at batch 1 ") else frozen_batch(graph)
+        raise ParityError(f"{error}{cause}; nothing was imported") from None
+
+
+def _versions(file: ForeignFile) -> dict[str, str]:
+    """Of what wrote the file, if it says so, and of what wrapped it."""
+    writer = {file.model.producer_name: file.model.producer_version} if file.model.producer_name else {}
+    return {**writer, "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__}
