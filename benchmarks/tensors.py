@@ -17,7 +17,8 @@ from rich.table import Table
 from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
 
 from benchmarks.servers import PORT, running, servers
-from export.artifact.manifest import ONNX_FILE, newest_version, read_manifest
+from export.artifact.directory import newest_version
+from export.artifact.manifest import ONNX_FILE, read_manifest
 from export.engines.onnxruntime import OnnxEngine
 
 

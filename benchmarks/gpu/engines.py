@@ -21,8 +21,7 @@ from benchmarks.gpu.networks import checkpoint, photographs
 from benchmarks.gpu.options import Options
 from benchmarks.gpu.report import Budget, Report
 from export.engines.onnxruntime import OnnxEngine
-from export.engines.torch import TorchEngine, forbid_tf32
-from export.engines.torchscript import TorchScriptEngine, quiet_torchscript
+from export.engines.torch import TorchEngine, TorchScriptEngine, forbid_tf32, quiet_torchscript
 from export.writers.deployable import Deployable
 from export.writers.half_precision import HalfDeployable
 from export.writers.onnx import write_onnx

@@ -26,7 +26,8 @@ from benchmarks.gpu.options import Options
 from benchmarks.gpu.report import last_line
 from export.artifact.formats import Precision, find_form
 from export.artifact.manifest import read_manifest
-from export.pipeline.export import ExportData, Limits, export_checkpoint
+from export.pipeline.export import ExportData, export_checkpoint
+from export.verify.check import Limits
 from export.writers.deployable import Deployable
 from models.checkpoint.directory import CONFIG_FILE, CheckpointConfig, load_checkpoint, save_checkpoint
 from models.checkpoint.samples import SAMPLES_FILE, Samples, save_samples

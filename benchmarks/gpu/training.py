@@ -9,7 +9,7 @@ import torch
 from benchmarks.gpu.engines import rate
 from benchmarks.gpu.options import Options
 from benchmarks.gpu.report import Budget, Report
-from models.checkpoint.tensors import put_tensors
+from models.checkpoint.weights import put_tensors
 from training.evaluate.evaluation import Evaluation, logits_of
 from training.events import silent
 from training.loop.fit import fit

@@ -13,13 +13,18 @@ from export.artifact.manifest import (
     TORCHSCRIPT_FILE,
     TORCHSCRIPT_FP16_FILE,
 )
-from export.engines.protocol import FormEngine
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 PrecisionName = Literal["auto", "fp32", "fp16", "bf16", "int8"]  # the values of a server's setting
 FORMATS = ("onnx", "torchscript", "pt2", "aoti")
 DEFAULT_FORMATS = ("onnx", "torchscript")
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
+
+
+EngineName = Literal["auto", "onnxruntime", "torchscript"]  # what a server may be told
+
+
+FormEngine = Literal["onnxruntime", "torchscript", "pt2", "aoti"]
 
 
 @dataclass(frozen=True)

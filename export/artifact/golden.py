@@ -1,14 +1,16 @@
 """golden.npz: real images and the probabilities the trained network gives them, checked whenever a file is loaded."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from export.artifact.manifest import GOLDEN_FILE, ArtifactError, Manifest
-from export.engines.protocol import Engine, Floats
 from models.files import NPZ_ERRORS, whole_file
-from models.images.decode import Pixels, fit_image, to_image
+from models.images.decode import Floats, Pixels, fit_image, to_image
+
+if TYPE_CHECKING:
+    from export.engines.protocol import Engine
 
 TOLERANCE = {"cpu": 1e-4, "cuda": 1e-3}  # largest difference of a probability; GPUs sum in another order
 REDUCED_TOLERANCE = 0.01  # for fp16 and int8, on top of what export measured: other processors round differently
@@ -38,7 +40,7 @@ def load_golden(directory: Path, manifest: Manifest) -> tuple[Pixels, Floats]:
     return images, expected
 
 
-def check_golden(engine: Engine, directory: Path, manifest: Manifest) -> float:
+def check_golden(engine: "Engine", directory: Path, manifest: Manifest) -> float:
     """Runs the golden images through an engine, resizing included.
 
     Returns:

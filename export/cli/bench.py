@@ -9,12 +9,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from export.artifact.directory import newest_version
 from export.artifact.golden import load_golden
-from export.artifact.manifest import check_files, newest_version, read_manifest
-from export.engines.bench_record import write_record
+from export.artifact.manifest import check_files, read_manifest
+from export.engines.bench_record import Row, write_record
 from export.engines.cuda import Device
 from export.engines.machine import bound_elsewhere
-from export.verify.benchmark import ROUNDS, WARM_UP_RUNS, Row, benchmark, best_row, measurements
+from export.verify.benchmark import ROUNDS, WARM_UP_RUNS, benchmark, best_row, measurements
 from models.files import UnwritableError
 
 LARGEST_BATCH = 4096

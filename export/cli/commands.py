@@ -11,12 +11,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from export.artifact.directory import newest_version
 from export.artifact.formats import DEFAULT_FORMATS
-from export.artifact.manifest import ORIGINAL_FILE, newest_version, read_manifest
+from export.artifact.manifest import ORIGINAL_FILE, read_manifest
 from export.cli.subject import find_subject
 from export.cli.tables import manifest_table, verification_table
 from export.pipeline.data import load_export_data, load_test, open_classifier
-from export.pipeline.export import REFERENCE, Limits, choose_forms, export_checkpoint
+from export.pipeline.export import choose_forms, export_checkpoint
+from export.verify.check import Limits
+from export.verify.reference import REFERENCE
 from export.verify.verification import verify_artifact
 from export.writers.triton import write_triton
 from models.checkpoint.directory import read_config

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import torch
 
-from export.artifact.manifest import locate, newest_version, read_manifest
+from export.artifact.directory import locate, newest_version
+from export.artifact.manifest import read_manifest
 from models.checkpoint.directory import CONFIG_FILE, load_checkpoint
 from models.graph.node import Node
 from models.graph.node_table import node_table

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from export.artifact.formats import FORMS
 from export.artifact.manifest import Manifest
-from export.pipeline.export import REFERENCE
+from export.verify.reference import REFERENCE
 from export.verify.verification import Verification
 
 

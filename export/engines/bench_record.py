@@ -1,22 +1,55 @@
 """bench.json: what `convscope bench` measured on one machine, beside the manifest, for the engine `auto`."""
 
 import json
-from dataclasses import asdict
+import math
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from export.artifact.formats import FORMS, Form
 from export.artifact.manifest import MANIFEST_FILE, ArtifactError
 from export.engines.machine import this_machine
 from models.files import sha256_of, whole_file
 
-if TYPE_CHECKING:  # the server reads the file, and measures nothing
-    from export.verify.benchmark import Row
-
 BENCH_FILE = "bench.json"  # not in the manifest: it is of one machine, and may be missing
 
 
-def write_record(directory: Path, rows: "list[Row]", *, threads: int) -> Path:
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """One batch size: images a second by the median run, latency in milliseconds at the 50th and 99th percentile."""
+
+    batch: int
+    images_per_s: float
+    p50_ms: float
+    p99_ms: float
+    runs: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One file on one device.
+
+    Attributes:
+        form: which file, engine and precision.
+        device: `cpu` or `cuda`.
+        timings: by batch size, in the order asked for; empty if it failed.
+        memory_mb: the most that its process took, Python and the engine's libraries included, in 10**6 bytes.
+        failed: why it does not run here, or nothing.
+    """
+
+    form: Form
+    device: str
+    timings: tuple[Timing, ...] = ()
+    memory_mb: float = 0.0
+    failed: str = ""
+
+    @property
+    def images_per_s(self) -> float:
+        """The geometric mean over the batch sizes; 0 if it failed."""
+        rates = [timing.images_per_s for timing in self.timings]
+        return math.exp(sum(map(math.log, rates)) / len(rates)) if rates else 0.0
+
+
+def write_record(directory: Path, rows: list[Row], *, threads: int) -> Path:
     """Writes bench.json into an artifact.
 
     Raises:

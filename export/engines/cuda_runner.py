@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from export.engines.protocol import DeviceLost, DeviceMemoryFull, EngineError, Floats
-from models.images.decode import Pixels
+from export.engines.protocol import DeviceLost, DeviceMemoryFull, EngineError
+from models.images.decode import Floats, Pixels
 
 Module = Callable[[Tensor], tuple[Tensor, Tensor]]
 GRAPH_BATCHES = (1, 2, 4, 8, 16, 32)  # other sizes up to the largest are padded

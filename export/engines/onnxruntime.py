@@ -10,8 +10,8 @@ from typing import Any, Literal
 import onnxruntime
 
 from export.engines.cuda import Device, why_no_cuda
-from export.engines.protocol import EngineError, Floats
-from models.images.decode import Pixels
+from export.engines.protocol import EngineError
+from models.images.decode import Floats, Pixels
 
 _FATAL_ONLY = 4  # a failing CUDA provider prints its reason otherwise; it is in the exception or asked for below
 

@@ -5,8 +5,7 @@ from typing import Any
 import numpy as np
 
 from export.engines.onnxruntime import open_session
-from export.engines.protocol import Floats
-from models.images.decode import InputSpec, Pixels
+from models.images.decode import Floats, InputSpec, Pixels
 
 MODEL = "onnx"  # `Manifest.model` of artifacts that were made of a foreign file; no network is registered as this
 

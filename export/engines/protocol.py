@@ -3,15 +3,9 @@
 from collections.abc import Callable
 from typing import Literal, Protocol
 
-import numpy as np
-import numpy.typing as npt
+from models.images.decode import Floats, Pixels
 
-from models.images.decode import Pixels
-
-Floats = npt.NDArray[np.float32]
 Run = Callable[[Pixels], tuple[Floats, Floats]]  # see `Engine.run`
-EngineName = Literal["auto", "onnxruntime", "torchscript"]  # what a server may be told
-FormEngine = Literal["onnxruntime", "torchscript", "pt2", "aoti"]
 
 
 class EngineError(RuntimeError):

@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import get_args
 
-from export.artifact.formats import FORMS, Form, PrecisionName, engines_of, find_form
+from export.artifact.formats import FORMS, EngineName, Form, FormEngine, PrecisionName, engines_of, find_form
 from export.artifact.manifest import Manifest, check_file
 from export.engines.bench_record import fastest_here
 from export.engines.cuda import Device, why_no_cuda
 from export.engines.onnxruntime import OnnxEngine, why_no_provider
-from export.engines.protocol import Engine, EngineError, EngineName, FormEngine
+from export.engines.protocol import Engine, EngineError
 
 
 def open_engine(
@@ -93,14 +93,14 @@ def open_file(engine: FormEngine, path: Path, *, device: Device = "auto", thread
         return OnnxEngine(path, device=device, threads=threads)
     try:  # torch takes seconds to import
         if engine == "pt2":
-            from export.engines.pt2 import Pt2Engine
+            from export.engines.torch import Pt2Engine
 
             return Pt2Engine(path, device=device, threads=threads)
         if engine == "aoti":
-            from export.engines.aoti import AotiEngine
+            from export.engines.torch import AotiEngine
 
             return AotiEngine(path, device=device, threads=threads)
-        from export.engines.torchscript import TorchScriptEngine
+        from export.engines.torch import TorchScriptEngine
     except ModuleNotFoundError as error:
         raise EngineError(f"the engine {engine} needs the package {error.name}, which is not installed") from None
 

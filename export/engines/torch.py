@@ -1,6 +1,8 @@
 """What the engines on torch share: where they run, and how arrays go in and out."""
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,8 +10,8 @@ import torch
 
 from export.engines.cuda import Device
 from export.engines.cuda_runner import CudaRunner
-from export.engines.protocol import EngineError, Floats
-from models.images.decode import Pixels
+from export.engines.protocol import EngineError
+from models.images.decode import Floats, Pixels
 
 
 class TorchEngine:
@@ -52,3 +54,61 @@ def forbid_tf32() -> None:
     """Makes fp32 mean fp32 in this process: torch lets cuDNN round convolutions to TF32's 10 bits by default."""
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
+
+
+class AotiEngine(TorchEngine):
+    """Runs `model.aoti.pt2`, whose hash has been checked, on the kind of machine that compiled it."""
+
+    name = "aoti"
+
+    def __init__(self, path: Path, *, device: Device = "auto", threads: int = 0) -> None:
+        if device == "cuda":
+            raise EngineError(f"{path} was compiled for the CPU")
+        super().__init__(path, device="cpu", threads=threads)
+
+    def _load(self, path: Path) -> Callable[[torch.Tensor], Any]:
+        try:
+            package: Callable[[torch.Tensor], Any] = torch._inductor.aoti_load_package(str(path))
+            return package
+        except Exception as error:  # of zip, JSON, the linker or torch, as the damage has it
+            raise EngineError(f"torch cannot open {path}: {(str(error) or repr(error)).splitlines()[0]}") from None
+
+
+class Pt2Engine(TorchEngine):
+    """Runs `model.pt2`, whose hash has been checked."""
+
+    name = "pt2"
+
+    def _load(self, path: Path) -> Callable[[torch.Tensor], Any]:
+        try:
+            return torch.export.load(path).module().to(self.device)
+        except Exception as error:  # of zip, JSON, pickle or torch, as the damage has it
+            raise EngineError(f"torch cannot open {path}: {(str(error) or repr(error)).splitlines()[0]}") from None
+
+
+@contextmanager
+def quiet_torchscript() -> Iterator[None]:
+    """Silences what torch.jit announces: that it is deprecated, as the form is still asked for; and which numbers it
+    takes for constants, as a file that goes wrong by it fails its comparison.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*torch.jit", category=FutureWarning)
+        warnings.filterwarnings("ignore", message=".*torch.jit", category=DeprecationWarning)
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]  # not in __all__
+        yield
+
+
+class TorchScriptEngine(TorchEngine):
+    """Serves `model.ts`."""
+
+    name = "torchscript"
+
+    def _load(self, path: Path) -> Callable[[torch.Tensor], Any]:
+        try:
+            with quiet_torchscript():
+                module: Callable[[torch.Tensor], Any] = torch.jit.load(  # type: ignore[no-untyped-call]
+                    str(path), map_location=self.device
+                )
+                return module
+        except RuntimeError as error:
+            raise EngineError(f"torch cannot open {path}: {str(error).splitlines()[0]}") from None

@@ -9,6 +9,7 @@ import onnx
 import onnxruntime
 
 from export.artifact import manifest as artifact
+from export.artifact.directory import file_entry, publish, staged
 from export.artifact.golden import save_golden
 from export.artifact.identity import KEY, Identity, describe
 from export.artifact.manifest import Manifest
@@ -60,9 +61,9 @@ def import_model(
     original = Original(file.content, spec, output=file.output, gives=graph.gives)
     _check_outputs(file, original, graph.gives, samples.images, classes)
     config = CheckpointConfig(model=MODEL, classes=tuple(classes), input=spec)
-    with artifact.staged(out, name) as staging:
+    with staged(out, name) as staging:
         (staging.path / artifact.ORIGINAL_FILE).write_bytes(file.content)
-        entry = artifact.file_entry(staging.path / artifact.ORIGINAL_FILE)
+        entry = file_entry(staging.path / artifact.ORIGINAL_FILE)
         identity = Identity(name=name, version=staging.version, weights_sha256=entry.sha256)
         path = staging.path / artifact.ONNX_FILE
         path.write_bytes(to_proto(graph, {KEY: describe(config, identity)}).SerializeToString())
@@ -73,9 +74,9 @@ def import_model(
         save_golden(staging.path, samples.raw, original.run(raw)[0])
         rates = measure_speed({path.name: engine.run, artifact.ORIGINAL_FILE: original.run}, samples.images)
         files = {
-            artifact.ONNX_FILE: artifact.file_entry(path, asdict(parity), images_per_s=rates[path.name]),
+            artifact.ONNX_FILE: file_entry(path, asdict(parity), images_per_s=rates[path.name]),
             artifact.ORIGINAL_FILE: entry,
-            artifact.GOLDEN_FILE: artifact.file_entry(staging.path / artifact.GOLDEN_FILE),
+            artifact.GOLDEN_FILE: file_entry(staging.path / artifact.GOLDEN_FILE),
         }
         manifest = Manifest(
             name=name,
@@ -93,7 +94,7 @@ def import_model(
             versions=_versions(file),
             reference={"accuracy": None, "images_per_s": rates[artifact.ORIGINAL_FILE]},
         )
-        return artifact.publish(staging, manifest)
+        return publish(staging, manifest)
 
 
 def _check_outputs(file: ForeignFile, original: Original, gives: str, images: Pixels, classes: Sequence[str]) -> None:

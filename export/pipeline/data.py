@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from export.artifact.manifest import Manifest, newest_version, read_manifest
+from export.artifact.directory import newest_version
+from export.artifact.manifest import Manifest, read_manifest
 from export.engines.protocol import Run
 from export.engines.selection import open_engine
-from export.pipeline.export import ExportData, reference
+from export.pipeline.export import ExportData
+from export.verify.reference import reference
 from export.writers.precision import CALIBRATION_IMAGES
 from models.checkpoint.directory import CheckpointConfig, load_checkpoint
 from training.data.datasets import data_places, load_dataset

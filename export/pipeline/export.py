@@ -7,21 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from export.artifact import manifest as artifact
+from export.artifact.directory import file_entry, publish, staged
 from export.artifact.formats import DEFAULT_FORMATS, FORMATS, FORMS, PRECISIONS, Form, formats_of
 from export.artifact.golden import save_golden
 from export.artifact.identity import Identity
 from export.artifact.manifest import FileEntry, Manifest
-from export.engines.cuda import Device
 from export.engines.machine import this_machine
-from export.engines.protocol import Engine, Floats, Run
+from export.engines.protocol import Run
 from export.engines.selection import open_file
-from export.verify.parity import BATCHES, LIMIT_FP32, Parity, ParityError, compare
+from export.verify.check import Checked, Limits, accuracy_of, check_form, checking_device
+from export.verify.parity import ParityError
+from export.verify.reference import REFERENCE, reference
 from export.verify.speed import measure_speed
 from export.writers.aoti import write_aoti
-from export.writers.deployable import Deployable
 from export.writers.onnx import write_onnx
 from export.writers.precision import write_fp16, write_int8
 from export.writers.pt2 import write_pt2
@@ -32,9 +32,6 @@ from models.graph.node import Node
 from models.graph.node_table import node_table
 from models.images.decode import Pixels, fit_image, to_image
 from training.data.streaming import Source
-from training.evaluate.evaluation import logits_of
-
-REFERENCE = "PyTorch"  # beside the files in tables
 
 
 @dataclass(frozen=True)
@@ -50,19 +47,6 @@ class ExportData:
     test: Source
     calibration: Pixels
     remarks: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What an exported file must keep.
-
-    Attributes:
-        difference: fp32: the largest difference of a probability; then every first class is the same too.
-        accuracy_loss: fp16, bf16 and int8: of the accuracy on the test split, as a share; 0.002 is 0.2 points.
-    """
-
-    difference: float = LIMIT_FP32
-    accuracy_loss: float = 0.002
 
 
 def export_checkpoint(
@@ -106,9 +90,9 @@ def export_checkpoint(
     samples = load_samples(directory / SAMPLES_FILE)
     nodes = node_table(checkpoint.network, checkpoint.config.input)
     network = reference(checkpoint)
-    with artifact.staged(out, name) as staging:
+    with staged(out, name) as staging:
         shutil.copyfile(directory / WEIGHTS_FILE, staging.path / artifact.WEIGHTS_FILE)
-        weights = artifact.file_entry(staging.path / artifact.WEIGHTS_FILE)
+        weights = file_entry(staging.path / artifact.WEIGHTS_FILE)
         identity = Identity(name=name, version=staging.version, weights_sha256=weights.sha256)
         checked: dict[str, Checked] = {}
         unwritable: dict[str, str] = {}
@@ -135,7 +119,7 @@ def export_checkpoint(
             (staging.path / file).unlink()
             report(f"{file}: not kept: {reason}")
         files = {
-            file: artifact.file_entry(
+            file: file_entry(
                 staging.path / file,
                 asdict(one.parity),
                 accuracy=one.accuracy,
@@ -147,9 +131,9 @@ def export_checkpoint(
         }
         _write_golden(checkpoint, network, samples, staging.path)
         files[artifact.WEIGHTS_FILE] = weights
-        files[artifact.GOLDEN_FILE] = artifact.file_entry(staging.path / artifact.GOLDEN_FILE)
+        files[artifact.GOLDEN_FILE] = file_entry(staging.path / artifact.GOLDEN_FILE)
         trained = {"accuracy": accuracy, "images_per_s": rates[REFERENCE]}
-        return artifact.publish(staging, _manifest(name, checkpoint, nodes, files, unwritable | dropped, trained))
+        return publish(staging, _manifest(name, checkpoint, nodes, files, unwritable | dropped, trained))
 
 
 def choose_forms(formats: Sequence[str], precisions: Sequence[str], *, has_data: bool) -> list[Form]:
@@ -172,52 +156,6 @@ def choose_forms(formats: Sequence[str], precisions: Sequence[str], *, has_data:
     if reduced and not has_data:
         raise ValueError(f"{reduced[0]} needs the data set: it is kept only if its accuracy holds")
     return [form for form in FORMS if form.format in formats and form.precision in precisions]
-
-
-def checking_device(form: Form) -> Device:
-    """The device on which a file is compared: the CPU, but a GPU, if there is one, for half precision in torch."""
-    return "auto" if form.engine == "torchscript" and form.precision != "fp32" else "cpu"
-
-
-def reference(checkpoint: Checkpoint) -> Run:
-    """The trained network itself, in float32 on the CPU, as something to compare files with."""
-    deployable = Deployable(checkpoint)
-
-    def run(images: Pixels) -> tuple[Floats, Floats]:
-        with torch.inference_mode():
-            probabilities, logits = deployable(torch.from_numpy(np.array(images)))
-        return probabilities.numpy(), logits.numpy()
-
-    return run
-
-
-def accuracy_of(run: Run, test: Source) -> float:
-    """Share of labelled images whose first class is right, in [0, 1]."""
-    logits = logits_of(lambda images: run(images.numpy())[1], test, batch_size=64)
-    return float((logits.numpy().argmax(axis=1) == test.labels.numpy()).mean())
-
-
-@dataclass(frozen=True)
-class Checked:
-    """An open file, and what was found of it."""
-
-    engine: Engine
-    form: Form
-    parity: Parity
-    accuracy: float | None
-
-
-def check_form(
-    engine: Engine, form: Form, network: Run, images: Pixels | Source, test: Source | None, limits: Limits
-) -> Checked:
-    """Compares an open file with the trained network on `images`, and counts what it has right of `test`.
-
-    Raises:
-        ParityError: an fp32 file differs by more than the limit.
-    """
-    limit = limits.difference if form.precision == "fp32" else None
-    parity = compare(engine.run, network, images, batches=BATCHES, limit=limit)
-    return Checked(engine, form, parity, None if test is None else accuracy_of(engine.run, test))
 
 
 def _write(

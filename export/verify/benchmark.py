@@ -1,6 +1,5 @@
 """How fast every file of an artifact runs on this machine: each in a process of its own, all of them in turns."""
 
-import math
 import multiprocessing
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
@@ -12,10 +11,11 @@ from typing import TypeVar, get_args
 
 import numpy as np
 
-from export.artifact.formats import FORMS, Form
+from export.artifact.formats import FORMS, EngineName, Form, FormEngine
+from export.engines.bench_record import Row, Timing
 from export.engines.cuda import Device, why_no_cuda
 from export.engines.machine import peak_memory_mb
-from export.engines.protocol import Engine, EngineError, EngineName, FormEngine
+from export.engines.protocol import Engine, EngineError
 from export.engines.selection import open_file
 from export.verify.speed import run_times
 from models.images.decode import Pixels
@@ -24,42 +24,6 @@ ROUNDS = 3
 WARM_UP_RUNS = 3  # of each batch size, in each round
 LEAST_RUNS = 5  # measured likewise
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Timing:
-    """One batch size: images a second by the median run, latency in milliseconds at the 50th and 99th percentile."""
-
-    batch: int
-    images_per_s: float
-    p50_ms: float
-    p99_ms: float
-    runs: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One file on one device.
-
-    Attributes:
-        form: which file, engine and precision.
-        device: `cpu` or `cuda`.
-        timings: by batch size, in the order asked for; empty if it failed.
-        memory_mb: the most that its process took, Python and the engine's libraries included, in 10**6 bytes.
-        failed: why it does not run here, or nothing.
-    """
-
-    form: Form
-    device: str
-    timings: tuple[Timing, ...] = ()
-    memory_mb: float = 0.0
-    failed: str = ""
-
-    @property
-    def images_per_s(self) -> float:
-        """The geometric mean over the batch sizes; 0 if it failed."""
-        rates = [timing.images_per_s for timing in self.timings]
-        return math.exp(sum(map(math.log, rates)) / len(rates)) if rates else 0.0
 
 
 @dataclass

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from export.engines.protocol import Floats, Run
-from models.images.decode import Pixels
+from export.engines.protocol import Run
+from models.images.decode import Floats, Pixels
 
 _SHIFTS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128)  # grey levels
 _MEND = 0.25  # an explanation leaves at most this share of the mean difference

@@ -7,9 +7,9 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 
-from export.engines.protocol import Floats, Run
+from export.engines.protocol import Run
 from export.verify.diagnosis import find_cause
-from models.images.decode import Pixels
+from models.images.decode import Floats, Pixels
 from training.data.streaming import Source, in_order
 
 BATCHES = (1, 2, 7, 64, 256)  # the last is the most images a request brings unless a setting says otherwise

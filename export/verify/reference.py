@@ -3,11 +3,29 @@
 
 from pathlib import Path
 
+import numpy as np
+import torch
+
 from export.artifact.manifest import ORIGINAL_FILE, WEIGHTS_FILE, Manifest
 from export.engines.original import MODEL, Original
 from export.engines.protocol import Run
-from export.pipeline.export import reference
+from export.writers.deployable import Deployable
 from models.checkpoint.directory import Checkpoint, CheckpointConfig, load_weights
+from models.images.decode import Floats, Pixels
+
+REFERENCE = "PyTorch"  # beside the files in tables
+
+
+def reference(checkpoint: Checkpoint) -> Run:
+    """The trained network itself, in float32 on the CPU, as something to compare files with."""
+    deployable = Deployable(checkpoint)
+
+    def run(images: Pixels) -> tuple[Floats, Floats]:
+        with torch.inference_mode():
+            probabilities, logits = deployable(torch.from_numpy(np.array(images)))
+        return probabilities.numpy(), logits.numpy()
+
+    return run
 
 
 def reference_of(directory: Path, manifest: Manifest) -> Run:

@@ -8,9 +8,9 @@ from export.artifact.golden import check_golden, load_golden
 from export.artifact.manifest import ArtifactError, check_files, read_manifest
 from export.engines.machine import bound_elsewhere
 from export.engines.selection import open_engine
-from export.pipeline.export import REFERENCE, Checked, Limits, accuracy_of, check_form, checking_device
+from export.verify.check import Checked, Limits, accuracy_of, check_form, checking_device
 from export.verify.parity import Parity, ParityError
-from export.verify.reference import reference_of
+from export.verify.reference import REFERENCE, reference_of
 from export.verify.speed import measure_speed
 from training.data.streaming import Source
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from export.artifact.identity import KEY, Identity, describe
-from export.engines.torchscript import quiet_torchscript
+from export.engines.torch import quiet_torchscript
 from export.writers.deployable import Deployable
 from export.writers.half_precision import HalfDeployable, HalfPrecision
 from models.checkpoint.directory import Checkpoint

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from models.checkpoint.tensors import put_tensors
+from models.checkpoint.weights import put_tensors
 from models.files import sha256_of, whole_file
 from models.images.decode import InputSpec
 from models.networks.registry import build_network

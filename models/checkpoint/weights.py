@@ -1,5 +1,7 @@
 """Weights trained elsewhere, from a file, for a network that may have another head."""
 
+from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,9 +10,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from models.checkpoint.tensors import put_tensors
-
 AUXILIARY = ("AuxLogits.", "aux1.", "aux2.")  # of torchvision's Inception and GoogLeNet
+
+
+Weights = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -118,3 +121,16 @@ def _first_convolution(network: nn.Module) -> str:
 def _is_grey(found: Tensor, tensor: Tensor) -> bool:
     colours = found.ndim == tensor.ndim == 4 and found.shape[1] == 3 and tensor.shape[1] == 1
     return colours and (found.shape[0], *found.shape[2:]) == (tensor.shape[0], *tensor.shape[2:])
+
+
+def put_tensors(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """What `load_state_dict` does, for tensors that come without the versions a `state_dict` carries along.
+
+    safetensors files and copies have none, and torchvision's MNASNet refuses to load without.
+
+    Raises:
+        RuntimeError: names or shapes differ.
+    """
+    versioned = OrderedDict(tensors)
+    versioned._metadata = network.state_dict()._metadata  # type: ignore[attr-defined]  # where torch keeps them
+    network.load_state_dict(versioned)

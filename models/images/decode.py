@@ -287,3 +287,6 @@ def _describe(data: bytes) -> str:
 
 def _reason(error: Exception) -> str:
     return str(error) or type(error).__name__
+
+
+Floats = npt.NDArray[np.float32]

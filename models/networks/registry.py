@@ -10,8 +10,7 @@ from models.networks.custom import own_entry
 from models.networks.lenet import LeNet, LeNet1998
 from models.networks.mlp import MLP
 from models.networks.mobilenet_small import MobileNetSmall
-from models.networks.resnet import ResNet20, resnet18, resnet34, resnet50
-from models.networks.se_resnet20 import SEResNet20
+from models.networks.resnet import ResNet20, SEResNet20, resnet18, resnet34, resnet50
 from models.networks.simple_cnn import SimpleCNN
 from models.networks.skip_cnn import SkipCNN
 from models.networks.spec import NetworkEntry

@@ -8,7 +8,8 @@ from cyclopts import CycloptsError
 from PIL import Image
 from rich.console import Console
 
-from export.artifact.manifest import ArtifactError, newest_version
+from export.artifact.directory import newest_version
+from export.artifact.manifest import ArtifactError
 from export.pipeline.export import export_checkpoint
 from export.verify.verification import verify_artifact
 from models.checkpoint.directory import CONFIG_FILE, load_checkpoint

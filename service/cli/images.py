@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from cyclopts import CycloptsError
 
-from export.artifact.manifest import newest_version, read_manifest
+from export.artifact.directory import newest_version
+from export.artifact.manifest import read_manifest
 from export.engines.cuda import Device
 from export.engines.selection import open_engine
 from models.images.decode import decode_image

@@ -5,9 +5,8 @@ from pathlib import Path
 
 from cyclopts import CycloptsError
 
-from export.artifact.formats import PrecisionName
+from export.artifact.formats import EngineName, PrecisionName
 from export.engines.cuda import Device
-from export.engines.protocol import EngineName
 from service.process.server import check_before_start, command, environment
 from service.settings import SettingsError, read_settings
 

@@ -7,8 +7,8 @@ from starlette.types import Receive, Scope
 
 from service.errors import BodyEmpty, BodyTooLarge, MalformedBody, QueueFull, UnsupportedType
 from service.http.disconnect import ClientGone
-from service.http.headers import header
 from service.http.multipart import FORM, form_files
+from service.http.requests import header
 from service.settings import Limit, Settings
 
 T = TypeVar("T")

@@ -4,6 +4,8 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from urllib.parse import parse_qs
 
+from starlette.types import Scope
+
 from service.errors import UnknownParameter
 
 NUMBER = re.compile("[0-9]{1,9}")  # str.isdecimal takes other scripts' digits, and int() refuses thousands of them
@@ -61,3 +63,11 @@ def choice(values: Mapping[str, Sequence[str]], name: str, options: Sequence[str
     if given is not None and given not in options:
         raise UnknownParameter(f"{name} is {given[:20]!r}; wanted one of {', '.join(options)}")
     return given or options[0]
+
+
+def header(scope: Scope, name: bytes) -> str:
+    """The value of a header, which is in lower case here; empty if it was not sent."""
+    for key, value in scope["headers"]:
+        if key == name:
+            return str(value, "latin-1")
+    return ""

@@ -8,9 +8,8 @@ from math import prod
 
 import numpy as np
 
-from export.engines.protocol import Floats
 from models.graph.node import Node
-from models.images.decode import Pixels
+from models.images.decode import Floats, Pixels
 from service.errors import NotInspectable, TooManyValues, UnknownLayer
 from service.serving.served_model import ServedModel
 from service.settings import Limit

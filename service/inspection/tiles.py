@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from export.engines.protocol import Floats
 from models.graph.node import Node
-from models.images.decode import Pixels, to_image
+from models.images.decode import Floats, Pixels, to_image
 
 GAP = 1  # pixels between tiles
 _BACKGROUND, _INK, _FAINT = 24, 235, 140

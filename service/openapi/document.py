@@ -8,10 +8,8 @@ from export.engines.machine import installed_version
 from service.errors import ModelNotReady, UnknownPath
 from service.openapi.operation import Operation
 from service.openapi.schema import TEXT, Json, as_json, one_of
-from service.openapi.v1 import v1_paths
-from service.openapi.v1_schemas import v1_schemas
-from service.openapi.v2 import v2_paths
-from service.openapi.v2_schemas import v2_schemas
+from service.openapi.v1 import v1_paths, v1_schemas
+from service.openapi.v2 import v2_paths, v2_schemas
 from service.page import ASSETS
 from service.settings import Settings
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import httpx
 
 import service
-from export.artifact.manifest import ArtifactError, Manifest, check_files, find_versions, locate, read_manifest
+from export.artifact.directory import find_versions, locate
+from export.artifact.manifest import ArtifactError, Manifest, check_files, read_manifest
 from export.engines.cuda import why_no_cuda
 from service.settings import Settings, to_environment
 

@@ -22,11 +22,12 @@ from service.errors import (
 )
 from service.http.bodies import Bodies
 from service.http.disconnect import ClientGone
-from service.http.responses import send_error, send_json
+from service.http.responses import send_json
 from service.inspection.queue import Turns
 from service.openapi.document import PATH as OPENAPI
 from service.openapi.document import OpenApi
 from service.page import page_routes
+from service.routes.errors import send_error
 from service.serving.catalog import Catalog
 from service.serving.decoding import Decoders
 from service.serving.repository import Repository

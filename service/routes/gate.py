@@ -7,9 +7,9 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.errors import QueueFull, RequestError, Unauthorized, UpgradeRefused
-from service.http.headers import header
-from service.http.responses import send_error
+from service.http.requests import header
 from service.routes.application import NATIVE, Answering
+from service.routes.errors import send_error
 from service.settings import Settings
 from service.telemetry.middleware import Observer
 from service.v2.infer import HEADER

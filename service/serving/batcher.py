@@ -10,8 +10,8 @@ from functools import partial
 
 import numpy as np
 
-from export.engines.protocol import DeviceLost, DeviceMemoryFull, Floats, Run
-from models.images.decode import Pixels
+from export.engines.protocol import DeviceLost, DeviceMemoryFull, Run
+from models.images.decode import Floats, Pixels
 from service.errors import InferenceFailed, QueueFull
 from service.settings import Limit
 from service.telemetry.metrics import Metrics, ModelMetrics

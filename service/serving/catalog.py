@@ -2,15 +2,15 @@
 
 import asyncio
 import itertools
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 
 from export.artifact.manifest import ArtifactError, check_files, read_manifest
 from export.engines.protocol import DeviceLost, DeviceMemoryFull
-from service.errors import GpuLost, ModelNotReady
+from service.errors import GpuLost, ModelNotReady, UnknownModel, UnknownParameter
+from service.http.requests import NUMBER
 from service.serving.directory import Signature, exists, scan
 from service.serving.gpu import Gpu
-from service.serving.lookup import look_up, split_name
 from service.serving.memory import give_back, resident_mb
 from service.serving.served_model import Entry, ServedModel, describe, open_model
 from service.settings import Settings
@@ -298,3 +298,36 @@ class Catalog:
 
 def _reason(directory: Path, error: Exception) -> str:
     return str(error) if isinstance(error, ValueError | OSError) else f"{directory}: {type(error).__name__}: {error}"
+
+
+def split_name(name: str | None, version: str | None) -> tuple[str | None, str | None]:
+    """Name and version, where the name may be `name:version`.
+
+    Raises:
+        UnknownParameter: that version and the other one differ.
+    """
+    if name is None or ":" not in name:
+        return name, version
+    name, _, inner = name.partition(":")
+    if version is not None and version != inner:
+        raise UnknownParameter(f"the model is asked for as {name}:{inner} and as version {version}")
+    return name, inner
+
+
+def look_up(entries: Mapping[str, Mapping[int, Entry]], name: str | None, version: str | None) -> Entry:
+    """One of several entries; the newest version if none is given, the only model if no name is.
+
+    Raises:
+        UnknownModel, UnknownParameter: the message lists what there is.
+    """
+    if name is None:
+        if len(entries) > 1:
+            raise UnknownParameter(f"several models are served ({', '.join(sorted(entries))}); say model=NAME")
+        (name,) = entries
+    versions = entries.get(name)
+    if versions is None:
+        raise UnknownModel(f"no model is called {name[:100]!r}; served are {', '.join(sorted(entries))}")
+    if version is not None and (not NUMBER.fullmatch(version) or int(version) not in versions):
+        known = ", ".join(map(str, sorted(versions)))
+        raise UnknownModel(f"{name} has no version {version[:20]!r}; served are {known}")
+    return versions[max(versions) if version is None else int(version)]

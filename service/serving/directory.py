@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from export.artifact.manifest import ArtifactError, find_versions, locate, read_manifest
+from export.artifact.directory import find_versions, locate
+from export.artifact.manifest import ArtifactError, read_manifest
 
 Signature = tuple[tuple[str, int, int], ...]  # name, size and time of every file
 

@@ -4,8 +4,8 @@ import threading
 from collections.abc import Callable
 from typing import Literal
 
-from export.engines.protocol import DeviceLost, Engine, Floats
-from models.images.decode import Pixels
+from export.engines.protocol import DeviceLost, Engine
+from models.images.decode import Floats, Pixels
 from service.telemetry.request_log import log
 
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from export.artifact.manifest import Manifest
-from export.engines.protocol import Floats
+from models.images.decode import Floats
 from service.errors import UnknownParameter
 from service.settings import Limit
 

@@ -11,9 +11,9 @@ from export.artifact.golden import check_golden
 from export.artifact.manifest import ONNX_FILE, Manifest, check_files
 from export.engines.cuda import Device, why_no_cuda
 from export.engines.onnxruntime import OnnxTaps, why_no_provider
-from export.engines.protocol import Engine, Floats
+from export.engines.protocol import Engine
 from export.engines.selection import open_engine
-from models.images.decode import Pixels
+from models.images.decode import Floats, Pixels
 from service.http.disconnect import unless_gone
 from service.serving.batch_size import BatchSize, measure_batch_size
 from service.serving.batcher import Batcher

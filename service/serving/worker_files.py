@@ -9,23 +9,13 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
 
-from service.telemetry.counters import Values
+from service.telemetry.counters import Snapshot, Values
 
 DIRECTORY = "CONVSCOPE_STATE_DIR"  # how the server's first process tells its workers; not a setting
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """What one worker has counted, and its gauges, which mean nothing once it is gone."""
-
-    process: int
-    counts: Values
-    gauges: Values
 
 
 def make_directory() -> None:

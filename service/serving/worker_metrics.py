@@ -7,11 +7,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.serving.catalog import Catalog
-from service.serving.worker_files import Snapshot, WorkerFiles
-from service.telemetry.counters import Values
+from service.serving.worker_files import WorkerFiles
+from service.telemetry.counters import Snapshot, Values
 from service.telemetry.prometheus import Exposition
 from service.telemetry.request_log import log
-from service.v2.statistics import LAST
+from service.telemetry.statistics import LAST
 
 INTERVAL_S = 1.0
 

@@ -77,3 +77,12 @@ def add_values(total: Values, more: Values) -> None:
 def added(first: Iterable[float] | None, second: list[float]) -> list[float]:
     """The sums of two lists of one length; a copy of the second if there is no first."""
     return list(second) if first is None else [a + b for a, b in zip(first, second, strict=True)]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What one worker has counted, and its gauges, which mean nothing once it is gone."""
+
+    process: int
+    counts: Values
+    gauges: Values

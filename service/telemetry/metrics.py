@@ -1,9 +1,9 @@
 """What is counted: the table of metrics, and where a worker counts."""
 
-from export.engines.protocol import Floats
+from models.images.decode import Floats
 from service.errors import STATUS
 from service.telemetry.counters import Definition, Tallies, Tally, Values
-from service.v2.statistics import KEPT, Statistics
+from service.telemetry.statistics import KEPT, Statistics
 
 _SECONDS = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)

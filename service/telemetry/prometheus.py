@@ -7,9 +7,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from service.serving.worker_files import Snapshot
 from service.telemetry.build_info import build_info
-from service.telemetry.counters import Definition, Values, add_values
+from service.telemetry.counters import Definition, Snapshot, Values, add_values
 from service.telemetry.metrics import COUNTS, GAUGES
 
 

@@ -8,8 +8,7 @@ from typing import Any
 import orjson
 from starlette.types import Receive, Scope, Send
 
-from export.engines.protocol import Floats
-from models.images.decode import Pixels
+from models.images.decode import Floats, Pixels
 from models.images.errors import ImageError
 from service.errors import error_body
 from service.http.bodies import Bodies

@@ -11,9 +11,8 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from export.engines.protocol import Floats
 from models.graph.node import Node
-from models.images.decode import Pixels
+from models.images.decode import Floats, Pixels
 from models.images.errors import ImageError
 from service.http.bodies import Bodies
 from service.http.disconnect import unless_gone

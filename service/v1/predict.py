@@ -9,12 +9,11 @@ import numpy as np
 import orjson
 from starlette.types import Receive, Scope, Send
 
-from export.engines.protocol import Floats
-from models.images.decode import Pixels
+from models.images.decode import Floats, Pixels
 from service.errors import MalformedBody, TooManyImages, UnsupportedType, WrongShape
 from service.http.bodies import Bodies
-from service.http.headers import header
 from service.http.json_pixels import read_pixels
+from service.http.requests import header
 from service.http.responses import send_json
 from service.serving.catalog import Catalog
 from service.settings import Limit, Settings

@@ -9,9 +9,8 @@ import numpy as np
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
-from export.engines.protocol import Floats
 from models.graph.node import Node
-from models.images.decode import Pixels
+from models.images.decode import Floats, Pixels
 from models.images.errors import ImageError
 from service.errors import MalformedBody
 from service.http.bodies import Bodies

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from starlette.types import Receive
 
-from export.engines.protocol import Floats
 from models.graph.node import Node
-from models.images.decode import Pixels
+from models.images.decode import Floats, Pixels
 from service.errors import UnknownLayer
 from service.http.disconnect import unless_gone
 from service.inspection.feature_maps import check_size, select_nodes

@@ -22,9 +22,10 @@ from service.serving.worker_metrics import MetricsRoute
 from service.settings import Limit, Settings
 from service.telemetry.build_info import build_info
 from service.telemetry.counters import Values, add_values
+from service.telemetry.statistics import LAST
 from service.v2.infer import Infer
 from service.v2.request import INPUT, SCORES, parse_object
-from service.v2.statistics import LAST, model_stat
+from service.v2.statistics import model_stat
 
 EXTENSIONS = ("binary_tensor_data", "classification", "model_repository", "statistics")
 PLATFORMS = {"onnxruntime": "onnxruntime_onnx", "torchscript": "pytorch_libtorch"}  # Triton's words

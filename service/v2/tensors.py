@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import orjson
 
-from export.engines.protocol import Floats
+from models.images.decode import Floats
 from service.errors import MalformedBody
 
 _LENGTH = struct.Struct("<I")

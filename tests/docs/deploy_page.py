@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from export.pipeline.export import export_checkpoint, reference
+from export.pipeline.export import export_checkpoint
+from export.verify.reference import reference
 from models.checkpoint.directory import load_checkpoint
 from models.images.decode import Pixels, decode_image
 from tests.conftest import make_checkpoint

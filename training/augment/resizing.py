@@ -1,14 +1,7 @@
 """Progressive resizing: smaller images in the first epochs, which takes a fraction of the time."""
 
-from collections.abc import Iterable
-
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
-
-from models.images.decode import InputSpec
-from models.networks.spec import trying
-from training.loop.learner import forward_of
 
 SMALL_UNTIL = 0.5  # of the epochs; Composer's defaults for its progressive resizing
 GROWN_AT = 0.8
@@ -31,22 +24,3 @@ def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
         return images
     x = images.permute(0, 3, 1, 2).float()  # (N, C, H, W)
     return functional.interpolate(x, size=size, mode="bilinear", antialias=True).permute(0, 2, 3, 1)
-
-
-def check_takes(network: nn.Module, spec: InputSpec, sizes: Iterable[tuple[int, int]]) -> None:
-    """Nothing if a network takes images of every (height, width).
-
-    Raises:
-        ValueError: there is one that it does not take.
-    """
-    device = next(network.parameters()).device
-    forward = forward_of(network, spec, device=device)
-    for height, width in sizes:
-        try:
-            with trying(network):
-                forward(torch.zeros(1, height, width, spec.shape[2], device=device))
-        except Exception:  # its code may be anybody's
-            raise ValueError(
-                f"images cannot be smaller at first: this network takes none of {height}x{width}, only of "
-                f"{spec.height}x{spec.width} for certain; leave initial_scale at 1"
-            ) from None

@@ -17,8 +17,7 @@ from training.events import silent
 from training.loop.allocator import keep_freed_memory
 from training.loop.learner import pick_device
 from training.loop.process_group import joined_team
-from training.recipes.files import read_recipe, with_enough_epochs
-from training.recipes.recipe import Recipe, RecipeFlags
+from training.recipes.recipe import Recipe, RecipeFlags, read_recipe, with_enough_epochs
 from training.run.plan import plan_recipe
 from training.run.train import train_checkpoint
 

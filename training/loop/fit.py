@@ -6,12 +6,13 @@ from typing import Any
 
 from torch import nn
 
+from models.checkpoint.weights import Weights
 from models.files import UnwritableError
 from models.images.decode import InputSpec
 from training.data.splits import Splits
 from training.events import EpochDone, Report
 from training.loop.process_group import ALONE, Team
-from training.loop.resume import RESUME_FILE, RunState, Weights, how_to_go_on, seeded
+from training.loop.resume import RESUME_FILE, RunState, how_to_go_on, seeded
 from training.loop.trainer import LossError, Trainer
 from training.recipes.recipe import Recipe
 

@@ -9,13 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from models.checkpoint.weights import Weights
 from models.files import whole_file
 from training.recipes.recipe import Recipe
 
 SCHEMA = 2
 RESUME_FILE = "resume.pt"
-
-Weights = dict[str, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.checkpoint.tensors import put_tensors
+from models.checkpoint.weights import put_tensors
 from models.files import whole_file
 from models.images.decode import InputSpec
+from models.networks.spec import trying
 from training.augment.mixing import Partners, mix
-from training.augment.resizing import check_takes, resized, side_in
+from training.augment.resizing import resized, side_in
 from training.augment.transforms import augment
 from training.data.in_memory import Images
 from training.data.splits import Splits
@@ -30,6 +31,25 @@ from training.recipes.recipe import Recipe
 
 LOG_FILE = "log.jsonl"
 CHECK_EVERY = 50  # steps; looking at a loss makes an accelerator wait
+
+
+def check_takes(network: nn.Module, spec: InputSpec, sizes: Iterable[tuple[int, int]]) -> None:
+    """Nothing if a network takes images of every (height, width).
+
+    Raises:
+        ValueError: there is one that it does not take.
+    """
+    device = next(network.parameters()).device
+    forward = forward_of(network, spec, device=device)
+    for height, width in sizes:
+        try:
+            with trying(network):
+                forward(torch.zeros(1, height, width, spec.shape[2], device=device))
+        except Exception:  # its code may be anybody's
+            raise ValueError(
+                f"images cannot be smaller at first: this network takes none of {height}x{width}, only of "
+                f"{spec.height}x{spec.width} for certain; leave initial_scale at 1"
+            ) from None
 
 
 class LossError(ValueError):

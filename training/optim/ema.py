@@ -5,8 +5,7 @@ import copy
 import torch
 from torch import nn
 
-from models.checkpoint.tensors import put_tensors
-from training.loop.resume import Weights
+from models.checkpoint.weights import Weights, put_tensors
 
 
 class Average:

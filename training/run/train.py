@@ -11,8 +11,7 @@ from torch import nn
 from models.checkpoint.directory import CheckpointConfig, save_checkpoint
 from models.checkpoint.initial_weights import InitialWeights, find_weights
 from models.checkpoint.samples import SAMPLES_FILE, save_samples
-from models.checkpoint.tensors import put_tensors
-from models.checkpoint.weights import load_pretrained
+from models.checkpoint.weights import load_pretrained, put_tensors
 from models.files import UnwritableError
 from training.data.splits import MEMORY_LIMIT_MB
 from training.data.streaming import Source

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
+from export.artifact.directory import Staging, file_entry, publish
 from export.artifact.golden import TOLERANCE, check_golden, load_golden, save_golden
-from export.artifact.manifest import ArtifactError, Manifest, Staging, check_files, file_entry, publish, read_manifest
-from export.engines.protocol import Floats
+from export.artifact.manifest import ArtifactError, Manifest, check_files, read_manifest
 from export.engines.selection import open_engine
 from export.pipeline.export import export_checkpoint
 from export.verify.verification import verify_artifact
 from models.checkpoint.directory import load_checkpoint
-from models.images.decode import Pixels
+from models.images.decode import Floats, Pixels
 from tests.conftest import RAW_COUNT, digit_images, make_checkpoint, make_spec
 
 

@@ -11,19 +11,8 @@ from typing import Any
 
 import pytest
 
-from export.artifact.manifest import (
-    ArtifactError,
-    FileEntry,
-    Manifest,
-    check_files,
-    check_name,
-    file_entry,
-    find_versions,
-    newest_version,
-    publish,
-    read_manifest,
-    staged,
-)
+from export.artifact.directory import file_entry, find_versions, newest_version, publish, staged
+from export.artifact.manifest import ArtifactError, FileEntry, Manifest, check_files, check_name, read_manifest
 from export.verify.verification import verify_artifact
 from models.graph.node import Node
 from tests.conftest import make_spec
@@ -170,7 +159,7 @@ def test_a_number_that_another_export_took_meanwhile_is_passed_over(tmp_path: Pa
     (tmp_path / "net" / "1").mkdir(parents=True)
     looked = iter([[], [tmp_path / "net" / "1"]])  # it looked before the other was there
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("export.artifact.manifest._numbered", lambda *_, **__: next(looked))
+        patch.setattr("export.artifact.directory._numbered", lambda *_, **__: next(looked))
         with staged(tmp_path, "net") as staging:
             assert staging.version == 2
             assert publish(staging, MANIFEST).name == "2"

@@ -16,7 +16,8 @@ from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.models import ModelStore
 from bentoml._internal.utils.analytics import usage_stats
 
-from export.artifact.manifest import MANIFEST_FILE, ArtifactError, locate, newest_version, read_manifest
+from export.artifact.directory import locate, newest_version
+from export.artifact.manifest import MANIFEST_FILE, ArtifactError, read_manifest
 from export.artifact.store import find_in_store, register
 from export.engines.selection import open_engine
 from models.images.decode import decode_image
@@ -207,7 +208,7 @@ def test_a_path_that_is_no_tag_is_left_alone_and_needs_no_bentoml(lenet_artifact
 import sys
 from pathlib import Path
 import export.cli.commands
-from export.artifact.manifest import newest_version
+from export.artifact.directory import newest_version
 newest_version(Path({str(lenet_artifact)!r}))
 sys.exit("bentoml" in sys.modules)"""
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

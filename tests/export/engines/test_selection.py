@@ -9,12 +9,13 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from export.artifact.manifest import ArtifactError, FileEntry, Manifest, file_entry, read_manifest
+from export.artifact.directory import file_entry
+from export.artifact.manifest import ArtifactError, FileEntry, Manifest, read_manifest
 from export.engines.cuda import why_no_cuda
 from export.engines.onnxruntime import OnnxEngine, OnnxTaps, open_session
 from export.engines.protocol import EngineError
 from export.engines.selection import open_engine
-from export.engines.torchscript import TorchScriptEngine
+from export.engines.torch import TorchScriptEngine
 from models.images.decode import Pixels
 
 without_gpu = pytest.mark.skipif(why_no_cuda() is None, reason="there is a GPU here")

@@ -15,7 +15,9 @@ from sklearn.datasets import load_digits
 
 from export.artifact.manifest import read_manifest
 from export.pipeline.data import EvaluationData, load_export_data, load_test
-from export.pipeline.export import accuracy_of, export_checkpoint, reference
+from export.pipeline.export import export_checkpoint
+from export.verify.check import accuracy_of
+from export.verify.reference import reference
 from export.verify.verification import verify_artifact
 from models.checkpoint.directory import load_checkpoint, read_config
 from tests.conftest import digit_images

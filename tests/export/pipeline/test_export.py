@@ -12,9 +12,10 @@ import pytest
 import torch
 from torch import nn
 
+from export.artifact.directory import find_versions
 from export.artifact.identity import Identity
-from export.artifact.manifest import find_versions, read_manifest
-from export.engines.torchscript import quiet_torchscript
+from export.artifact.manifest import read_manifest
+from export.engines.torch import quiet_torchscript
 from export.pipeline import export as pipeline
 from export.pipeline.export import export_checkpoint
 from export.verify.parity import ParityError

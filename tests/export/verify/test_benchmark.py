@@ -11,10 +11,10 @@ import pytest
 
 from export.artifact.formats import FORMS
 from export.artifact.manifest import ArtifactError, read_manifest
-from export.engines.bench_record import BENCH_FILE, fastest_here, write_record
+from export.engines.bench_record import BENCH_FILE, Row, Timing, fastest_here, write_record
 from export.engines.protocol import EngineError
 from export.engines.selection import open_engine
-from export.verify.benchmark import Row, Timing, benchmark, best_row, measurements
+from export.verify.benchmark import benchmark, best_row, measurements
 from service.settings import read_settings
 from tests.conftest import Outcome
 

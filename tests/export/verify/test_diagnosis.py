@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from export.engines.protocol import Floats, Run
-from export.pipeline.export import reference
+from export.engines.protocol import Run
 from export.verify.diagnosis import find_cause
 from export.verify.parity import ParityError, compare
+from export.verify.reference import reference
 from export.writers.deployable import Deployable
 from models.checkpoint.directory import Checkpoint, load_checkpoint
 from models.checkpoint.samples import load_samples
-from models.images.decode import Pixels
+from models.images.decode import Floats, Pixels
 from tests.conftest import make_checkpoint
 
 KINDS: dict[str, dict[str, Any]] = {

@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from export.engines.onnxruntime import OnnxEngine
-from export.engines.protocol import Engine, Floats, Run
-from export.engines.torchscript import TorchScriptEngine
-from export.pipeline.export import reference
+from export.engines.protocol import Engine, Run
+from export.engines.torch import TorchScriptEngine
 from export.verify.parity import BATCHES, ParityError, compare
+from export.verify.reference import reference
 from export.writers.deployable import Deployable
 from models.checkpoint.directory import load_checkpoint
 from models.checkpoint.samples import load_samples
-from models.images.decode import Pixels, fit_image, to_image
+from models.images.decode import Floats, Pixels, fit_image, to_image
 from tests.conftest import Exported, digit_images
 
 

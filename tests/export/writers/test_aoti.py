@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from export.artifact.manifest import FileEntry, Manifest, read_manifest
-from export.engines.aoti import AotiEngine
 from export.engines.machine import bound_elsewhere, this_machine
 from export.engines.protocol import EngineError
-from export.pipeline.export import export_checkpoint, reference
+from export.engines.torch import AotiEngine
+from export.pipeline.export import export_checkpoint
+from export.verify.reference import reference
 from export.verify.verification import verify_artifact
 from export.writers import aoti as aoti_file
 from models.checkpoint.directory import load_checkpoint

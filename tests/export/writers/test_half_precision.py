@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from export.artifact.golden import check_golden
 from export.artifact.manifest import read_manifest
 from export.engines.selection import open_engine
-from export.engines.torchscript import quiet_torchscript
+from export.engines.torch import quiet_torchscript
 from export.pipeline.data import load_export_data
 from export.pipeline.export import ExportData, choose_forms, export_checkpoint
 from export.verify.verification import verify_artifact

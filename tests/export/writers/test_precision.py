@@ -14,7 +14,9 @@ from export.engines.protocol import EngineError
 from export.engines.selection import open_engine
 from export.pipeline import export as pipeline
 from export.pipeline.data import load_export_data
-from export.pipeline.export import ExportData, Limits, export_checkpoint, reference
+from export.pipeline.export import ExportData, export_checkpoint
+from export.verify.check import Limits
+from export.verify.reference import reference
 from export.verify.verification import verify_artifact
 from export.writers.onnx import write_onnx
 from export.writers.precision import write_fp16, write_int8

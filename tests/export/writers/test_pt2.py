@@ -11,8 +11,9 @@ import torch
 
 from export.artifact.manifest import ArtifactError, read_manifest
 from export.engines.protocol import EngineError
-from export.engines.pt2 import Pt2Engine
-from export.pipeline.export import export_checkpoint, reference
+from export.engines.torch import Pt2Engine
+from export.pipeline.export import export_checkpoint
+from export.verify.reference import reference
 from export.verify.verification import verify_artifact
 from export.writers.pt2 import write_pt2
 from models.checkpoint.directory import Checkpoint, load_checkpoint

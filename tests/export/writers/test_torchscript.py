@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from export.engines.protocol import EngineError
-from export.engines.torchscript import TorchScriptEngine, quiet_torchscript
+from export.engines.torch import TorchScriptEngine, quiet_torchscript
 from export.writers.torchscript import write_torchscript
 from models.checkpoint.directory import Checkpoint, CheckpointConfig
 from models.images.decode import InputSpec

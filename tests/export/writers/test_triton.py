@@ -15,7 +15,7 @@ import torch
 from google.protobuf import text_format
 
 from export.artifact.manifest import ArtifactError, read_manifest
-from export.engines.torchscript import quiet_torchscript
+from export.engines.torch import quiet_torchscript
 from export.writers.triton import TritonError, write_triton
 from models.files import UnwritableError
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from export.artifact.manifest import ONNX_FILE, Manifest, file_entry, read_manifest
+from export.artifact.directory import file_entry
+from export.artifact.manifest import ONNX_FILE, Manifest, read_manifest
 from export.pipeline.export import export_checkpoint
 from service.serving.catalog import Catalog
 from service.settings import read_settings

@@ -9,7 +9,8 @@ import httpx
 import psutil
 import pytest
 
-from export.artifact.manifest import ONNX_FILE, file_entry, read_manifest
+from export.artifact.directory import file_entry
+from export.artifact.manifest import ONNX_FILE, read_manifest
 from export.pipeline.export import export_checkpoint
 from service.errors import ModelNotReady
 from service.serving.catalog import Catalog

@@ -12,9 +12,9 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 
 from service.errors import InferenceFailed
 from service.serving.batcher import Batcher
-from service.serving.worker_files import Snapshot, WorkerFiles
+from service.serving.worker_files import WorkerFiles
 from service.settings import Limit
-from service.telemetry.counters import Tally
+from service.telemetry.counters import Snapshot, Tally
 from service.telemetry.metrics import CLASS_LIMIT, COUNTS, GAUGES, Metrics, ModelMetrics
 from tests.in_process import client_for, digit, encoded
 from tests.service.scrape import scrape, total

@@ -12,13 +12,13 @@ from torch import nn
 from models.images.decode import InputSpec
 from tests.training.interruption import interrupt_after
 from tests.training.loop.test_fit import RECIPE, digits, same, tiny
-from training.augment.resizing import check_takes, resized, side_in
+from training.augment.resizing import resized, side_in
 from training.data.splits import Splits
 from training.events import Report, silent
 from training.loop.fit import FitResult, fit
 from training.loop.process_group import ALONE
 from training.loop.resume import read_state
-from training.loop.trainer import Trainer
+from training.loop.trainer import Trainer, check_takes
 
 __all__ = ["digits"]  # a fixture
 

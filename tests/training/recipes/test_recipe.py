@@ -13,8 +13,7 @@ from models.networks.registry import NETWORKS
 from training.cli.options import parse_options
 from training.optim.schedules import make_optimizer, make_schedule
 from training.recipes.defaults import default_recipe
-from training.recipes.files import read_recipe
-from training.recipes.recipe import Recipe
+from training.recipes.recipe import Recipe, read_recipe
 from training.run.plan import plan_recipe
 
 
