@@ -24,7 +24,7 @@ import export.pipeline.export
 import export.verify.speed
 from benchmarks.gpu.options import Options
 from benchmarks.gpu.report import last_line
-from export.artifact.formats import Precision, find_form
+from export.artifact.formats import Precision, find_format
 from export.artifact.manifest import read_manifest
 from export.pipeline.export import ExportData, export_checkpoint
 from export.verify.check import Limits
@@ -32,7 +32,7 @@ from export.writers.deployable import Deployable
 from models.checkpoint.directory import CONFIG_FILE, CheckpointConfig, load_checkpoint, save_checkpoint
 from models.checkpoint.samples import SAMPLES_FILE, Samples, save_samples
 from models.images.decode import InputSpec, Pixels, decode_image
-from training.data.in_memory import Images
+from training.data.in_memory import InMemoryDataset
 
 WIDTH, HEIGHT = 640, 480  # of a photograph
 QUALITY = 90
@@ -150,7 +150,7 @@ class Artifacts:
 
     def lacking(self, precision: Precision) -> dict[str, str]:
         """Networks that have no TorchScript file of a precision, with the reason."""
-        form = find_form("torchscript", precision)
+        form = find_format("torchscript", precision)
         assert form is not None, "precisions that are measured have one"
         manifests = {name: read_manifest(path) for name, path in self.made.items()}
         return {
@@ -184,7 +184,7 @@ def export_data(directory: Path) -> ExportData:
     images = torch.from_numpy(pixels)
     with torch.inference_mode():
         labels = Deployable(found)(images)[1].argmax(1)
-    return ExportData(test=Images(images, labels.clone()), calibration=pixels)
+    return ExportData(test=InMemoryDataset(images, labels.clone()), calibration=pixels)
 
 
 def normalised(images: Pixels, spec: InputSpec) -> Tensor:

@@ -61,7 +61,7 @@ def newest_version(path: Path) -> Path:
 
 
 @dataclass(frozen=True)
-class Staging:
+class StagedArtifact:
     """An artifact that is being written: its folder under a temporary name, and the version that is kept for it."""
 
     path: Path
@@ -69,7 +69,7 @@ class Staging:
 
 
 @contextmanager
-def staged(root: Path, name: str) -> Iterator[Staging]:
+def stage_artifact(root: Path, name: str) -> Iterator[StagedArtifact]:
     """Reserves the next version of `root`/`name` and yields an empty folder on the same disk; removes the folder, with
     what is left in it, when the block ends.
 
@@ -82,7 +82,7 @@ def staged(root: Path, name: str) -> Iterator[Staging]:
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir()
     try:
-        yield Staging(path, version)
+        yield StagedArtifact(path, version)
     finally:
         shutil.rmtree(path, ignore_errors=True)
         for reserved in (folder / str(version), folder):
@@ -90,7 +90,7 @@ def staged(root: Path, name: str) -> Iterator[Staging]:
                 reserved.rmdir()
 
 
-def publish(staging: Staging, manifest: Manifest) -> Path:
+def publish(staging: StagedArtifact, manifest: Manifest) -> Path:
     """Writes a staged folder's manifest and renames it into place, which makes the artifact visible.
 
     `manifest.version` is set here.

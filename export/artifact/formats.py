@@ -24,11 +24,11 @@ PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
 EngineName = Literal["auto", "onnxruntime", "torchscript"]  # what a server may be told
 
 
-FormEngine = Literal["onnxruntime", "torchscript", "pt2", "aoti"]
+FormatEngine = Literal["onnxruntime", "torchscript", "pt2", "aoti"]
 
 
 @dataclass(frozen=True)
-class Form:
+class GraphFormat:
     """One kind of graph file.
 
     `format` is the word for it on the command line; what is `bound` runs only on the kind of machine that made it.
@@ -36,33 +36,33 @@ class Form:
 
     file: str
     format: str
-    engine: FormEngine
+    engine: FormatEngine
     precision: Precision
     bound: bool = False
 
 
-FORMS = (
-    Form(ONNX_FILE, "onnx", "onnxruntime", "fp32"),
-    Form(FP16_FILE, "onnx", "onnxruntime", "fp16"),
-    Form(INT8_FILE, "onnx", "onnxruntime", "int8"),
-    Form(TORCHSCRIPT_FILE, "torchscript", "torchscript", "fp32"),
-    Form(TORCHSCRIPT_FP16_FILE, "torchscript", "torchscript", "fp16"),
-    Form(TORCHSCRIPT_BF16_FILE, "torchscript", "torchscript", "bf16"),
-    Form(PT2_FILE, "pt2", "pt2", "fp32"),
-    Form(AOTI_FILE, "aoti", "aoti", "fp32", bound=True),
+GRAPH_FORMATS = (
+    GraphFormat(ONNX_FILE, "onnx", "onnxruntime", "fp32"),
+    GraphFormat(FP16_FILE, "onnx", "onnxruntime", "fp16"),
+    GraphFormat(INT8_FILE, "onnx", "onnxruntime", "int8"),
+    GraphFormat(TORCHSCRIPT_FILE, "torchscript", "torchscript", "fp32"),
+    GraphFormat(TORCHSCRIPT_FP16_FILE, "torchscript", "torchscript", "fp16"),
+    GraphFormat(TORCHSCRIPT_BF16_FILE, "torchscript", "torchscript", "bf16"),
+    GraphFormat(PT2_FILE, "pt2", "pt2", "fp32"),
+    GraphFormat(AOTI_FILE, "aoti", "aoti", "fp32", bound=True),
 )
 
 
 def formats_of(precision: Precision) -> tuple[str, ...]:
     """The formats that have a file of a precision."""
-    return tuple(form.format for form in FORMS if form.precision == precision)
+    return tuple(form.format for form in GRAPH_FORMATS if form.precision == precision)
 
 
-def engines_of(precision: Precision) -> tuple[FormEngine, ...]:
+def engines_of(precision: Precision) -> tuple[FormatEngine, ...]:
     """The engines that run a file of a precision."""
-    return tuple(form.engine for form in FORMS if form.precision == precision)
+    return tuple(form.engine for form in GRAPH_FORMATS if form.precision == precision)
 
 
-def find_form(engine: FormEngine, precision: Precision) -> Form | None:
+def find_format(engine: FormatEngine, precision: Precision) -> GraphFormat | None:
     """The form that an engine runs in a precision, or None."""
-    return next((form for form in FORMS if (form.engine, form.precision) == (engine, precision)), None)
+    return next((form for form in GRAPH_FORMATS if (form.engine, form.precision) == (engine, precision)), None)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from export.artifact.manifest import GOLDEN_FILE, ArtifactError, Manifest
-from models.files import NPZ_ERRORS, whole_file
-from models.images.decode import Floats, Pixels, fit_image, to_image
+from models.files import NPZ_ERRORS, atomic_write
+from models.images.decode import Floats, Pixels, preprocess_image, to_pil
 
 if TYPE_CHECKING:
     from export.engines.protocol import Engine
@@ -19,7 +19,7 @@ REDUCED_TOLERANCE = 0.01  # for fp16 and int8, on top of what export measured: o
 def save_golden(directory: Path, raw: tuple[Pixels, ...], probabilities: Floats) -> None:
     """Writes images as they were before resizing, uint8 (H, W) or (H, W, 3), and the probabilities expected of them."""
     arrays: dict[str, Any] = {f"raw_{index:03}": image for index, image in enumerate(raw)}
-    with whole_file(directory / GOLDEN_FILE) as temporary, temporary.open("wb") as file:
+    with atomic_write(directory / GOLDEN_FILE) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, probabilities=probabilities, **arrays)
 
 
@@ -34,7 +34,7 @@ def load_golden(directory: Path, manifest: Manifest) -> tuple[Pixels, Floats]:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             expected = file["probabilities"]
             raw = [file[name] for name in sorted(file.files) if name.startswith("raw_")]
-        images = np.stack([fit_image(to_image(image), manifest.input) for image in raw])
+        images = np.stack([preprocess_image(to_pil(image), manifest.input) for image in raw])
     except NPZ_ERRORS as error:
         raise ArtifactError(f"{path}: {error}") from None
     return images, expected

@@ -9,7 +9,7 @@ KEY = "convscope"  # of ONNX's metadata_props; in TorchScript archives the extra
 
 
 @dataclass(frozen=True, kw_only=True)
-class Identity:
+class FileIdentity:
     """Which artifact a file belongs to.
 
     Attributes:
@@ -22,7 +22,7 @@ class Identity:
     weights_sha256: str = ""
 
 
-def describe(config: CheckpointConfig, identity: Identity | None) -> str:
+def describe(config: CheckpointConfig, identity: FileIdentity | None) -> str:
     """JSON: the identity, the network's name, class names by index, temperature, input and preprocessing."""
     facts = {"model": config.model, "classes": config.classes, "temperature": config.temperature}
-    return json.dumps({**asdict(identity or Identity()), **facts, **config.input.to_json()})
+    return json.dumps({**asdict(identity or FileIdentity()), **facts, **config.input.to_json()})

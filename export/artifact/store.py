@@ -12,7 +12,7 @@ from typing import Any
 import bentoml
 from bentoml.exceptions import NotFound
 
-from export.artifact.formats import FORMS
+from export.artifact.formats import GRAPH_FORMATS
 from export.artifact.manifest import MANIFEST_FILE, STORE_PREFIX, ArtifactError, Manifest, check_files, read_manifest
 
 _PROJECT = {"project": "convscope"}
@@ -102,7 +102,7 @@ def _metadata(manifest: Manifest) -> dict[str, Any]:
         "input": manifest.input.to_json()["input"],
         "temperature": manifest.temperature,
         "accuracy": {split: values["accuracy"] for split, values in manifest.metrics.items() if "accuracy" in values},
-        "precisions": sorted({form.precision for form in FORMS if form.file in manifest.files}),
+        "precisions": sorted({form.precision for form in GRAPH_FORMATS if form.file in manifest.files}),
         "files": {name: entry.size_bytes for name, entry in manifest.files.items()},
     }
 

@@ -14,7 +14,7 @@ from export.artifact.golden import load_golden
 from export.artifact.manifest import check_files, read_manifest
 from export.engines.bench_record import Row, write_record
 from export.engines.cuda import Device
-from export.engines.machine import bound_elsewhere
+from export.engines.machine import incompatible_files
 from export.verify.benchmark import ROUNDS, WARM_UP_RUNS, benchmark, best_row, measurements
 from models.files import UnwritableError
 
@@ -54,7 +54,7 @@ def bench(
     manifest = read_manifest(directory)
     check_files(directory, manifest)
     images, _ = load_golden(directory, manifest)
-    console, elsewhere = Console(highlight=False, soft_wrap=True), bound_elsewhere(manifest)
+    console, elsewhere = Console(highlight=False, soft_wrap=True), incompatible_files(manifest)
     files = [file for file in manifest.files if file not in elsewhere]
     for file, reason in elsewhere.items():
         console.print(f"{file}: not measured: {reason}")

@@ -17,13 +17,13 @@ from export.artifact.manifest import ORIGINAL_FILE, read_manifest
 from export.cli.subject import find_subject
 from export.cli.tables import manifest_table, verification_table
 from export.pipeline.data import load_export_data, load_test, open_classifier
-from export.pipeline.export import choose_forms, export_checkpoint
+from export.pipeline.export import choose_formats, export_checkpoint
 from export.verify.check import Limits
 from export.verify.reference import REFERENCE
 from export.verify.verification import verify_artifact
 from export.writers.triton import write_triton
 from models.checkpoint.directory import read_config
-from training.cli.arguments import bad_arguments, check_memory
+from training.cli.arguments import check_memory, usage_errors
 from training.data.splits import MEMORY_LIMIT_MB
 from training.evaluate.evaluation import Evaluation, logits_of
 from training.evaluate.report import write_evaluation
@@ -68,8 +68,8 @@ def export(
         limit_points: Most percentage points of accuracy that fp16, bf16 and int8 may lose; else they are left out.
     """
     wanted, precisions = _words(formats), _words(precision)
-    with bad_arguments():
-        choose_forms(wanted, precisions, has_data=data is not None)
+    with usage_errors():
+        choose_formats(wanted, precisions, has_data=data is not None)
         check_memory(memory_limit_mb, workers)
     if limit_difference < 0 or limit_points < 0:
         raise CycloptsError(msg="--limit-difference and --limit-points must be at least 0")
@@ -120,7 +120,7 @@ def verify(
         memory_limit_mb: A folder whose test images, decoded and resized, are larger is decoded anew for every use.
         workers: Processes that decode then [default: one a processor, up to 8].
     """
-    with bad_arguments():
+    with usage_errors():
         check_memory(memory_limit_mb, workers)
     directory = newest_version(artifact)
     manifest = read_manifest(directory)
@@ -155,7 +155,7 @@ def evaluate(
         memory_limit_mb: A folder whose test images, decoded and resized, are larger is decoded anew for every use.
         workers: Processes that decode then [default: one a processor, up to 8].
     """
-    with bad_arguments():
+    with usage_errors():
         check_memory(memory_limit_mb, workers)
     judged = open_classifier(subject)
     loaded = load_test(
@@ -215,7 +215,7 @@ def summary(
         channels: 1 or 3, of a network by name [default: 1 up to 28x28, else 3].
         classes: Class count, of a network by name.
     """
-    with bad_arguments():
+    with usage_errors():
         found = find_subject(subject, size=size, channels=channels, classes=classes)
     table = Table(title=found.title, caption=found.caption)
     for heading in ("node", "op", "shape", "parameters", "MACs", "receptive field", "step"):

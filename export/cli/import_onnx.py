@@ -9,8 +9,8 @@ from rich.console import Console
 from export.artifact.manifest import ONNX_FILE, check_name, read_manifest
 from export.onnx_import.importer import import_model
 from export.onnx_import.input_spec import Mode, choose_mode, choose_size, make_spec, parse_numbers, parse_size
-from export.onnx_import.source import read_foreign
-from training.cli.arguments import bad_arguments
+from export.onnx_import.source import read_onnx
+from training.cli.arguments import usage_errors
 
 
 def import_onnx(
@@ -54,16 +54,16 @@ def import_onnx(
         name: The artifact's name [default: the file's].
         out: The folder of artifacts; the next free version is taken.
     """
-    with bad_arguments():
+    with usage_errors():
         names, numbers = read_classes(classes), (parse_numbers("mean", mean), parse_numbers("std", std))
         size, resized, cropped = parse_size("input", input), parse_size("resize", resize), parse_size("crop", crop)
         check_name(name or file.stem)
         if not 0 <= background <= 255:
             raise ValueError(f"--background is {background}; it must be 0 to 255")
     console = Console(highlight=False, soft_wrap=True)
-    foreign = read_foreign(file, output=output)
+    foreign = read_onnx(file, output=output)
     chosen = choose_mode(foreign, mode), choose_size(foreign, size)
-    with bad_arguments():
+    with usage_errors():
         spec = make_spec(
             *chosen,
             mean=numbers[0],

@@ -9,7 +9,7 @@ from rich.box import SIMPLE
 from rich.markup import escape
 from rich.table import Table
 
-from export.artifact.formats import FORMS
+from export.artifact.formats import GRAPH_FORMATS
 from export.artifact.manifest import Manifest
 from export.verify.reference import REFERENCE
 from export.verify.verification import Verification
@@ -32,7 +32,7 @@ def manifest_table(manifest: Manifest) -> Table:
     """What export found of every file."""
     table = _files_table(f"{manifest.name}:{manifest.version} (cpu)")
     _add_reference(table, REFERENCE, **manifest.reference)
-    for form in FORMS:
+    for form in GRAPH_FORMATS:
         if (entry := manifest.files.get(form.file)) is not None:
             _add_file(table, form.file, entry.size_bytes, entry.parity, entry.accuracy, entry.images_per_s)
             if form.precision == "fp32":

@@ -5,10 +5,10 @@ import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from export.artifact.formats import FORMS, Form
+from export.artifact.formats import GRAPH_FORMATS, GraphFormat
 from export.artifact.manifest import MANIFEST_FILE, ArtifactError
 from export.engines.machine import this_machine
-from models.files import sha256_of, whole_file
+from models.files import atomic_write, sha256_of
 
 BENCH_FILE = "bench.json"  # not in the manifest: it is of one machine, and may be missing
 
@@ -36,7 +36,7 @@ class Row:
         failed: why it does not run here, or nothing.
     """
 
-    form: Form
+    form: GraphFormat
     device: str
     timings: tuple[Timing, ...] = ()
     memory_mb: float = 0.0
@@ -73,12 +73,12 @@ def write_record(directory: Path, rows: list[Row], *, threads: int) -> Path:
         "rows": measured,
     }
     path = directory / BENCH_FILE
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n")
     return path
 
 
-def fastest_here(directory: Path, *, device: str) -> list[Form]:
+def measured_order(directory: Path, *, device: str) -> list[GraphFormat]:
     """The artifact's forms from fastest to slowest, as measured on this machine and device.
 
     Returns:
@@ -98,5 +98,5 @@ def fastest_here(directory: Path, *, device: str) -> list[Form]:
         rates = {row["file"]: float(row["images_per_s"]) for row in content["rows"] if row["device"] == device}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{path}: {error!r}; run `convscope bench` again, or remove the file") from None
-    known = [form for form in FORMS if form.file in rates]
+    known = [form for form in GRAPH_FORMATS if form.file in rates]
     return sorted(known, key=lambda form: -rates[form.file])

@@ -6,7 +6,7 @@ from typing import Literal
 Device = Literal["auto", "cpu", "cuda"]
 
 
-def why_no_cuda() -> str | None:
+def cuda_unavailable_reason() -> str | None:
     """None if the driver reports at least one GPU; otherwise what is missing, for people to read."""
     return count_gpus()[1]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from export.artifact.manifest import Manifest
-from export.engines.cuda import why_no_cuda
+from export.engines.cuda import cuda_unavailable_reason
 
 _LIBRARIES = ("onnxruntime", "onnxruntime-gpu", "torch")
 
@@ -17,12 +17,12 @@ def this_machine() -> dict[str, Any]:
     return {
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)),
-        "cuda": why_no_cuda() is None,
+        "cuda": cuda_unavailable_reason() is None,
         "versions": {name: found for name in _LIBRARIES if (found := installed_version(name))},
     }
 
 
-def bound_elsewhere(manifest: Manifest) -> dict[str, str]:
+def incompatible_files(manifest: Manifest) -> dict[str, str]:
     """Files of an artifact that do not run here, as they are bound to another machine, with the reason."""
     here = this_machine()
     return {

@@ -9,14 +9,14 @@ from typing import Any, Literal
 
 import onnxruntime
 
-from export.engines.cuda import Device, why_no_cuda
+from export.engines.cuda import Device, cuda_unavailable_reason
 from export.engines.protocol import EngineError
 from models.images.decode import Floats, Pixels
 
 _FATAL_ONLY = 4  # a failing CUDA provider prints its reason otherwise; it is in the exception or asked for below
 
 
-def why_no_provider() -> str | None:
+def cuda_provider_unavailable_reason() -> str | None:
     """None if this build of ONNX Runtime can use a GPU; otherwise what is missing, for people to read."""
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         return None
@@ -36,7 +36,7 @@ def open_session(content: bytes, *, device: Device, threads: int) -> onnxruntime
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the event loop needs the core
     # Weights that are said to lie in other files would be looked for in the working directory.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
-    reason = None if device == "cpu" else why_no_cuda() or why_no_provider()
+    reason = None if device == "cpu" else cuda_unavailable_reason() or cuda_provider_unavailable_reason()
     if device == "cuda" and reason:
         raise EngineError(f"device is cuda, but there is {reason}")
     try:
@@ -71,7 +71,7 @@ class OnnxEngine:
         return probabilities, logits
 
 
-class OnnxTaps:
+class OnnxFeatureExtractor:
     """Shows values inside `model.onnx`: the same graph with them added as outputs, opened when first asked for.
 
     Extra outputs cost fusions, so this session is apart from the one that serves. It may also be on another device:

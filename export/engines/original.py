@@ -10,7 +10,7 @@ from models.images.decode import Floats, InputSpec, Pixels
 MODEL = "onnx"  # `Manifest.model` of artifacts that were made of a foreign file; no network is registered as this
 
 
-class Original:
+class ImportedModel:
     """An ONNX file with float NCHW images going in; `run` normalises in numpy.
 
     Args:

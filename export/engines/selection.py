@@ -3,11 +3,19 @@
 from pathlib import Path
 from typing import get_args
 
-from export.artifact.formats import FORMS, EngineName, Form, FormEngine, PrecisionName, engines_of, find_form
+from export.artifact.formats import (
+    GRAPH_FORMATS,
+    EngineName,
+    FormatEngine,
+    GraphFormat,
+    PrecisionName,
+    engines_of,
+    find_format,
+)
 from export.artifact.manifest import Manifest, check_file
-from export.engines.bench_record import fastest_here
-from export.engines.cuda import Device, why_no_cuda
-from export.engines.onnxruntime import OnnxEngine, why_no_provider
+from export.engines.bench_record import measured_order
+from export.engines.cuda import Device, cuda_unavailable_reason
+from export.engines.onnxruntime import OnnxEngine, cuda_provider_unavailable_reason
 from export.engines.protocol import Engine, EngineError
 
 
@@ -15,7 +23,7 @@ def open_engine(
     directory: Path,
     manifest: Manifest,
     *,
-    engine: EngineName | FormEngine = "auto",
+    engine: EngineName | FormatEngine = "auto",
     precision: PrecisionName = "fp32",
     device: Device = "auto",
     threads: int = 0,
@@ -42,7 +50,7 @@ def open_engine(
         there = ", ".join(manifest.files)
         raise EngineError(f"{directory} has no {file} for the engine {chosen}; it has {there}{why}")
     check_file(directory, manifest, file)
-    if device == "cuda" and (reason := why_no_cuda()):
+    if device == "cuda" and (reason := cuda_unavailable_reason()):
         raise EngineError(f"device is cuda, but there is {reason}")
     return open_file(chosen, directory / file, device=device, threads=threads)
 
@@ -50,23 +58,23 @@ def open_engine(
 def _choose(
     directory: Path,
     manifest: Manifest,
-    engine: EngineName | FormEngine,
+    engine: EngineName | FormatEngine,
     precision: PrecisionName,
     device: Device,
-) -> Form:
+) -> GraphFormat:
     if "auto" in (engine, precision):
-        where = ("cpu" if why_no_cuda() else "cuda") if device == "auto" else device
-        for form in fastest_here(directory, device=where):
+        where = ("cpu" if cuda_unavailable_reason() else "cuda") if device == "auto" else device
+        for form in measured_order(directory, device=where):
             fits = engine == form.engine or (engine == "auto" and form.engine in get_args(EngineName))
             if form.file in manifest.files and fits and precision in ("auto", form.precision):
                 return form
     wanted = "fp32" if precision == "auto" else precision
     if engine == "auto":
-        usable = [form for form in FORMS if form.precision == wanted and form.engine in get_args(EngineName)]
+        usable = [form for form in GRAPH_FORMATS if form.precision == wanted and form.engine in get_args(EngineName)]
         there = [form for form in usable if form.file in manifest.files] or usable
         on_torch = [form for form in there if form.engine == "torchscript"]
         return on_torch[0] if on_torch and device != "cpu" and _torch_alone_uses_the_gpu() else there[0]
-    found = find_form(engine, wanted)
+    found = find_format(engine, wanted)
     if found is None:
         raise EngineError(f"the engine {engine} runs no {wanted}; {' and '.join(engines_of(wanted))} can")
     return found
@@ -74,7 +82,7 @@ def _choose(
 
 def _torch_alone_uses_the_gpu() -> bool:
     """True if there is a GPU that this build of ONNX Runtime cannot use, and that torch can, which is imported then."""
-    if why_no_cuda() or not why_no_provider():
+    if cuda_unavailable_reason() or not cuda_provider_unavailable_reason():
         return False
     try:
         import torch
@@ -83,7 +91,7 @@ def _torch_alone_uses_the_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def open_file(engine: FormEngine, path: Path, *, device: Device = "auto", threads: int = 0) -> Engine:
+def open_file(engine: FormatEngine, path: Path, *, device: Device = "auto", threads: int = 0) -> Engine:
     """Opens a graph file that is known to be as it was written.
 
     Raises:

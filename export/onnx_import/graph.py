@@ -13,7 +13,7 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveInitializersFromInputsPass, RemoveUnusedNodesPass
 
-from export.onnx_import.source import ForeignError, ForeignFile
+from export.onnx_import.source import OnnxClassifier, OnnxImportError
 from models.images.decode import InputSpec
 
 SCOPES = "pkg.torch.onnx.name_scopes"
@@ -23,7 +23,7 @@ _IR_VERSION = 8  # from 4 on initializers need not be inputs
 
 
 @dataclass(frozen=True)
-class ForeignGraph:
+class WrappedGraph:
     """The wrapped graph.
 
     Attributes:
@@ -48,7 +48,7 @@ class ForeignGraph:
         return whole[whole.index(after) + 1 : whole.index(until) + 1]
 
 
-def wrap(file: ForeignFile, spec: InputSpec) -> ForeignGraph:
+def wrap(file: OnnxClassifier, spec: InputSpec) -> WrappedGraph:
     """Puts normalisation in front, and cast or softmax behind. If the network ends in a softmax, that one stays, and
     the logits are what it takes.
 
@@ -64,7 +64,7 @@ def wrap(file: ForeignFile, spec: InputSpec) -> ForeignGraph:
     softmax = _softmax(file, output)
     last = output if softmax is None else softmax.inputs[0]
     if last is None or last.producer() is None:
-        raise ForeignError(f"{file.path}: nothing is computed before its output {file.output!r}")
+        raise OnnxImportError(f"{file.path}: nothing is computed before its output {file.output!r}")
     _move_aside(graph)
 
     image = ir.val("image", ir.DataType.UINT8, ["N", *spec.shape])
@@ -87,10 +87,10 @@ def wrap(file: ForeignFile, spec: InputSpec) -> ForeignGraph:
         value.type, value.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(["N", None])
     RemoveUnusedNodesPass()(model)
     model.ir_version = max(model.ir_version, _IR_VERSION)
-    return ForeignGraph(model, first, last, "logits" if softmax is None else "probabilities")
+    return WrappedGraph(model, first, last, "logits" if softmax is None else "probabilities")
 
 
-def frozen_batch(graph: ForeignGraph) -> str:
+def explain_fixed_batch(graph: WrappedGraph) -> str:
     """The first operation that fixes the batch, in words, for the message about a graph that takes one size only."""
     for node in graph.nodes:
         shape = node.inputs[1] if node.op_type in ("Reshape", "Expand") and len(node.inputs) > 1 else None
@@ -101,17 +101,19 @@ def frozen_batch(graph: ForeignGraph) -> str:
     return ""
 
 
-def _softmax(file: ForeignFile, output: ir.Value) -> ir.Node | None:
+def _softmax(file: OnnxClassifier, output: ir.Value) -> ir.Node | None:
     maker = output.producer()
-    while maker is not None and maker.op_type in ("Identity", "Cast") and maker.inputs[0] is not None:
+    while maker is not None and maker.op_type in ("FileIdentity", "Cast") and maker.inputs[0] is not None:
         maker = maker.inputs[0].producer()
     if maker is None or maker.op_type not in ("Softmax", "Sigmoid", "HardSigmoid", "ArgMax", "TopK"):
         return None
     if maker.op_type != "Softmax":
-        raise ForeignError(f"{file.path}: {file.output!r} comes out of {maker.op_type}; wanted logits or their softmax")
+        raise OnnxImportError(
+            f"{file.path}: {file.output!r} comes out of {maker.op_type}; wanted logits or their softmax"
+        )
     axis = maker.attributes.get_int("axis", -1 if file.opset >= 13 else 1)
     if axis not in (1, -1):
-        raise ForeignError(f"{file.path}: its softmax is over axis {axis}; wanted 1, the classes")
+        raise OnnxImportError(f"{file.path}: its softmax is over axis {axis}; wanted 1, the classes")
     return maker
 
 
@@ -156,7 +158,7 @@ def _move_aside(graph: ir.Graph) -> None:
             ir.convenience.rename_values(value, other)
 
 
-def to_proto(graph: ForeignGraph, properties: dict[str, str]) -> onnx.ModelProto:
+def to_proto(graph: WrappedGraph, properties: dict[str, str]) -> onnx.ModelProto:
     """The wrapped graph as ONNX keeps it, with `properties` as its metadata.
 
     Raises:
@@ -168,7 +170,7 @@ def to_proto(graph: ForeignGraph, properties: dict[str, str]) -> onnx.ModelProto
     try:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:
-        raise ForeignError(f"the wrapped graph is not sound: {' '.join(str(error).split())}") from None
+        raise OnnxImportError(f"the wrapped graph is not sound: {' '.join(str(error).split())}") from None
     return model
 
 

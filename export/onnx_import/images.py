@@ -11,8 +11,8 @@ from models.checkpoint.samples import Samples
 from models.images.decode import InputSpec, Pixels
 from training.data.folder import SUFFIXES
 from training.data.in_memory import prepare
-from training.data.raw import RawDataset, RawSplit
-from training.data.sampling import COUNT, pick_samples
+from training.data.raw import LabeledImages, RawDataset
+from training.data.sampling import COUNT, sample_test_images
 
 PHOTOGRAPHS = ("china.jpg", "flower.jpg")
 CROPS = 32  # of each photograph
@@ -37,11 +37,11 @@ def verification_images(paths: Sequence[Path], spec: InputSpec) -> tuple[Samples
     else:
         chosen = np.concatenate([_crops(name, seed) for seed, name in enumerate(PHOTOGRAPHS)])
         source = f"{len(chosen)} crops of scikit-learn's photographs {' and '.join(PHOTOGRAPHS)}"
-    split = RawSplit(chosen, np.zeros(len(chosen), np.int64))
+    split = LabeledImages(chosen, np.zeros(len(chosen), np.int64))
     raw = RawDataset(
         name=source, classes=(), train=split, test=split, mode=spec.mode, size=None, background=0, sha256=""
     )
-    return pick_samples(raw, prepare(split, spec)), source
+    return sample_test_images(raw, prepare(split, spec)), source
 
 
 def _files(path: Path) -> list[Path]:

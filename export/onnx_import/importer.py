@@ -9,24 +9,24 @@ import onnx
 import onnxruntime
 
 from export.artifact import manifest as artifact
-from export.artifact.directory import file_entry, publish, staged
+from export.artifact.directory import file_entry, publish, stage_artifact
 from export.artifact.golden import save_golden
-from export.artifact.identity import KEY, Identity, describe
+from export.artifact.identity import KEY, FileIdentity, describe
 from export.artifact.manifest import Manifest
 from export.engines.onnxruntime import OnnxEngine
-from export.engines.original import MODEL, Original
-from export.onnx_import.graph import ForeignGraph, frozen_batch, to_proto, wrap
+from export.engines.original import MODEL, ImportedModel
+from export.onnx_import.graph import WrappedGraph, explain_fixed_batch, to_proto, wrap
 from export.onnx_import.images import verification_images
-from export.onnx_import.node_table import foreign_table
-from export.onnx_import.source import ForeignError, ForeignFile
+from export.onnx_import.node_table import onnx_node_table
+from export.onnx_import.source import OnnxClassifier, OnnxImportError
 from export.verify.parity import Parity, ParityError, compare
 from export.verify.speed import measure_speed
 from models.checkpoint.directory import CheckpointConfig
-from models.images.decode import InputSpec, Pixels, fit_image, to_image
+from models.images.decode import InputSpec, Pixels, preprocess_image, to_pil
 
 
 def import_model(
-    file: ForeignFile,
+    file: OnnxClassifier,
     *,
     classes: Sequence[str],
     spec: InputSpec,
@@ -58,19 +58,19 @@ def import_model(
     name = artifact.check_name(name or file.path.stem)
     samples, source = verification_images(images, spec)
     graph = wrap(file, spec)
-    original = Original(file.content, spec, output=file.output, gives=graph.gives)
+    original = ImportedModel(file.content, spec, output=file.output, gives=graph.gives)
     _check_outputs(file, original, graph.gives, samples.images, classes)
     config = CheckpointConfig(model=MODEL, classes=tuple(classes), input=spec)
-    with staged(out, name) as staging:
+    with stage_artifact(out, name) as staging:
         (staging.path / artifact.ORIGINAL_FILE).write_bytes(file.content)
         entry = file_entry(staging.path / artifact.ORIGINAL_FILE)
-        identity = Identity(name=name, version=staging.version, weights_sha256=entry.sha256)
+        identity = FileIdentity(name=name, version=staging.version, weights_sha256=entry.sha256)
         path = staging.path / artifact.ONNX_FILE
         path.write_bytes(to_proto(graph, {KEY: describe(config, identity)}).SerializeToString())
         report(f"{path.name}: comparing it with the original on {source}")
         engine = OnnxEngine(path, device="cpu")
         parity = _compare(engine, original, samples.images, graph)
-        raw = np.stack([fit_image(to_image(image), spec) for image in samples.raw])
+        raw = np.stack([preprocess_image(to_pil(image), spec) for image in samples.raw])
         save_golden(staging.path, samples.raw, original.run(raw)[0])
         rates = measure_speed({path.name: engine.run, artifact.ORIGINAL_FILE: original.run}, samples.images)
         files = {
@@ -86,7 +86,7 @@ def import_model(
             temperature=config.temperature,
             model=MODEL,
             options={"file": file.path.name, "output": file.output, "gives": graph.gives, "opset": file.opset},
-            nodes=foreign_table(graph, path, spec),
+            nodes=onnx_node_table(graph, path, spec),
             files=files,
             metrics={},
             dataset={"compared_on": source},
@@ -97,34 +97,36 @@ def import_model(
         return publish(staging, manifest)
 
 
-def _check_outputs(file: ForeignFile, original: Original, gives: str, images: Pixels, classes: Sequence[str]) -> None:
+def _check_outputs(
+    file: OnnxClassifier, original: ImportedModel, gives: str, images: Pixels, classes: Sequence[str]
+) -> None:
     """One run of the original, which shows what its file need not say."""
     try:
         found = original.outputs(images[:32])
     except Exception as error:  # onnxruntime's exceptions share no base class
-        raise ForeignError(f"{file.path} does not run on such images: {' '.join(str(error).split())}") from None
+        raise OnnxImportError(f"{file.path} does not run on such images: {' '.join(str(error).split())}") from None
     if found.ndim != 2:
-        raise ForeignError(f"{file.path}: {file.output!r} of one image is {found.shape[1:]}; wanted a score a class")
+        raise OnnxImportError(f"{file.path}: {file.output!r} of one image is {found.shape[1:]}; wanted a score a class")
     if found.shape[1] != len(classes):
-        raise ForeignError(f"{file.path} gives {found.shape[1]} scores, but --classes has {len(classes)} names")
+        raise OnnxImportError(f"{file.path} gives {found.shape[1]} scores, but --classes has {len(classes)} names")
     if not np.isfinite(found).all():
-        raise ForeignError(f"{file.path}: {file.output!r} of such images is not finite")
+        raise OnnxImportError(f"{file.path}: {file.output!r} of such images is not finite")
     if gives == "logits" and (found >= 0).all() and np.allclose(found.sum(axis=1), 1, atol=1e-3):
-        raise ForeignError(
+        raise OnnxImportError(
             f"{file.path}: {file.output!r} sums to 1 for every image, so it is probabilities, but does not come out of "
             "a Softmax; name the logits with --output"
         )
 
 
-def _compare(engine: OnnxEngine, original: Original, images: Pixels, graph: ForeignGraph) -> Parity:
+def _compare(engine: OnnxEngine, original: ImportedModel, images: Pixels, graph: WrappedGraph) -> Parity:
     try:
         return compare(engine.run, original.run, images)
     except ParityError as error:
-        cause = "" if str(error).startswith("at batch 1 ") else frozen_batch(graph)
+        cause = "" if str(error).startswith("at batch 1 ") else explain_fixed_batch(graph)
         raise ParityError(f"{error}{cause}; nothing was imported") from None
 
 
-def _versions(file: ForeignFile) -> dict[str, str]:
+def _versions(file: OnnxClassifier) -> dict[str, str]:
     """Of what wrote the file, if it says so, and of what wrapped it."""
     writer = {file.model.producer_name: file.model.producer_version} if file.model.producer_name else {}
     return {**writer, "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__}

@@ -4,7 +4,7 @@ import re
 from fractions import Fraction
 from typing import Literal
 
-from export.onnx_import.source import ForeignError, ForeignFile
+from export.onnx_import.source import OnnxClassifier, OnnxImportError
 from models.images.decode import InputSpec
 
 Size = tuple[int, int] | int
@@ -41,21 +41,21 @@ def parse_size(flag: str, text: str | None) -> Size | None:
     return int(found[1]) if found[2] is None else (int(found[1]), int(found[2]))
 
 
-def choose_mode(file: ForeignFile, mode: Mode | None) -> Mode:
+def choose_mode(file: OnnxClassifier, mode: Mode | None) -> Mode:
     """The mode that goes with the file's channels.
 
     Raises:
         ForeignError: `mode` does not, or neither says anything.
     """
     if mode is None and file.channels is None:
-        raise ForeignError(f"{file.path} leaves the number of channels open; give --mode RGB or --mode L")
+        raise OnnxImportError(f"{file.path} leaves the number of channels open; give --mode RGB or --mode L")
     own: Mode = "L" if file.channels == 1 else "RGB"
     if mode is not None and file.channels is not None and mode != own:
-        raise ForeignError(f"{file.path} takes {file.channels} channels, which is --mode {own}, not {mode}")
+        raise OnnxImportError(f"{file.path} takes {file.channels} channels, which is --mode {own}, not {mode}")
     return mode or own
 
 
-def choose_size(file: ForeignFile, size: Size | None) -> tuple[int, int]:
+def choose_size(file: OnnxClassifier, size: Size | None) -> tuple[int, int]:
     """(height, width) that the network sees.
 
     Raises:
@@ -63,11 +63,11 @@ def choose_size(file: ForeignFile, size: Size | None) -> tuple[int, int]:
     """
     wanted = pair(size)
     if wanted is None and (file.height is None or file.width is None):
-        raise ForeignError(f"{file.path} takes images of any size; give --input HEIGHTxWIDTH")
+        raise OnnxImportError(f"{file.path} takes images of any size; give --input HEIGHTxWIDTH")
     height, width = wanted or (file.height or 0, file.width or 0)
     if file.height not in (None, height) or file.width not in (None, width):
         own = f"{file.height or '?'}x{file.width or '?'}"
-        raise ForeignError(f"{file.path} takes {own} images, not {height}x{width}")
+        raise OnnxImportError(f"{file.path} takes {own} images, not {height}x{width}")
     return height, width
 
 

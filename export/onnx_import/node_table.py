@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from export.engines.onnxruntime import OnnxTaps
-from export.onnx_import.graph import SCOPES, ForeignGraph
-from export.onnx_import.receptive_field import Shape, reach_after, window_of
+from export.engines.onnxruntime import OnnxFeatureExtractor
+from export.onnx_import.graph import SCOPES, WrappedGraph
+from export.onnx_import.receptive_field import Shape, propagate, window_of
 from models.graph.node import Node
-from models.graph.receptive_field import Reach, Window
+from models.graph.receptive_field import ReceptiveField, Window
 from models.images.decode import InputSpec
 
 _NOT_OF_IMAGE = {"Shape", "Size"}  # what they return is the same for every image
@@ -20,7 +20,7 @@ _SETTINGS_ONLY = {"Clip", "Pad", "Resize", "Upsample"}  # their constants are no
 _NO_PARAMETERS = {ir.DataType.INT64, ir.DataType.BOOL, ir.DataType.STRING}  # sizes, axes, choices
 
 
-def foreign_table(graph: ForeignGraph, path: Path, spec: InputSpec) -> tuple[Node, ...]:
+def onnx_node_table(graph: WrappedGraph, path: Path, spec: InputSpec) -> tuple[Node, ...]:
     """A row for every value of real numbers that depends on the image, in the order of computation.
 
     What a value without a row has (integers of a quantised layer, values that mix the images of a batch) stands in the
@@ -34,10 +34,10 @@ def foreign_table(graph: ForeignGraph, path: Path, spec: InputSpec) -> tuple[Nod
     return _Table(graph, _measured(graph, path, spec), spec).rows()
 
 
-def _measured(graph: ForeignGraph, path: Path, spec: InputSpec) -> dict[str, tuple[Shape, bool]]:
+def _measured(graph: WrappedGraph, path: Path, spec: InputSpec) -> dict[str, tuple[Shape, bool]]:
     """The shape that each value has for one image, and whether it can have a row: two images double its first size."""
     names = [value.name for node in graph.nodes for value in node.outputs if value.name and node.op_type != "Constant"]
-    taps = OnnxTaps(path, names)
+    taps = OnnxFeatureExtractor(path, names)
     one, two = (taps.run(np.zeros((count, *spec.shape), np.uint8), names)[1] for count in (1, 2))
     found: dict[str, tuple[Shape, bool]] = {}
     for name, single, double in zip(names, one, two, strict=True):
@@ -49,12 +49,12 @@ def _measured(graph: ForeignGraph, path: Path, spec: InputSpec) -> dict[str, tup
 
 
 class _Table:
-    def __init__(self, graph: ForeignGraph, measured: dict[str, tuple[Shape, bool]], spec: InputSpec) -> None:
+    def __init__(self, graph: WrappedGraph, measured: dict[str, tuple[Shape, bool]], spec: InputSpec) -> None:
         self._nodes = graph.nodes
         self._measured = measured
         self._names = readable_names(self._nodes)
         self._parents: dict[ir.Value, tuple[str, ...]] = {graph.first: ("input",)}  # of all that depends on the image
-        self._reaches: dict[ir.Value, Reach | None] = {graph.first: Reach()}
+        self._reaches: dict[ir.Value, ReceptiveField | None] = {graph.first: ReceptiveField()}
         self._first, self._first_shape = graph.first, (1, spec.channels, spec.height, spec.width)
         self._owed: dict[ir.Value, tuple[int, int]] = {}  # parameters and multiplications of values without a row
         self._counted: set[ir.Value] = set()
@@ -71,7 +71,7 @@ class _Table:
         parameters = self._parameters(node) + sum(one[0] for one in owed)
         macs = self._macs(node) + sum(one[1] for one in owed)
         window = self._window(node)
-        reach = reach_after(node, [self._reaches[value] for value in sources], window)
+        reach = propagate(node, [self._reaches[value] for value in sources], window)
         for value in node.outputs:
             shape, has_row = self._measured.get(value.name or "", ((), False))
             name, self._reaches[value] = self._names[value], reach

@@ -6,14 +6,14 @@ from dataclasses import replace
 import onnx_ir as ir
 
 from models.graph.node import Pair
-from models.graph.receptive_field import Reach, Window, widest_of
+from models.graph.receptive_field import ReceptiveField, Window, widest_of
 
 Shape = tuple[int, ...]
 
 _POOLS = {"MaxPool", "AveragePool", "LpPool"}
 _POINTWISE = {
     "Abs", "Add", "BatchNormalization", "Cast", "Ceil", "Celu", "Clip", "DequantizeLinear", "Div", "Dropout", "Elu",
-    "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish", "Identity", "LRN", "LeakyRelu", "Log", "Max", "Mean",
+    "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish", "FileIdentity", "LRN", "LeakyRelu", "Log", "Max", "Mean",
     "Min", "Mish", "Mul", "Neg", "PRelu", "Pow", "QuantizeLinear", "Reciprocal", "Relu", "Round", "Selu", "Sigmoid",
     "Softplus", "Softsign", "Sqrt", "Sub", "Sum", "Swish", "Tanh", "ThresholdedRelu",
 }  # fmt: skip
@@ -57,7 +57,7 @@ def window_of(node: ir.Node, shapes: Sequence[Shape | None], found: Shape) -> Wi
     return {"kernel": kernel, "stride": stride, "padding": padding, "dilation": dilation}
 
 
-def reach_after(node: ir.Node, parents: Sequence[Reach | None], window: Window | None) -> Reach | None:
+def propagate(node: ir.Node, parents: Sequence[ReceptiveField | None], window: Window | None) -> ReceptiveField | None:
     """The reach of what an operation returns.
 
     Args:

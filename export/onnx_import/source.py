@@ -16,12 +16,12 @@ _FLOATS = {"tensor(float)": "FLOAT", "tensor(float16)": "FLOAT16"}
 _MERGE = "merge them first with onnx.save(onnx.load(FILE), NEW_FILE)"
 
 
-class ForeignError(ValueError):
+class OnnxImportError(ValueError):
     """An ONNX file that cannot be wrapped; the message names it, and says what was found."""
 
 
 @dataclass(frozen=True)
-class ForeignFile:
+class OnnxClassifier:
     """An image classifier as its author wrote it.
 
     Attributes:
@@ -50,7 +50,7 @@ class ForeignFile:
         return _opset(self.model)
 
 
-def read_foreign(path: Path, *, output: str | None = None) -> ForeignFile:
+def read_onnx(path: Path, *, output: str | None = None) -> OnnxClassifier:
     """Reads an ONNX file, and nothing beside it.
 
     Args:
@@ -59,50 +59,54 @@ def read_foreign(path: Path, *, output: str | None = None) -> ForeignFile:
 
     Raises:
         OSError: it cannot be read.
-        ForeignError: it is not what `ForeignFile` describes, or ONNX Runtime cannot open it.
+        ForeignError: it is not what `OnnxClassifier` describes, or ONNX Runtime cannot open it.
     """
     content = path.read_bytes()
     model = _checked(path, content)
     try:
         session = open_session(content, device="cpu", threads=1)
     except EngineError as error:
-        raise ForeignError(f"{path}: {_line(error)}") from None
+        raise OnnxImportError(f"{path}: {_line(error)}") from None
     given = session.get_inputs()  # without those that have an initializer
     if len(given) != 1:
-        raise ForeignError(f"{path} has {len(given)} inputs ({_described(given)}); wanted one, for the images")
+        raise OnnxImportError(f"{path} has {len(given)} inputs ({_described(given)}); wanted one, for the images")
     (image,) = given
     if image.type not in _FLOATS or len(image.shape) != 4:
-        raise ForeignError(f"{path} takes {_described(given)}; wanted float images [N, C, H, W]")
+        raise OnnxImportError(f"{path} takes {_described(given)}; wanted float images [N, C, H, W]")
     channels, height, width = (size if isinstance(size, int) and size > 0 else None for size in image.shape[1:])
     if channels not in (None, 1, 3):
         last = " (channels stand last; convert it to NCHW first)" if width in (1, 3) else ""
-        raise ForeignError(f"{path} takes {_described(given)}{last}; wanted float images [N, C, H, W], C being 1 or 3")
+        raise OnnxImportError(
+            f"{path} takes {_described(given)}{last}; wanted float images [N, C, H, W], C being 1 or 3"
+        )
     outputs = [value.name for value in session.get_outputs()]
     if output is None and len(outputs) > 1:
-        raise ForeignError(f"{path} has {len(outputs)} outputs ({', '.join(outputs)}); name one with --output")
+        raise OnnxImportError(f"{path} has {len(outputs)} outputs ({', '.join(outputs)}); name one with --output")
     if output is not None and output not in outputs:
-        raise ForeignError(f"{path} has no output {output!r}; it has {', '.join(outputs)}")
+        raise OnnxImportError(f"{path} has no output {output!r}; it has {', '.join(outputs)}")
     dtype = _FLOATS[image.type]
-    return ForeignFile(path, content, model, image.name, dtype, channels, height, width, output or outputs[0])
+    return OnnxClassifier(path, content, model, image.name, dtype, channels, height, width, output or outputs[0])
 
 
 def _checked(path: Path, content: bytes) -> onnx.ModelProto:
     try:
         model = onnx.load_model_from_string(content)
     except Exception as error:  # protobuf's own, which has no types
-        raise ForeignError(f"{path} is not an ONNX file: {_line(error)}") from None
+        raise OnnxImportError(f"{path} is not an ONNX file: {_line(error)}") from None
     if elsewhere := next(_elsewhere(model), None):
-        raise ForeignError(f"{path}: weights lie in other files ({elsewhere!r} for one); {_MERGE}")
+        raise OnnxImportError(f"{path}: weights lie in other files ({elsewhere!r} for one); {_MERGE}")
     if not model.graph.node:
-        raise ForeignError(f"{path} is not an ONNX model: it has no operations")
+        raise OnnxImportError(f"{path} is not an ONNX model: it has no operations")
     if (opset := _opset(model)) < OLDEST_OPSET:
         convert = "convert it first with onnx.version_converter.convert_version"
-        raise ForeignError(f"{path} is of opset {opset}; {OLDEST_OPSET} is the oldest that can be wrapped: {convert}")
+        raise OnnxImportError(
+            f"{path} is of opset {opset}; {OLDEST_OPSET} is the oldest that can be wrapped: {convert}"
+        )
     try:
         onnx.checker.check_model(model)
         return onnx.inliner.inline_local_functions(model) if model.functions else model
     except (onnx.checker.ValidationError, RuntimeError) as error:
-        raise ForeignError(f"{path} is not a sound ONNX model: {_line(error)}") from None
+        raise OnnxImportError(f"{path} is not a sound ONNX model: {_line(error)}") from None
 
 
 def _elsewhere(message: Any) -> Iterator[str]:

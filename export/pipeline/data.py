@@ -15,10 +15,10 @@ from export.pipeline.export import ExportData
 from export.verify.reference import reference
 from export.writers.precision import CALIBRATION_IMAGES
 from models.checkpoint.directory import CheckpointConfig, load_checkpoint
-from training.data.datasets import data_places, load_dataset
+from training.data.datasets import data_directories, load_dataset
 from training.data.in_memory import prepare
-from training.data.raw import RawDataset, RawSplit
-from training.data.splits import MEMORY_LIMIT_MB, open_split
+from training.data.raw import LabeledImages, RawDataset
+from training.data.splits import MEMORY_LIMIT_MB, open_dataset
 from training.data.streaming import Source
 
 Network = CheckpointConfig | Manifest  # both know its input, its classes and what it was trained on
@@ -87,13 +87,13 @@ def load_test(
     if len(there) < len(classes):
         remarks.append(f"{data} has {len(there)} of the network's {len(classes)} classes")
     index = np.array([classes.index(name) if name in there else -1 for name in raw.classes])
-    split = RawSplit(split.images, index[split.labels])
+    split = LabeledImages(split.images, index[split.labels])
     return EvaluationData(
-        open_split(split, network.input, memory_limit_mb=memory_limit_mb, workers=workers), tuple(remarks)
+        open_dataset(split, network.input, memory_limit_mb=memory_limit_mb, workers=workers), tuple(remarks)
     )
 
 
-def _taken(raw: RawDataset, data: str, trained_on: Mapping[str, Any]) -> tuple[RawSplit, list[str]]:
+def _taken(raw: RawDataset, data: str, trained_on: Mapping[str, Any]) -> tuple[LabeledImages, list[str]]:
     """The test images; and why they are all there are, or what is doubtful about them."""
     if raw.sha256 == trained_on.get("sha256"):
         return raw.test, []
@@ -134,7 +134,7 @@ def load_export_data(
     drawn = np.sort(np.random.default_rng(0).choice(len(raw.train), count, replace=False))
     calibration = prepare(raw.train.take(drawn), network.input).images.numpy()
     split, remarks = (raw.test, []) if raw.flat else _taken(raw, data, network.dataset)
-    test = open_split(split, network.input, memory_limit_mb=memory_limit_mb, workers=workers)
+    test = open_dataset(split, network.input, memory_limit_mb=memory_limit_mb, workers=workers)
     return ExportData(test, calibration, tuple(remarks))
 
 
@@ -143,4 +143,4 @@ def _load(
 ) -> RawDataset:
     """The data set, without what the training left out, if it did."""
     skip_bad = skip_bad or "left_out" in network.dataset
-    return load_dataset(data, data_dir=data_places(data_dir), skip_bad=skip_bad, test_only=test_only)
+    return load_dataset(data, data_dir=data_directories(data_dir), skip_bad=skip_bad, test_only=test_only)

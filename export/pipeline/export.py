@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 
 from export.artifact import manifest as artifact
-from export.artifact.directory import file_entry, publish, staged
-from export.artifact.formats import DEFAULT_FORMATS, FORMATS, FORMS, PRECISIONS, Form, formats_of
+from export.artifact.directory import file_entry, publish, stage_artifact
+from export.artifact.formats import DEFAULT_FORMATS, FORMATS, GRAPH_FORMATS, PRECISIONS, GraphFormat, formats_of
 from export.artifact.golden import save_golden
-from export.artifact.identity import Identity
+from export.artifact.identity import FileIdentity
 from export.artifact.manifest import FileEntry, Manifest
 from export.engines.machine import this_machine
 from export.engines.protocol import Run
 from export.engines.selection import open_file
-from export.verify.check import Checked, Limits, accuracy_of, check_form, checking_device
+from export.verify.check import CheckedFile, Limits, accuracy_of, check_graph, checking_device
 from export.verify.parity import ParityError
 from export.verify.reference import REFERENCE, reference
 from export.verify.speed import measure_speed
@@ -30,7 +30,7 @@ from models.checkpoint.directory import WEIGHTS_FILE, Checkpoint, load_checkpoin
 from models.checkpoint.samples import SAMPLES_FILE, Samples, load_samples
 from models.graph.node import Node
 from models.graph.node_table import node_table
-from models.images.decode import Pixels, fit_image, to_image
+from models.images.decode import Pixels, preprocess_image, to_pil
 from training.data.streaming import Source
 
 
@@ -84,17 +84,17 @@ def export_checkpoint(
         CheckpointError, ValueError: the checkpoint cannot be read or exported, or the arguments do not fit each other.
         ParityError: a file differs from the network; then nothing is published.
     """
-    forms = choose_forms(formats, precisions, has_data=data is not None)
+    forms = choose_formats(formats, precisions, has_data=data is not None)
     name, limits = artifact.check_name(name or directory.resolve().name), limits or Limits()
     checkpoint = load_checkpoint(directory)
     samples = load_samples(directory / SAMPLES_FILE)
     nodes = node_table(checkpoint.network, checkpoint.config.input)
     network = reference(checkpoint)
-    with staged(out, name) as staging:
+    with stage_artifact(out, name) as staging:
         shutil.copyfile(directory / WEIGHTS_FILE, staging.path / artifact.WEIGHTS_FILE)
         weights = file_entry(staging.path / artifact.WEIGHTS_FILE)
-        identity = Identity(name=name, version=staging.version, weights_sha256=weights.sha256)
-        checked: dict[str, Checked] = {}
+        identity = FileIdentity(name=name, version=staging.version, weights_sha256=weights.sha256)
+        checked: dict[str, CheckedFile] = {}
         unwritable: dict[str, str] = {}
         test = None if data is None else data.test
         for form in forms:
@@ -108,7 +108,7 @@ def export_checkpoint(
             report(f"{form.file}: comparing it with the trained network")
             engine = open_file(form.engine, path, device=checking_device(form))
             try:
-                checked[form.file] = check_form(engine, form, network, samples.images, test, limits)
+                checked[form.file] = check_graph(engine, form, network, samples.images, test, limits)
             except ParityError as error:
                 raise ParityError(f"{form.file}: {error}; nothing was exported") from None
         runs = {file: one.engine.run for file, one in checked.items()}
@@ -136,7 +136,7 @@ def export_checkpoint(
         return publish(staging, _manifest(name, checkpoint, nodes, files, unwritable | dropped, trained))
 
 
-def choose_forms(formats: Sequence[str], precisions: Sequence[str], *, has_data: bool) -> list[Form]:
+def choose_formats(formats: Sequence[str], precisions: Sequence[str], *, has_data: bool) -> list[GraphFormat]:
     """What to write, in an order in which each finds what it is made of.
 
     Raises:
@@ -155,17 +155,17 @@ def choose_forms(formats: Sequence[str], precisions: Sequence[str], *, has_data:
             raise ValueError(f"there is no {precision} file in {', '.join(formats)}; add {' or '.join(possible)}")
     if reduced and not has_data:
         raise ValueError(f"{reduced[0]} needs the data set: it is kept only if its accuracy holds")
-    return [form for form in FORMS if form.format in formats and form.precision in precisions]
+    return [form for form in GRAPH_FORMATS if form.format in formats and form.precision in precisions]
 
 
 def _write(
-    form: Form,
+    form: GraphFormat,
     checkpoint: Checkpoint,
     nodes: tuple[Node, ...],
     samples: Samples,
     path: Path,
     data: ExportData | None,
-    identity: Identity,
+    identity: FileIdentity,
 ) -> tuple[Node, ...]:
     source, example = path.with_name(artifact.ONNX_FILE), samples.images[:2]
     match form.format, form.precision:
@@ -186,12 +186,12 @@ def _write(
 
 
 def _write_golden(checkpoint: Checkpoint, network: Run, samples: Samples, staging: Path) -> None:
-    images = np.stack([fit_image(to_image(image), checkpoint.config.input) for image in samples.raw])
+    images = np.stack([preprocess_image(to_pil(image), checkpoint.config.input) for image in samples.raw])
     save_golden(staging, samples.raw, network(images)[0])
 
 
 def _judge(
-    checked: dict[str, Checked], rates: dict[str, dict[str, float]], accuracy: float | None, limits: Limits
+    checked: dict[str, CheckedFile], rates: dict[str, dict[str, float]], accuracy: float | None, limits: Limits
 ) -> dict[str, str]:
     """Why files of lower precision are not kept."""
     reasons: dict[str, str] = {}

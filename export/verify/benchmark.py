@@ -11,9 +11,9 @@ from typing import TypeVar, get_args
 
 import numpy as np
 
-from export.artifact.formats import FORMS, EngineName, Form, FormEngine
+from export.artifact.formats import GRAPH_FORMATS, EngineName, FormatEngine, GraphFormat
 from export.engines.bench_record import Row, Timing
-from export.engines.cuda import Device, why_no_cuda
+from export.engines.cuda import Device, cuda_unavailable_reason
 from export.engines.machine import peak_memory_mb
 from export.engines.protocol import Engine, EngineError
 from export.engines.selection import open_file
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 @dataclass
 class _Candidate:
-    form: Form
+    form: GraphFormat
     device: Device
     pool: ProcessPoolExecutor
     seconds: dict[int, list[float]] = field(default_factory=dict)
@@ -66,7 +66,7 @@ def benchmark(
     device: Device = "auto",
     report: Callable[[], None] = lambda: None,
 ) -> list[Row]:
-    """Measures graph files; the rows are in the order of `FORMS`, on the CPU first.
+    """Measures graph files; the rows are in the order of `GRAPH_FORMATS`, on the CPU first.
 
     Every file has its own process, so that memory can be told apart. The processes take turns, batch size by batch
     size and round by round, so that other work on the machine hits all of them alike.
@@ -85,7 +85,7 @@ def benchmark(
         candidates = [
             _Candidate(form, where, stack.enter_context(_process()))
             for where in devices(device)
-            for form in FORMS
+            for form in GRAPH_FORMATS
             if form.file in files
         ]
         for batch in batches:
@@ -102,12 +102,12 @@ def devices(device: Device) -> tuple[Device, ...]:
     """Where files are measured."""
     if device != "auto":
         return (device,)
-    return ("cpu",) if why_no_cuda() else ("cpu", "cuda")
+    return ("cpu",) if cuda_unavailable_reason() else ("cpu", "cuda")
 
 
 def measurements(files: Sequence[str], batches: Sequence[int], device: Device) -> int:
     """How often `benchmark` reports."""
-    return len([form for form in FORMS if form.file in files]) * len(batches) * ROUNDS * len(devices(device))
+    return len([form for form in GRAPH_FORMATS if form.file in files]) * len(batches) * ROUNDS * len(devices(device))
 
 
 def best_row(rows: Sequence[Row]) -> Row | None:
@@ -131,7 +131,7 @@ def _process() -> ProcessPoolExecutor:
 
 
 @cache
-def _engine(engine: FormEngine, path: Path, device: Device, threads: int) -> Engine:
+def _engine(engine: FormatEngine, path: Path, device: Device, threads: int) -> Engine:
     opened = open_file(engine, path, device=device, threads=threads)
     if opened.device != device:
         raise EngineError(f"asked for {device}, but it runs on {opened.device}")
@@ -139,7 +139,7 @@ def _engine(engine: FormEngine, path: Path, device: Device, threads: int) -> Eng
 
 
 def _measure(
-    engine: FormEngine, path: Path, device: Device, threads: int, images: Pixels, seconds: float
+    engine: FormatEngine, path: Path, device: Device, threads: int, images: Pixels, seconds: float
 ) -> list[float]:
     opened = _engine(engine, path, device, threads)
     return run_times(opened.run, images, seconds=seconds, warm_up=WARM_UP_RUNS, least=LEAST_RUNS)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from export.artifact.formats import Form
+from export.artifact.formats import GraphFormat
 from export.engines.cuda import Device
 from export.engines.protocol import Engine, Run
 from export.verify.parity import BATCHES, LIMIT_FP32, Parity, compare
@@ -24,7 +24,7 @@ class Limits:
     accuracy_loss: float = 0.002
 
 
-def checking_device(form: Form) -> Device:
+def checking_device(form: GraphFormat) -> Device:
     """The device on which a file is compared: the CPU, but a GPU, if there is one, for half precision in torch."""
     return "auto" if form.engine == "torchscript" and form.precision != "fp32" else "cpu"
 
@@ -36,18 +36,18 @@ def accuracy_of(run: Run, test: Source) -> float:
 
 
 @dataclass(frozen=True)
-class Checked:
+class CheckedFile:
     """An open file, and what was found of it."""
 
     engine: Engine
-    form: Form
+    form: GraphFormat
     parity: Parity
     accuracy: float | None
 
 
-def check_form(
-    engine: Engine, form: Form, network: Run, images: Pixels | Source, test: Source | None, limits: Limits
-) -> Checked:
+def check_graph(
+    engine: Engine, form: GraphFormat, network: Run, images: Pixels | Source, test: Source | None, limits: Limits
+) -> CheckedFile:
     """Compares an open file with the trained network on `images`, and counts what it has right of `test`.
 
     Raises:
@@ -55,4 +55,4 @@ def check_form(
     """
     limit = limits.difference if form.precision == "fp32" else None
     parity = compare(engine.run, network, images, batches=BATCHES, limit=limit)
-    return Checked(engine, form, parity, None if test is None else accuracy_of(engine.run, test))
+    return CheckedFile(engine, form, parity, None if test is None else accuracy_of(engine.run, test))

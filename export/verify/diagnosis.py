@@ -9,7 +9,7 @@ _SHIFTS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128)  # grey levels
 _MEND = 0.25  # an explanation leaves at most this share of the mean difference
 
 
-def find_cause(run: Run, reference: Run, images: Pixels) -> str:
+def diagnose(run: Run, reference: Run, images: Pixels) -> str:
     """A clause to end an error with, or nothing where no explanation fits.
 
     Args:

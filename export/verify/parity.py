@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from export.engines.protocol import Run
-from export.verify.diagnosis import find_cause
+from export.verify.diagnosis import diagnose
 from models.images.decode import Floats, Pixels
-from training.data.streaming import Source, in_order
+from training.data.streaming import Source, sequential_batches
 
 BATCHES = (1, 2, 7, 64, 256)  # the last is the most images a request brings unless a setting says otherwise
 LIMIT_FP32 = 1e-5
@@ -70,7 +70,7 @@ def compare(
             difference, wrong = _differences(found, wanted, batch)
             worst = int(difference.argmax())
             if difference[worst] > (np.finfo(np.float32).max if limit is None else limit):
-                extent, cause = _extent(found, wanted, worst), find_cause(run, reference, part[:32])
+                extent, cause = _extent(found, wanted, worst), diagnose(run, reference, part[:32])
                 raise ParityError(
                     f"at batch {batch} image {first + repeated[worst]} differs by {difference[worst]:.3g} in "
                     f"probability (limit {1 if limit is None else limit:g}){extent}{cause}"
@@ -90,7 +90,7 @@ def _parts(images: Pixels | Source) -> Iterator[Pixels]:
     if isinstance(images, np.ndarray):
         yield from np.split(images, range(_READ * _READS, len(images), _READ * _READS))
         return
-    batches = images.batches(in_order(len(images), _READ))
+    batches = images.batches(sequential_batches(len(images), _READ))
     while part := [batch.images.numpy() for batch in islice(batches, _READS)]:
         yield np.concatenate(part)
 

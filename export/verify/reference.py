@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from export.artifact.manifest import ORIGINAL_FILE, WEIGHTS_FILE, Manifest
-from export.engines.original import MODEL, Original
+from export.engines.original import MODEL, ImportedModel
 from export.engines.protocol import Run
 from export.writers.deployable import Deployable
 from models.checkpoint.directory import Checkpoint, CheckpointConfig, load_weights
@@ -28,7 +28,7 @@ def reference(checkpoint: Checkpoint) -> Run:
     return run
 
 
-def reference_of(directory: Path, manifest: Manifest) -> Run:
+def reference_for(directory: Path, manifest: Manifest) -> Run:
     """What gives the right answers for an artifact, on the CPU.
 
     Raises:
@@ -38,7 +38,7 @@ def reference_of(directory: Path, manifest: Manifest) -> Run:
         return reference(rebuild(directory, manifest))
     content = (directory / ORIGINAL_FILE).read_bytes()
     output, gives = str(manifest.options["output"]), str(manifest.options["gives"])
-    return Original(content, manifest.input, output=output, gives=gives).run
+    return ImportedModel(content, manifest.input, output=output, gives=gives).run
 
 
 def rebuild(directory: Path, manifest: Manifest) -> Checkpoint:

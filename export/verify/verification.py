@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from export.artifact.formats import FORMS
+from export.artifact.formats import GRAPH_FORMATS
 from export.artifact.golden import check_golden, load_golden
 from export.artifact.manifest import ArtifactError, check_files, read_manifest
-from export.engines.machine import bound_elsewhere
+from export.engines.machine import incompatible_files
 from export.engines.selection import open_engine
-from export.verify.check import Checked, Limits, accuracy_of, check_form, checking_device
+from export.verify.check import CheckedFile, Limits, accuracy_of, check_graph, checking_device
 from export.verify.parity import Parity, ParityError
-from export.verify.reference import REFERENCE, reference_of
+from export.verify.reference import REFERENCE, reference_for
 from export.verify.speed import measure_speed
 from training.data.streaming import Source
 
@@ -70,10 +70,10 @@ def verify_artifact(directory: Path, *, test: Source | None = None, limits: Limi
     limits = limits or Limits()
     manifest = read_manifest(directory)
     check_files(directory, manifest)
-    network = reference_of(directory, manifest)
+    network = reference_for(directory, manifest)
     images = load_golden(directory, manifest)[0]
-    elsewhere = bound_elsewhere(manifest)
-    forms = [form for form in FORMS if form.file in manifest.files and form.file not in elsewhere]
+    elsewhere = incompatible_files(manifest)
+    forms = [form for form in GRAPH_FORMATS if form.file in manifest.files and form.file not in elsewhere]
     engines = {
         form.file: open_engine(
             directory, manifest, engine=form.engine, precision=form.precision, device=checking_device(form)
@@ -81,12 +81,12 @@ def verify_artifact(directory: Path, *, test: Source | None = None, limits: Limi
         for form in forms
     }
     wanted = None if test is None else accuracy_of(network, test)
-    found: dict[str, tuple[float, Checked]] = {}
+    found: dict[str, tuple[float, CheckedFile]] = {}
     for form in forms:
         engine, path = engines[form.file], directory / form.file
         golden = check_golden(engine, directory, manifest)
         try:
-            checked = check_form(engine, form, network, images if test is None else test, test, limits)
+            checked = check_graph(engine, form, network, images if test is None else test, test, limits)
         except ParityError as error:
             raise ArtifactError(f"{path}: {error}") from None
         if checked.accuracy is not None and wanted is not None and wanted - checked.accuracy > limits.accuracy_loss:

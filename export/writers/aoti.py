@@ -10,13 +10,13 @@ from pathlib import Path
 import torch
 from torch._inductor.runtime.cache_dir_utils import cache_dir
 
-from export.artifact.identity import KEY, Identity, describe
+from export.artifact.identity import KEY, FileIdentity, describe
 from export.writers.pt2 import export_program
 from models.checkpoint.directory import Checkpoint
 from models.images.decode import Pixels
 
 
-def write_aoti(checkpoint: Checkpoint, example: Pixels, path: Path, *, identity: Identity | None = None) -> None:
+def write_aoti(checkpoint: Checkpoint, example: Pixels, path: Path, *, identity: FileIdentity | None = None) -> None:
     """Compiles with a free batch, for the CPU, and writes the package without sources and debugging information.
 
     It takes a minute. The package holds machine code, which opening it runs; the server never does.

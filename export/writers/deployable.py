@@ -30,7 +30,7 @@ class Deployable(nn.Module):
         return torch.softmax(logits if self.temperature == 1.0 else logits / self.temperature, dim=1)
 
 
-class TappedDeployable(Deployable):
+class DeployableWithFeatures(Deployable):
     """The same, its network being a traced one that returns inner values too: they become further outputs."""
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]  # more outputs by design

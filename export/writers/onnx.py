@@ -16,8 +16,8 @@ from pathlib import Path
 import onnx
 import torch
 
-from export.artifact.identity import KEY, Identity, describe
-from export.writers.deployable import TappedDeployable
+from export.artifact.identity import KEY, FileIdentity, describe
+from export.writers.deployable import DeployableWithFeatures
 from models.checkpoint.directory import Checkpoint
 from models.graph.node import Node
 from models.graph.trace import trace
@@ -29,7 +29,7 @@ _OURS = "convscope:"  # no value that the exporter names begins so
 
 
 def write_onnx(
-    checkpoint: Checkpoint, nodes: tuple[Node, ...], path: Path, *, identity: Identity | None = None
+    checkpoint: Checkpoint, nodes: tuple[Node, ...], path: Path, *, identity: FileIdentity | None = None
 ) -> tuple[Node, ...]:
     """Writes the file and returns the node table with the graph's value names filled in.
 
@@ -39,7 +39,7 @@ def write_onnx(
     spec = checkpoint.config.input
     # The last node is the logits, an output in any case.
     nodes = (*(replace(node, value=_value_name(node.name)) for node in nodes[:-1]), replace(nodes[-1], value="logits"))
-    tapped = TappedDeployable(checkpoint, trace(checkpoint.network).returning([node.name for node in nodes[:-1]]))
+    tapped = DeployableWithFeatures(checkpoint, trace(checkpoint.network).returning([node.name for node in nodes[:-1]]))
     example = torch.zeros(2, *spec.shape, dtype=torch.uint8)  # batch 1 would be taken for a constant
     with _quiet():
         program = torch.onnx.export(

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch.export import ExportedProgram
 
-from export.artifact.identity import KEY, Identity, describe
+from export.artifact.identity import KEY, FileIdentity, describe
 from export.writers.deployable import Deployable
 from models.checkpoint.directory import Checkpoint
 from models.images.decode import Pixels
@@ -15,7 +15,7 @@ from models.images.decode import Pixels
 _PRIVATE = ("stack_trace", "nn_module_stack", "source_fn_stack", "from_node", "torch_fn")
 
 
-def write_pt2(checkpoint: Checkpoint, example: Pixels, path: Path, *, identity: Identity | None = None) -> None:
+def write_pt2(checkpoint: Checkpoint, example: Pixels, path: Path, *, identity: FileIdentity | None = None) -> None:
     """Exports with a free batch and writes the archive.
 
     Loading one unpickles its example input, so the server never does; it is for deployment with torch, and for

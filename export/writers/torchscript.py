@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from export.artifact.identity import KEY, Identity, describe
+from export.artifact.identity import KEY, FileIdentity, describe
 from export.engines.torch import quiet_torchscript
 from export.writers.deployable import Deployable
 from export.writers.half_precision import HalfDeployable, HalfPrecision
@@ -27,7 +27,7 @@ def write_torchscript(
     path: Path,
     *,
     precision: Literal["fp32"] | HalfPrecision = "fp32",
-    identity: Identity | None = None,
+    identity: FileIdentity | None = None,
 ) -> None:
     """Traces on real images (N, H, W, C), N at least 2, and writes the archive.
 

@@ -10,8 +10,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from models.checkpoint.weights import put_tensors
-from models.files import sha256_of, whole_file
+from models.checkpoint.weights import load_tensors
+from models.files import atomic_write, sha256_of
 from models.images.decode import InputSpec
 from models.networks.registry import build_network
 
@@ -101,10 +101,10 @@ def save_checkpoint(directory: Path, config: CheckpointConfig, weights: dict[str
     directory.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     (directory / CONFIG_FILE).unlink(missing_ok=True)
-    with whole_file(directory / WEIGHTS_FILE) as path:
+    with atomic_write(directory / WEIGHTS_FILE) as path:
         save_file(tensors, path)
     content = {**config.to_json(), "weights_sha256": sha256_of(directory / WEIGHTS_FILE)}
-    with whole_file(directory / CONFIG_FILE) as path:
+    with atomic_write(directory / CONFIG_FILE) as path:
         path.write_text(json.dumps(content, indent=2) + "\n")
 
 
@@ -135,7 +135,7 @@ def load_weights(network: nn.Module, path: Path) -> None:
         CheckpointError: not a safetensors file, or its tensors do not fit.
     """
     try:
-        put_tensors(network, load_file(path))
+        load_tensors(network, load_file(path))
     except (SafetensorError, RuntimeError) as error:
         raise CheckpointError(f"{path}: {str(error).splitlines()[0]}") from None
 

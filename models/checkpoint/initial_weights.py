@@ -37,7 +37,7 @@ class InitialWeights:
         return {"name": self.name, "sha256": sha256_of(self.path)}
 
 
-def find_weights(given: str, *, model: str) -> InitialWeights:
+def resolve_weights(given: str, *, model: str) -> InitialWeights:
     """The weights that `given` means for the network `model`.
 
     Args:

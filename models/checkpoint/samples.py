@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from models.files import NPZ_ERRORS, whole_file
+from models.files import NPZ_ERRORS, atomic_write
 from models.images.decode import Pixels
 
 SAMPLES_FILE = "samples.npz"
@@ -34,7 +34,7 @@ def save_samples(path: Path, samples: Samples) -> None:
     """Writes the file whole or not at all."""
     arrays: dict[str, Any] = {f"raw_{index:03}": image for index, image in enumerate(samples.raw)}
     arrays |= {"images": samples.images, "labels": samples.labels, "labels_of_raw": samples.raw_labels}
-    with whole_file(path) as temporary, temporary.open("wb") as file:
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)
 
 

@@ -82,7 +82,7 @@ def load_pretrained(network: nn.Module, path: Path) -> PretrainedReport:
         raise ValueError(
             f"{path}: the network has no {unknown[0]!r}; {len(unknown)} of {len(given)} tensors are unknown"
         )
-    put_tensors(network, own | loaded)
+    load_tensors(network, own | loaded)
     return PretrainedReport(tuple(loaded), tuple(skipped), tuple(summed), len(foreign), classes)
 
 
@@ -123,7 +123,7 @@ def _is_grey(found: Tensor, tensor: Tensor) -> bool:
     return colours and (found.shape[0], *found.shape[2:]) == (tensor.shape[0], *tensor.shape[2:])
 
 
-def put_tensors(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+def load_tensors(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """What `load_state_dict` does, for tensors that come without the versions a `state_dict` carries along.
 
     safetensors files and copies have none, and torchvision's MNASNet refuses to load without.

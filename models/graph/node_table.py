@@ -8,8 +8,8 @@ from torch import fx, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from models.graph.node import Node
-from models.graph.profiler import Walk
-from models.graph.receptive_field import Reach
+from models.graph.profiler import GraphProfiler
+from models.graph.receptive_field import ReceptiveField
 from models.graph.trace import INPUT, trace
 from models.images.decode import InputSpec
 
@@ -24,7 +24,7 @@ def node_table(network: nn.Module, spec: InputSpec) -> tuple[Node, ...]:
         ValueError: the network cannot be traced, or does not take images of this size.
     """
     traced = trace(network)
-    walk = Walk(traced.module, [Reach()])
+    walk = GraphProfiler(traced.module, [ReceptiveField()])
     device = next((parameter.device for parameter in network.parameters()), None)
     x = torch.zeros(1, spec.channels, spec.height, spec.width, device=device)
     try:
@@ -57,7 +57,7 @@ def node_table(network: nn.Module, spec: InputSpec) -> tuple[Node, ...]:
 class _Accounts:
     """Hands out each parameter and each node's multiplications once."""
 
-    def __init__(self, walk: Walk) -> None:
+    def __init__(self, walk: GraphProfiler) -> None:
         self._walk = walk
         self._settled: set[fx.Node] = set()
         self._counted: set[int] = set()  # ids of parameters
@@ -82,14 +82,14 @@ class _Accounts:
         return parameters, macs
 
 
-def _operation_name(node: fx.Node, walk: Walk) -> str:
+def _operation_name(node: fx.Node, walk: GraphProfiler) -> str:
     """The layer's class or the function's name; what takes a tensor out of a layer's tuple is that layer."""
     first = next((parent for parent in node.all_input_nodes if parent in walk.several), None)
     module = walk.module_of(node) or (first and walk.module_of(first))
     return type(module).__name__ if module else getattr(node.target, "__name__", str(node.target))
 
 
-def _shown_parents(node: fx.Node, walk: Walk) -> Iterator[fx.Node]:
+def _shown_parents(node: fx.Node, walk: GraphProfiler) -> Iterator[fx.Node]:
     """The nodes with rows that `node` is computed from, tuples being passed through."""
     for parent in node.all_input_nodes:
         if parent in walk.shapes:

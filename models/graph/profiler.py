@@ -6,11 +6,11 @@ from typing import Any
 from torch import Tensor, fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from models.graph.receptive_field import Reach, Window, reach_after, window_of
+from models.graph.receptive_field import ReceptiveField, Window, propagate, window_of
 from models.graph.trace import inner_graph
 
 
-class Walk(fx.Interpreter):
+class GraphProfiler(fx.Interpreter):
     """Runs a graph and takes notes; `counter` must be entered around the run for multiplications.
 
     Attributes:
@@ -19,13 +19,13 @@ class Walk(fx.Interpreter):
         macs: multiply-accumulates, those of matrix products inside functions and modules included.
     """
 
-    def __init__(self, module: fx.GraphModule, reaches: Sequence[Reach | None]) -> None:
+    def __init__(self, module: fx.GraphModule, reaches: Sequence[ReceptiveField | None]) -> None:
         super().__init__(module)
         self.counter = FlopCounterMode(display=False)
         self.shapes: dict[fx.Node, tuple[int, ...]] = {}
         self.several: set[fx.Node] = set()
         self.macs: dict[fx.Node, int] = {}
-        self.reaches: dict[fx.Node, Reach | None] = {}
+        self.reaches: dict[fx.Node, ReceptiveField | None] = {}
         self.windows: dict[fx.Node, Window] = {}
         self._given = iter(reaches)
         self._of_image: set[fx.Node] = set()
@@ -57,13 +57,13 @@ class Walk(fx.Interpreter):
         parents = [self.reaches.get(p) for p in n.all_input_nodes if p in self.shapes or p in self.several]
         operation = self.module_of(n) or n.target
         if isinstance(operation, nn.Module) and (inside := inner_graph(operation)) is not None:
-            inner = Walk(inside, parents)
+            inner = GraphProfiler(inside, parents)
             inner.run(*args, **kwargs)
             (last,) = inside.graph.output_node().all_input_nodes
             self.reaches[n] = inner.reaches.get(last)
             if len(inner.windows) == 1:  # a convolution with what belongs to it
                 self.windows[n] = next(iter(inner.windows.values()))
             return
-        self.reaches[n] = reach_after(operation, args, kwargs, parents, found)
+        self.reaches[n] = propagate(operation, args, kwargs, parents, found)
         if window := window_of(operation, args, kwargs):
             self.windows[n] = window

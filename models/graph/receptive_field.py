@@ -44,7 +44,7 @@ _TO_LAST, _TO_FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
 
 
 @dataclass(frozen=True)
-class Reach:
+class ReceptiveField:
     """Receptive field and jump of a value, (vertical, horizontal) in input pixels.
 
     `last` says where its channels are: (N, H, W, C) if true, else (N, C, H, W).
@@ -54,7 +54,7 @@ class Reach:
     jump: Pair = (1, 1)
     last: bool = False
 
-    def through(self, window: Window) -> "Reach":
+    def through(self, window: Window) -> "ReceptiveField":
         """The reach after a convolution or pool (eq. 2 of the paper)."""
         kernel, stride, dilation = window["kernel"], window["stride"], window["dilation"]
         y, x = (self.field[i] + dilation[i] * (kernel[i] - 1) * self.jump[i] for i in (0, 1))
@@ -83,9 +83,14 @@ def window_of(operation: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) ->
     return {"kernel": kernel, "stride": stride, "padding": _pair(padding), "dilation": dilation}
 
 
-def reach_after(operation: Any, args: Sequence[Any], kwargs: Mapping[str, Any], parents: Sequence[Reach | None],
-                found: Any) -> Reach | None:  # fmt: skip
-    """The reach of what an operation returns.
+def propagate(
+    operation: Any,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    parents: Sequence[ReceptiveField | None],
+    found: Any,
+) -> ReceptiveField | None:
+    """The receptive field of what an operation returns.
 
     Args:
         operation: a module, a function or a method's name.
@@ -124,7 +129,7 @@ def reach_after(operation: Any, args: Sequence[Any], kwargs: Mapping[str, Any], 
     return None
 
 
-def widest_of(parents: Sequence[Reach | None]) -> Reach | None:
+def widest_of(parents: Sequence[ReceptiveField | None]) -> ReceptiveField | None:
     """The widest field of several values, which are laid out alike; None if one is unknown, or they are not."""
     known = [parent for parent in parents if parent is not None]
     if not parents or len(known) < len(parents) or len({(parent.jump, parent.last) for parent in known}) != 1:
@@ -137,22 +142,22 @@ def _is_call(operation: Any) -> bool:
     return not isinstance(operation, nn.Module)
 
 
-def _along_channels(reach: Reach, dim: int) -> bool:
+def _along_channels(reach: ReceptiveField, dim: int) -> bool:
     return dim in ((3, -1) if reach.last else (1, -3))
 
 
-def _positions(reach: Reach, x: Tensor) -> tuple[int, ...]:
+def _positions(reach: ReceptiveField, x: Tensor) -> tuple[int, ...]:
     """The (H, W) of (N, C, H, W) or (N, H, W, C)."""
     return tuple(x.shape[1:3] if reach.last else x.shape[2:4])
 
 
-def _same_positions(reach: Reach, args: Sequence[Any], found: Any) -> bool:
+def _same_positions(reach: ReceptiveField, args: Sequence[Any], found: Any) -> bool:
     """Whether each position of the result comes of the same one of all that is combined, or of (1, 1)."""
     several = [x for x in args if isinstance(x, Tensor) and x.ndim == 4]
     return all(_positions(reach, x) in (_positions(reach, found), (1, 1)) for x in several)
 
 
-def _is_aligned(reach: Reach, pad: Sequence[int]) -> bool:
+def _is_aligned(reach: ReceptiveField, pad: Sequence[int]) -> bool:
     """Whether a pad moves no position, or all as a convolution's own would: equal before and after, or after alone.
 
     What moved otherwise would, beside another part, widen what both see.
@@ -161,7 +166,7 @@ def _is_aligned(reach: Reach, pad: Sequence[int]) -> bool:
     return all(before in (0, after) for before, after in pairs)
 
 
-def _after_adaptive(reach: Reach, x: Tensor, found: Any) -> Reach | None:
+def _after_adaptive(reach: ReceptiveField, x: Tensor, found: Any) -> ReceptiveField | None:
     """Even pools are ordinary ones; what pools all of several positions into one sees the whole image."""
     y = found[0] if isinstance(found, tuple) else found
     (height, width), (rows, columns) = x.shape[-2:], y.shape[-2:]
@@ -173,7 +178,7 @@ def _after_adaptive(reach: Reach, x: Tensor, found: Any) -> Reach | None:
     return reach.through({"kernel": step, "stride": step, "padding": (0, 0), "dilation": (1, 1)})
 
 
-def _after_index(reach: Reach, x: Any, index: Any) -> Reach | None:
+def _after_index(reach: ReceptiveField, x: Any, index: Any) -> ReceptiveField | None:
     """`x[..., ::2, ::2]` steps over positions; an integer takes one of several tensors.
 
     What does not begin at the first position cannot be told: beside another part it would widen what both see.
@@ -194,7 +199,7 @@ def _after_index(reach: Reach, x: Any, index: Any) -> Reach | None:
     return replace(reach, jump=(reach.jump[0] * vertical, reach.jump[1] * horizontal))
 
 
-def _after_permute(reach: Reach, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Reach | None:
+def _after_permute(reach: ReceptiveField, args: Sequence[Any], kwargs: Mapping[str, Any]) -> ReceptiveField | None:
     dims = args[1:] if len(args) > 2 else args[1] if len(args) == 2 else kwargs.get("dims", ())
     if tuple(dims) == (_TO_FIRST if reach.last else _TO_LAST):
         return replace(reach, last=not reach.last)

@@ -112,7 +112,7 @@ class InputSpec:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(height, width, channels) of what `fit_image` returns."""
+        """(height, width, channels) of what `preprocess_image` returns."""
         return self.height, self.width, self.channels
 
     def to_json(self) -> dict[str, Any]:
@@ -152,11 +152,11 @@ def decode_image(data: bytes, spec: InputSpec, *, limit_pixels: int = DEFAULT_LI
         EmptyImage, NotAnImage, ImageTooLarge, ImageUndecodable, UnsupportedMode: see there; all are `ImageError`.
     """
     with open_image(data, limit_pixels=limit_pixels) as image:
-        return finish_image(image, spec)
+        return decode_opened(image, spec)
 
 
 def open_image(data: bytes, *, limit_pixels: int = DEFAULT_LIMIT_PIXELS) -> Image.Image:
-    """Reads the header of an encoded image; the pixels are read by `finish_image`.
+    """Reads the header of an encoded image; the pixels are read by `decode_opened`.
 
     Raises:
         EmptyImage, NotAnImage, ImageTooLarge, ImageUndecodable: see there.
@@ -184,21 +184,21 @@ def open_image(data: bytes, *, limit_pixels: int = DEFAULT_LIMIT_PIXELS) -> Imag
     return image
 
 
-def finish_image(image: Image.Image, spec: InputSpec) -> Pixels:
+def decode_opened(image: Image.Image, spec: InputSpec) -> Pixels:
     """Decodes what `open_image` opened and brings it to the size and mode of `spec`.
 
     Raises:
         UnsupportedMode, ImageTooLarge, ImageUndecodable: see there.
     """
     try:
-        return fit_image(image, spec)
+        return preprocess_image(image, spec)
     except ImageError:
         raise
     except Exception as error:  # OSError, ValueError, SyntaxError, EOFError, struct.error: it varies by format
         raise ImageUndecodable(f"the {image.format} image is truncated or damaged: {_reason(error)}") from None
 
 
-def fit_image(image: Image.Image, spec: InputSpec) -> Pixels:
+def preprocess_image(image: Image.Image, spec: InputSpec) -> Pixels:
     """Brings a Pillow image of any mode and size to the mode and size of `spec`.
 
     A JPEG that is much larger is decoded at a part of its size, see `DRAFT_GAP`.
@@ -220,7 +220,7 @@ def fit_image(image: Image.Image, spec: InputSpec) -> Pixels:
     return np.asarray(image).reshape(spec.shape)
 
 
-def to_image(pixels: Pixels) -> Image.Image:
+def to_pil(pixels: Pixels) -> Image.Image:
     """A Pillow image of a uint8 array (H, W), (H, W, 1) or (H, W, 3)."""
     return Image.fromarray(pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels)
 

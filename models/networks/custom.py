@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from models.networks.spec import GIVEN, NetworkEntry, check_logits, set_options
+from models.networks.spec import GIVEN, NetworkSpec, check_logits, set_signature
 
 SIZE = 32  # what `convscope summary` shows unless it is told
 
 
-def own_entry(name: str) -> NetworkEntry:
+def custom_spec(name: str) -> NetworkSpec:
     """Imports `module:callable` with the current directory first on the path.
 
     Importing runs the module, so a checkpoint that names one is as trusted as its code. Python's own modules and
@@ -57,8 +57,8 @@ def own_entry(name: str) -> NetworkEntry:
                 raise ValueError(f"{name} has no parameters, so there is nothing to learn")
         return network
 
-    set_options(build, [p for key, p in parameters.items() if p.kind in named and key not in GIVEN])
-    return NetworkEntry(build, (SIZE,), f"{attribute} of {module_name}", any_size=True)
+    set_signature(build, [p for key, p in parameters.items() if p.kind in named and key not in GIVEN])
+    return NetworkSpec(build, (SIZE,), f"{attribute} of {module_name}", any_size=True)
 
 
 def _target(name: str, module_name: str, attribute: str) -> Any:

@@ -13,7 +13,7 @@ GIVEN = ("channels", "height", "width", "classes")  # what the data decides; all
 
 
 @dataclass(frozen=True)
-class NetworkEntry:
+class NetworkSpec:
     """How a network is built, and the image sizes (height = width) it was made for, the first being the default.
 
     `build` takes channels, height, width and classes as keywords, and the options that its signature has besides.
@@ -32,7 +32,7 @@ class NetworkEntry:
         return {name: parameter for name, parameter in parameters.items() if name not in GIVEN}
 
 
-def set_options(build: Callable[..., nn.Module], options: Iterable[inspect.Parameter]) -> None:
+def set_signature(build: Callable[..., nn.Module], options: Iterable[inspect.Parameter]) -> None:
     """Makes `build`, which takes anything, show what a network's builder takes: the four of `GIVEN`, and options."""
     given = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in GIVEN]
     own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in options]

@@ -9,7 +9,7 @@ import torch
 import torchvision
 from torch import nn
 
-from models.networks.spec import GIVEN, NetworkEntry, check_logits, set_options
+from models.networks.spec import GIVEN, NetworkSpec, check_logits, set_signature
 
 PREFIX = "torchvision:"
 # Without these the auxiliary classifiers, which only training uses, would change what the network returns.
@@ -25,7 +25,7 @@ def torchvision_names() -> tuple[str, ...]:
     return tuple(torchvision.models.list_models(module=torchvision.models))
 
 
-def torchvision_entry(name: str) -> NetworkEntry:
+def torchvision_spec(name: str) -> NetworkSpec:
     """The entry of `name`, one of `torchvision_names()`."""
     weights = torchvision.models.get_model_weights(name).DEFAULT
     size = weights.transforms.keywords["crop_size"]
@@ -46,16 +46,16 @@ def torchvision_entry(name: str) -> NetworkEntry:
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise ValueError(f"{name} cannot be built for {height}x{width} with {options}: {reason}") from error
         if channels == 1:
-            make_grey(network)
+            to_grayscale_input(network)
         check_logits(name, network, torch.zeros(2, channels, height, width), classes=classes, meta=True)
         return network
 
     hidden = {"num_classes", "image_size", "input_size", *_ALWAYS.get(name, {})}
-    set_options(build, [parameter for key, parameter in parameters.items() if key not in hidden])
-    return NetworkEntry(build, (size,), f"torchvision's {name}")
+    set_signature(build, [parameter for key, parameter in parameters.items() if key not in hidden])
+    return NetworkSpec(build, (size,), f"torchvision's {name}")
 
 
-def make_grey(network: nn.Module) -> None:
+def to_grayscale_input(network: nn.Module) -> None:
     """Makes the first convolution take a single channel.
 
     Its weights become the sum over the three: it then gives for a grey image what it gave for three copies of it.

@@ -14,9 +14,9 @@ from export.pipeline.export import export_checkpoint
 from export.verify.verification import verify_artifact
 from models.checkpoint.directory import CONFIG_FILE, load_checkpoint
 from models.checkpoint.samples import SAMPLES_FILE, load_samples
-from models.files import whole_file
-from models.images.decode import to_image
-from service.process.server import check_before_start, command, environment, wait_until_ready
+from models.files import atomic_write
+from models.images.decode import to_pil
+from service.process.server import command, environment, preflight, wait_until_ready
 from service.settings import Settings, SettingsError, read_settings
 from training.cli.progress import TrainingProgress
 from training.cli.train import train_checkpoint
@@ -41,7 +41,7 @@ def demo(*, port: int | None = None) -> int:
         settings = read_settings(artifacts=artifact, port=port)
     except SettingsError as error:
         raise CycloptsError(msg=str(error)) from None
-    check_before_start(settings)
+    preflight(settings)
     server = subprocess.Popen(command(settings), env=environment(settings))
     try:
         _first_answer(console, settings, server)
@@ -86,8 +86,8 @@ def _first_answer(console: Console, settings: Settings, server: "subprocess.Pope
     wait_until_ready(url, server, timeout_s=120)
     samples = load_samples(RUN / SAMPLES_FILE)
     picture = RUN / "example.png"
-    with whole_file(picture) as path:
-        to_image(samples.raw[0]).resize((80, 80), Image.Resampling.NEAREST).save(path, "PNG")
+    with atomic_write(picture) as path:
+        to_pil(samples.raw[0]).resize((80, 80), Image.Resampling.NEAREST).save(path, "PNG")
     answer = httpx.post(f"{url}/v1/classify", params={"top_k": 3}, content=picture.read_bytes())
     console.print(f"4. curl --data-binary @{picture} '{url}/v1/classify?top_k=3'", answer.text, sep="\n")
     console.print(f"   (it is a {load_checkpoint(RUN).config.classes[int(samples.raw_labels[0])]})")

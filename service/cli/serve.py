@@ -7,7 +7,7 @@ from cyclopts import CycloptsError
 
 from export.artifact.formats import EngineName, PrecisionName
 from export.engines.cuda import Device
-from service.process.server import check_before_start, command, environment
+from service.process.server import command, environment, preflight
 from service.settings import SettingsError, read_settings
 
 
@@ -49,7 +49,7 @@ def serve(
         )
     except SettingsError as error:
         raise CycloptsError(msg=str(error)) from None
-    manifests = check_before_start(settings)
+    manifests = preflight(settings)
     names = ", ".join(f"{manifest.name}:{manifest.version}" for manifest in manifests)
     print(
         f"serving {names} at http://{settings.host}:{settings.port} (the page is there too); Ctrl-C stops", flush=True

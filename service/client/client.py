@@ -18,15 +18,15 @@ import httpx
 import numpy.typing as npt
 
 from service.client.protocol import (
-    Conversation,
-    Heard,
+    Exchange,
     NoAnswer,
+    Outcome,
     Policy,
     Result,
     Step,
-    ask_classes,
-    ask_feature_maps,
-    ask_models,
+    classify_exchange,
+    feature_maps_exchange,
+    models_exchange,
 )
 
 __all__ = ["AsyncClient", "Client", "NoAnswer", "Policy", "Result"]
@@ -69,11 +69,11 @@ class Client:
         Raises:
             NoAnswer: the server cannot be reached, refuses the request, or stays too busy.
         """
-        return self._hold(ask_classes(images, self._policy, model=model, top_k=top_k))
+        return self._drive(classify_exchange(images, self._policy, model=model, top_k=top_k))
 
     def models(self) -> list[dict[str, Any]]:
         """What is served, as `GET /v1/models` says it."""
-        return self._hold(ask_models(self._policy))
+        return self._drive(models_exchange(self._policy))
 
     def feature_maps(self, image: Image, *, model: str, layers: str = "*") -> dict[str, npt.NDArray[Any]]:
         """Values inside the served network by layer name, (C, H, W) or (C,), and its `probabilities`, (K,).
@@ -87,7 +87,7 @@ class Client:
             NoAnswer: as for `classify`; the image cannot be decoded, or there is no such layer.
             OSError: the file cannot be read.
         """
-        return self._hold(ask_feature_maps(image, self._policy, model=model, layers=layers))
+        return self._drive(feature_maps_exchange(image, self._policy, model=model, layers=layers))
 
     def close(self) -> None:
         """Closes the connections."""
@@ -101,16 +101,16 @@ class Client:
     ) -> None:
         self.close()
 
-    def _hold(self, conversation: Conversation[T]) -> T:
-        heard: Heard = None
+    def _drive(self, conversation: Exchange[T]) -> T:
+        outcome: Outcome = None
         try:
             while True:
-                step = conversation.send(heard)
+                step = conversation.send(outcome)
                 time.sleep(step.wait_s)
                 try:
-                    heard = self._http.send(_request(self._http, step))
+                    outcome = self._http.send(_request(self._http, step))
                 except (httpx.HTTPError, httpx.InvalidURL) as error:
-                    heard = error
+                    outcome = error
         except StopIteration as done:
             return done.value  # type: ignore[no-any-return]  # the generator's type has it
 
@@ -135,15 +135,15 @@ class AsyncClient:
         self, images: Sequence[Image], *, model: str | None = None, top_k: int | None = None
     ) -> list[Result]:
         """See `Client.classify`."""
-        return await self._hold(ask_classes(images, self._policy, model=model, top_k=top_k))
+        return await self._drive(classify_exchange(images, self._policy, model=model, top_k=top_k))
 
     async def models(self) -> list[dict[str, Any]]:
         """See `Client.models`."""
-        return await self._hold(ask_models(self._policy))
+        return await self._drive(models_exchange(self._policy))
 
     async def feature_maps(self, image: Image, *, model: str, layers: str = "*") -> dict[str, npt.NDArray[Any]]:
         """See `Client.feature_maps`."""
-        return await self._hold(ask_feature_maps(image, self._policy, model=model, layers=layers))
+        return await self._drive(feature_maps_exchange(image, self._policy, model=model, layers=layers))
 
     async def close(self) -> None:
         """Closes the connections."""
@@ -157,16 +157,16 @@ class AsyncClient:
     ) -> None:
         await self.close()
 
-    async def _hold(self, conversation: Conversation[T]) -> T:
-        heard: Heard = None
+    async def _drive(self, conversation: Exchange[T]) -> T:
+        outcome: Outcome = None
         try:
             while True:
-                step = conversation.send(heard)
+                step = conversation.send(outcome)
                 await asyncio.sleep(step.wait_s)
                 try:
-                    heard = await self._http.send(_request(self._http, step))
+                    outcome = await self._http.send(_request(self._http, step))
                 except (httpx.HTTPError, httpx.InvalidURL) as error:
-                    heard = error
+                    outcome = error
         except StopIteration as done:
             return done.value  # type: ignore[no-any-return]  # the generator's type has it
 

@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 T = TypeVar("T")
-Heard = httpx.Response | Exception | None
+Outcome = httpx.Response | Exception | None
 Files = list[tuple[str, tuple[str, bytes]]]
-_AGAIN = (429, 503)  # busy, or not ready yet
+_RETRYABLE = (429, 503)  # busy, or not ready yet
 
 
 class NoAnswer(RuntimeError):
@@ -74,7 +74,7 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class Failure:
+class ImageFailure:
     """Why an image was not classified; `code` is machine-readable."""
 
     code: str
@@ -89,7 +89,7 @@ class Result:
     """Of one image: its most probable classes, or the error."""
 
     predictions: tuple[Prediction, ...] = ()
-    error: Failure | None = None
+    error: ImageFailure | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,12 +103,12 @@ class Step:
     wait_s: float = 0.0
 
 
-Conversation = Generator[Step, Heard, T]
+Exchange = Generator[Step, Outcome, T]
 
 
-def ask_classes(
+def classify_exchange(
     images: Sequence[bytes | Path], policy: Policy, *, model: str | None, top_k: int | None
-) -> Conversation[list[Result]]:
+) -> Exchange[list[Result]]:
     """Files in batches; see `Client.classify`."""
     given = {"model": model, "top_k": top_k}
     parameters = {name: str(value) for name, value in given.items() if value is not None}
@@ -121,7 +121,7 @@ def ask_classes(
         except NoAnswer as refused:
             if len(batch) > 1 or not refused.code.startswith("image_"):
                 raise
-            answers = [Result(error=Failure(refused.code, str(refused)))]  # a lone bad image gets its status
+            answers = [Result(error=ImageFailure(refused.code, str(refused)))]  # a lone bad image gets its status
         else:
             answers = _results(answer, len(batch))
         for (place, _), result in zip(batch, answers, strict=True):
@@ -129,18 +129,18 @@ def ask_classes(
     return [result for result in results if result is not None]
 
 
-def ask_models(policy: Policy) -> Conversation[list[dict[str, Any]]]:
+def models_exchange(policy: Policy) -> Exchange[list[dict[str, Any]]]:
     """See `Client.models`."""
     answer = yield from _ask(Step(method="GET", path="/v1/models"), policy)
     found = _json(answer)
     if not (isinstance(found, dict) and isinstance(found.get("models"), list)):
-        raise _foreign(answer)
+        raise _unexpected_response(answer)
     return list(found["models"])
 
 
-def ask_feature_maps(
+def feature_maps_exchange(
     image: bytes | Path, policy: Policy, *, model: str, layers: str
-) -> Conversation[dict[str, npt.NDArray[Any]]]:
+) -> Exchange[dict[str, npt.NDArray[Any]]]:
     """See `Client.feature_maps`."""
     data = image if isinstance(image, bytes) else image.read_bytes()
     step = Step(
@@ -154,10 +154,10 @@ def ask_feature_maps(
         with np.load(io.BytesIO(answer.content), allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
     except (ValueError, OSError, zipfile.BadZipFile):
-        raise _foreign(answer) from None
+        raise _unexpected_response(answer) from None
 
 
-def _ask(step: Step, policy: Policy) -> Conversation[httpx.Response]:
+def _ask(step: Step, policy: Policy) -> Exchange[httpx.Response]:
     """One request, repeated while the server is busy or away.
 
     Raises:
@@ -165,22 +165,22 @@ def _ask(step: Step, policy: Policy) -> Conversation[httpx.Response]:
     """
     wait_s = 0.0
     for attempt in range(policy.retries + 1):
-        heard = yield replace(step, wait_s=wait_s)
-        if isinstance(heard, httpx.Response) and heard.status_code not in _AGAIN:
+        outcome = yield replace(step, wait_s=wait_s)
+        if isinstance(outcome, httpx.Response) and outcome.status_code not in _RETRYABLE:
             break
-        if isinstance(heard, httpx.InvalidURL | httpx.UnsupportedProtocol):
+        if isinstance(outcome, httpx.InvalidURL | httpx.UnsupportedProtocol):
             break
-        wait_s = min(_told_s(heard) or random.uniform(0.5, 1) * 0.2 * 2**attempt, policy.longest_wait_s)
-    if not isinstance(heard, httpx.Response):
-        raise NoAnswer(f"no answer: {heard}")
-    if heard.status_code != 200:
-        raise _refused(heard)
-    return heard
+        wait_s = min(_retry_after_s(outcome) or random.uniform(0.5, 1) * 0.2 * 2**attempt, policy.longest_wait_s)
+    if not isinstance(outcome, httpx.Response):
+        raise NoAnswer(f"no answer: {outcome}")
+    if outcome.status_code != 200:
+        raise _error_from(outcome)
+    return outcome
 
 
-def _told_s(heard: Heard) -> float:
+def _retry_after_s(outcome: Outcome) -> float:
     """Seconds that Retry-After asks for, as a number or as a date; 0 if it says nothing."""
-    told = heard.headers.get("retry-after", "") if isinstance(heard, httpx.Response) else ""
+    told = outcome.headers.get("retry-after", "") if isinstance(outcome, httpx.Response) else ""
     if told.isascii() and told.isdecimal():
         return float(told)
     try:
@@ -198,7 +198,7 @@ def _batches(
         try:
             data = image if isinstance(image, bytes) else image.read_bytes()
         except OSError as error:
-            results[place] = Result(error=Failure("file_unreadable", error.strerror or str(error)))
+            results[place] = Result(error=ImageFailure("file_unreadable", error.strerror or str(error)))
             continue
         size = sum(len(other) for _, other in batch)
         if batch and (len(batch) == policy.batch or size + len(data) > policy.batch_bytes):
@@ -213,7 +213,7 @@ def _results(answer: httpx.Response, count: int) -> list[Result]:
     try:
         found = [_result(row) for row in answer.json()["results"]]
     except (ValueError, KeyError, TypeError):
-        raise _foreign(answer) from None
+        raise _unexpected_response(answer) from None
     if len(found) != count:
         raise NoAnswer(f"{count} images were sent, and {len(found)} results came", status=answer.status_code)
     return found
@@ -221,16 +221,16 @@ def _results(answer: httpx.Response, count: int) -> list[Result]:
 
 def _result(row: dict[str, Any]) -> Result:
     if "error" in row:
-        return Result(error=Failure(str(row["error"]["code"]), str(row["error"]["message"])))
+        return Result(error=ImageFailure(str(row["error"]["code"]), str(row["error"]["message"])))
     rows = row["predictions"]
     return Result(tuple(Prediction(str(one["label"]), int(one["index"]), float(one["probability"])) for one in rows))
 
 
-def _refused(answer: httpx.Response) -> NoAnswer:
+def _error_from(answer: httpx.Response) -> NoAnswer:
     found = _json(answer)
     error = found.get("error") if isinstance(found, dict) else None
     if not (isinstance(error, dict) and {"code", "message"} <= error.keys()):
-        return _foreign(answer)
+        return _unexpected_response(answer)
     return NoAnswer(str(error["message"]), status=answer.status_code, code=str(error["code"]))
 
 
@@ -241,5 +241,5 @@ def _json(answer: httpx.Response) -> Any:
         return None
 
 
-def _foreign(answer: httpx.Response) -> NoAnswer:
+def _unexpected_response(answer: httpx.Response) -> NoAnswer:
     return NoAnswer(f"answered {answer.status_code}, and not as convscope does", status=answer.status_code)

@@ -6,15 +6,15 @@ from typing import Generic, TypeVar
 from starlette.types import Receive, Scope
 
 from service.errors import BodyEmpty, BodyTooLarge, MalformedBody, QueueFull, UnsupportedType
-from service.http.disconnect import ClientGone
-from service.http.multipart import FORM, form_files
+from service.http.disconnect import ClientDisconnect
+from service.http.multipart import FORM, parse_multipart
 from service.http.requests import header
 from service.settings import Limit, Settings
 
 T = TypeVar("T")
 
 
-class Bodies:
+class BodyReader:
     """Reads the bodies of one worker's requests, and knows how many bytes they hold together."""
 
     def __init__(self, settings: Settings) -> None:
@@ -53,7 +53,7 @@ class Bodies:
 
         def images(body: bytes) -> Sequence[bytes]:
             if is_form:
-                return form_files(body, content_type, limit=limit_images or self._limit_images)
+                return parse_multipart(body, content_type, limit=limit_images or self._limit_images)
             if not body:
                 raise BodyEmpty(f"the body is empty; send the bytes of an image, or {FORM} with files")
             return (body,)
@@ -79,14 +79,14 @@ class Reading(Generic[T]):
     """One body as it arrives, read under the limits when the block is entered, and given back when it ends."""
 
     def __init__(
-        self, bodies: Bodies, scope: Scope, receive: Receive, limit_bytes: Limit, parse: Callable[[bytes], T]
+        self, body_reader: BodyReader, scope: Scope, receive: Receive, limit_bytes: Limit, parse: Callable[[bytes], T]
     ) -> None:
         announced = header(scope, b"content-length") or "0"
         if not (announced.isascii() and announced.isdecimal() and len(announced) < 19):
             raise MalformedBody(f"Content-Length is {announced[:20]!r}; wanted a number")
         if int(announced) > limit_bytes.value:
             raise BodyTooLarge(f"the body has {announced} bytes; the limit is {limit_bytes}")
-        self._bodies, self._receive, self._limit_bytes, self._parse = bodies, receive, limit_bytes, parse
+        self._bodies, self._receive, self._limit_bytes, self._parse = body_reader, receive, limit_bytes, parse
         self._taken = 0
 
     async def __aenter__(self) -> T:
@@ -105,7 +105,7 @@ class Reading(Generic[T]):
         while more:
             message = await self._receive()
             if message["type"] == "http.disconnect":
-                raise ClientGone
+                raise ClientDisconnect
             part = message.get("body", b"")
             if self._taken + len(part) > self._limit_bytes.value:
                 raise BodyTooLarge(f"the body has more bytes than the limit, which is {self._limit_bytes}")

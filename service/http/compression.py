@@ -7,7 +7,7 @@ from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 
 from service.errors import BodyTooLarge, MalformedBody, UnsupportedType
-from service.http.bodies import Bodies
+from service.http.bodies import BodyReader
 from service.settings import Limit
 
 _WINDOW_BITS = {"gzip": 31, "deflate": 15}  # what HTTP calls deflate is zlib's format: RFC 9110, 8.4.1.2
@@ -15,8 +15,8 @@ _PART_BYTES = 4 * 2**20
 
 
 @asynccontextmanager
-async def decompressed(
-    body: bytes, encoding: str, *, bodies: Bodies, limit_bytes: Limit, executor: Executor
+async def decompress_body(
+    body: bytes, encoding: str, *, body_reader: BodyReader, limit_bytes: Limit, executor: Executor
 ) -> AsyncIterator[bytes]:
     """What the body holds under its `Content-Encoding`; it counts as held too, until the block ends.
 
@@ -47,7 +47,7 @@ async def decompressed(
                 raise MalformedBody(f"the {encoding} body is cut off")
             if taken + len(part) > limit_bytes.value:
                 raise BodyTooLarge(f"the body holds more bytes than the limit, which is {limit_bytes}")
-            bodies.take(len(part))
+            body_reader.take(len(part))
             taken += len(part)
             parts.append(part)
             rest = decoder.unconsumed_tail
@@ -57,4 +57,4 @@ async def decompressed(
             raise MalformedBody(f"{len(decoder.unused_data)} bytes follow the end of the {encoding} body")
         yield b"".join(parts)
     finally:
-        bodies.give_back(taken)
+        body_reader.give_back(taken)

@@ -8,11 +8,11 @@ from starlette.types import Receive
 T = TypeVar("T")
 
 
-class ClientGone(Exception):
+class ClientDisconnect(Exception):
     """The client hung up before its answer was ready, or before its body was complete."""
 
 
-async def unless_gone(work: "asyncio.Future[T]", receive: Receive) -> T:
+async def cancel_on_disconnect(work: "asyncio.Future[T]", receive: Receive) -> T:
     """What `work` gives; it is cancelled if the client hangs up, or the caller is cancelled, before that.
 
     Args:
@@ -22,17 +22,17 @@ async def unless_gone(work: "asyncio.Future[T]", receive: Receive) -> T:
     Raises:
         ClientGone: the client hung up.
     """
-    listening = asyncio.ensure_future(_until_gone(receive))
+    listening = asyncio.ensure_future(_wait_for_disconnect(receive))
     try:
         await asyncio.wait((work, listening), return_when=asyncio.FIRST_COMPLETED)
         if not work.done():
-            raise ClientGone
+            raise ClientDisconnect
         return work.result()
     finally:
         work.cancel()
         listening.cancel()
 
 
-async def _until_gone(receive: Receive) -> None:
+async def _wait_for_disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass

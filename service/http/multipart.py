@@ -9,7 +9,7 @@ FORM = "multipart/form-data"
 _HEADERS_LIMIT_BYTES = 8192
 
 
-def form_files(body: bytes, content_type: str, *, limit: Limit) -> list[bytes]:
+def parse_multipart(body: bytes, content_type: str, *, limit: Limit) -> list[bytes]:
     """The content of every file of a form, in order.
 
     Starlette's parser is made for forms that do not fit into memory: it steps through the bytes and writes temporary

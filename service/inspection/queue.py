@@ -14,18 +14,18 @@ from service.settings import Limit
 T = TypeVar("T")
 
 
-def _yield_to_others() -> None:
+def _lower_priority() -> None:
     """Gives this thread a smaller share of the cores than those that classify, where the system knows of threads."""
     if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
 
 
-class Turns:
+class InspectionQueue:
     """Runs one piece of work at a time, so that inspection neither stops the event loop nor takes every core."""
 
     def __init__(self, limit: Limit) -> None:
         self._limit = limit
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="inspect", initializer=_yield_to_others)
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="inspect", initializer=_lower_priority)
         self._waiting = 0
 
     async def run(self, work: Callable[[], T]) -> T:

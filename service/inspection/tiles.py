@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from models.graph.node import Node
-from models.images.decode import Floats, Pixels, to_image
+from models.images.decode import Floats, Pixels, to_pil
 
 GAP = 1  # pixels between tiles
 _BACKGROUND, _INK, _FAINT = 24, 235, 140
@@ -35,7 +35,7 @@ class Tiles:
 
     def to_png(self) -> bytes:
         """The picture as a PNG file."""
-        return encode_png(to_image(self.picture))
+        return encode_png(to_pil(self.picture))
 
 
 def make_tiles(value: Floats, *, aspect: float = 1.0, limits: tuple[float, float] | None = None) -> Tiles:
@@ -61,11 +61,11 @@ def make_tiles(value: Floats, *, aspect: float = 1.0, limits: tuple[float, float
 def draw_sheet(title: str, image: Pixels, layers: Sequence[tuple[Node, Floats]], *, width: int = 1200) -> Image.Image:
     """A picture of the image and every layer under it, each enlarged by a whole factor and captioned."""
     font = ImageFont.load_default(13)
-    blocks = [(title, _enlarged(to_image(image).convert("RGB"), 140, width))]
+    blocks = [(title, _enlarged(to_pil(image).convert("RGB"), 140, width))]
     for node, value in layers:
         shape = "x".join(map(str, node.shape))
         caption = f"{node.name}   {node.op}   {shape}   {value.min():.3g} to {value.max():.3g}"
-        picture = to_image(make_tiles(value, aspect=_SHEET_ASPECT).picture).convert("RGB")
+        picture = to_pil(make_tiles(value, aspect=_SHEET_ASPECT).picture).convert("RGB")
         blocks.append((caption, _enlarged(picture, 200 if value.ndim > 1 else 20, width)))
     height = _MARGIN + sum(picture.height + _CAPTION + _MARGIN for _, picture in blocks)
     sheet = Image.new("RGB", (width + 2 * _MARGIN, height), (_BACKGROUND,) * 3)

@@ -12,7 +12,7 @@ from service.telemetry.request_log import log
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
-def name_gpus(device: Device) -> None:
+def export_visible_gpus(device: Device) -> None:
     """Names every GPU that CUDA shows in the environment, for the workers that this process then starts with it."""
     if device == "cpu":
         return
@@ -27,7 +27,7 @@ def name_gpus(device: Device) -> None:
     os.environ[VISIBLE] = ",".join(names[:count])  # CUDA takes the names before the first that is wrong
 
 
-def choose_gpu(worker: int | None, device: Device) -> None:
+def select_gpu(worker: int | None, device: Device) -> None:
     """Leaves this worker one of the named GPUs, by its number, which begins at 1, if there are several."""
     names = os.environ.get(VISIBLE, "").split(",")
     if device == "cpu" or worker is None or len(names) < 2:

@@ -13,13 +13,13 @@ import httpx
 import service
 from export.artifact.directory import find_versions, locate
 from export.artifact.manifest import ArtifactError, Manifest, check_files, read_manifest
-from export.engines.cuda import why_no_cuda
+from export.engines.cuda import cuda_unavailable_reason
 from service.settings import Settings, to_environment
 
 _CHECKOUT = Path(service.__file__).parent.parent
 
 
-def check_before_start(settings: Settings) -> list[Manifest]:
+def preflight(settings: Settings) -> list[Manifest]:
     """Everything that would keep a server from becoming ready, found while a person is still watching.
 
     Returns:
@@ -36,7 +36,7 @@ def check_before_start(settings: Settings) -> list[Manifest]:
     for directory in versions:
         manifests.append(read_manifest(directory))
         check_files(directory, manifests[-1])
-    if settings.device == "cuda" and (reason := why_no_cuda()):
+    if settings.device == "cuda" and (reason := cuda_unavailable_reason()):
         raise ValueError(f"--device is cuda, but there is {reason}; `auto` would take the CPU")
     _check_port(settings.host, settings.port)
     return manifests

@@ -59,7 +59,7 @@ class Shutdown:
             after(signal.SIGTERM, None)
 
         signal.signal(signal.SIGTERM, handle)
-        self._catalog.gpu.when_lost = lambda: loop.call_soon_threadsafe(end)
+        self._catalog.gpu.on_failure = lambda: loop.call_soon_threadsafe(end)
 
     async def _end_with_the_first(self, files: WorkerFiles) -> None:
         """Ends the server when a worker has died: in a container BentoML starts no other, and its owner must see it."""

@@ -20,24 +20,24 @@ from service.errors import (
     UnknownPath,
     error_json,
 )
-from service.http.bodies import Bodies
-from service.http.disconnect import ClientGone
+from service.http.bodies import BodyReader
+from service.http.disconnect import ClientDisconnect
 from service.http.responses import send_json
-from service.inspection.queue import Turns
+from service.inspection.queue import InspectionQueue
 from service.openapi.document import PATH as OPENAPI
 from service.openapi.document import OpenApi
 from service.page import page_routes
 from service.routes.errors import send_error
 from service.serving.catalog import Catalog
 from service.serving.decoding import Decoders
-from service.serving.repository import Repository
+from service.serving.repository import ModelRepository
 from service.serving.worker_files import WorkerFiles
 from service.serving.worker_metrics import MetricsRoute
 from service.settings import Settings
 from service.telemetry.metrics import INTERNAL
 from service.telemetry.request_context import current
 from service.v1.classify import Classify
-from service.v1.feature_maps import InspectFeatureMaps
+from service.v1.feature_maps import FeatureMapsRoute
 from service.v1.models import ModelRoutes
 from service.v1.predict import PATH as PREDICT
 from service.v1.predict import Predict
@@ -47,21 +47,23 @@ CLASSIFY = "/v1/classify"
 NATIVE = ("/livez", "/readyz", "/healthz", "/schema.json")  # routes whose GET BentoML answers
 
 
-def build_http(catalog: Catalog, settings: Settings) -> "Answering":
+def build_application(catalog: Catalog, settings: Settings) -> "Application":
     """The application behind the gate."""
     decoders = Decoders(lambda: _decoding_threads(catalog, settings))
-    bodies, turns = Bodies(settings), Turns(settings.limit("inspection_queue_size"))
-    models, metrics, repository = ModelRoutes(catalog), MetricsRoute(catalog), Repository(catalog, settings)
+    body_reader, inspection_queue = BodyReader(settings), InspectionQueue(settings.limit("inspection_queue_size"))
+    models, metrics, repository = ModelRoutes(catalog), MetricsRoute(catalog), ModelRepository(catalog, settings)
     one = "/v1/models/{model}"
     routes = Router(  # not an application: its error middleware would answer before ours
         [
-            *v2_routes(catalog, repository, metrics, settings, bodies, decoders, turns),
+            *v2_routes(catalog, repository, metrics, settings, body_reader, decoders, inspection_queue),
             Route("/v1/models", _endpoint(models.models)),
             Route(one, _endpoint(models.model)),
             Route(f"{one}/labels", _endpoint(models.labels)),
             Route(f"{one}/graph", _endpoint(models.graph)),
             Route(
-                f"{one}/feature-maps", _endpoint(InspectFeatureMaps(catalog, settings, bodies, turns)), methods=["POST"]
+                f"{one}/feature-maps",
+                _endpoint(FeatureMapsRoute(catalog, settings, body_reader, inspection_queue)),
+                methods=["POST"],
             ),
             Route("/metrics", _endpoint(metrics)),
             Route(OPENAPI, _endpoint(OpenApi(settings))),
@@ -69,11 +71,11 @@ def build_http(catalog: Catalog, settings: Settings) -> "Answering":
         ],
         redirect_slashes=False,  # a path with a slash more is another path, whatever its method
     )
-    posts = Classify(catalog, settings, bodies, decoders), Predict(catalog, settings, bodies)
-    return Answering(*posts, routes, metrics, repository, deadline_s=settings.deadline_s)
+    posts = Classify(catalog, settings, body_reader, decoders), Predict(catalog, settings, body_reader)
+    return Application(*posts, routes, metrics, repository, deadline_s=settings.deadline_s)
 
 
-class Answering:
+class Application:
     """Sends the two routes without a request object straight on, and turns every error into an answer.
 
     Attributes:
@@ -87,7 +89,7 @@ class Answering:
         predict: Predict,
         routes: Router,
         metrics: MetricsRoute,
-        repository: Repository,
+        repository: ModelRepository,
         *,
         deadline_s: float,
     ) -> None:
@@ -132,7 +134,7 @@ class Answering:
         except (RequestError, ImageError) as error:
             await send_error(send, error, scope["path"])
         except HTTPException as error:
-            await send_error(send, _own_error(error, scope), scope["path"])
+            await send_error(send, _router_error(error, scope), scope["path"])
         except EngineError as error:
             await send_error(send, _engine_error(error), scope["path"])
         except TimeoutError:  # of the `asyncio.timeout` that every route has around its work
@@ -140,7 +142,7 @@ class Answering:
                 f"no answer within {self._deadline_s:g} s (CONVSCOPE_DEADLINE_S); the work was dropped"
             )
             await send_error(send, late, scope["path"])
-        except ClientGone:
+        except ClientDisconnect:
             return
         except Exception as error:
             message = "the server failed on this request; its log says why"
@@ -175,7 +177,7 @@ def _engine_error(error: EngineError) -> RequestError:
     return GpuLost(str(error)) if isinstance(error, DeviceLost) else ModelNotReady(str(error))
 
 
-def _own_error(error: HTTPException, scope: Scope) -> RequestError:
+def _router_error(error: HTTPException, scope: Scope) -> RequestError:
     """What the router itself raises: nothing else here raises HTTPException."""
     if error.status_code == 405:
         allow = (error.headers or {}).get("Allow", "")

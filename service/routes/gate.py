@@ -8,10 +8,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.errors import QueueFull, RequestError, Unauthorized, UpgradeRefused
 from service.http.requests import header
-from service.routes.application import NATIVE, Answering
+from service.routes.application import NATIVE, Application
 from service.routes.errors import send_error
 from service.settings import Settings
-from service.telemetry.middleware import Observer
+from service.telemetry.middleware import TelemetryMiddleware
 from service.v2.infer import HEADER
 
 HEALTH = ("/livez", "/healthz", "/readyz", "/v2/health/live", "/v2/health/ready")
@@ -26,11 +26,11 @@ class Gate:
         http: ours, which answers everything else.
     """
 
-    def __init__(self, native: ASGIApp, settings: Settings, http: Answering) -> None:
+    def __init__(self, native: ASGIApp, settings: Settings, http: Application) -> None:
         self._native = native
         self._http = http
         # A browser's question whether a page may ask (CORS) carries no token, so it is answered before that is wanted.
-        self._observed = Observer(
+        self._observed = TelemetryMiddleware(
             _with_cors(self._answer, settings.origins) if settings.origins else self._answer,
             metrics=http.metrics.counts,
             route_of=http.route_of,

@@ -97,7 +97,7 @@ class Batcher:
         self._ended = 0.0  # when the last batch did
         self.queued_images = 0
         self._statistics = self._metrics.statistics
-        self.immediate = executor is None and not wait_s
+        self.runs_inline = executor is None and not wait_s
 
     def submit(self, images: Pixels) -> asyncio.Future[tuple[Floats, Floats]]:
         """Queues the images of one request; cancelling the future takes them out of the queue.
@@ -112,7 +112,7 @@ class Batcher:
         """
         count = len(images)
         if self.queued_images + count > self._queue_size.value:
-            self._forget_abandoned()
+            self._drop_cancelled()
         if self.queued_images + count > self._queue_size.value:
             self._statistics.failed(0)
             wait_s = self.queued_images / self._images_per_s
@@ -125,10 +125,10 @@ class Batcher:
         self._jobs.append(job)
         self.queued_images += count
         if not self._soon:
-            self._plan(loop)
+            self._schedule(loop)
         return job.future
 
-    def _plan(self, loop: asyncio.AbstractEventLoop, *, at_once: bool = False) -> None:
+    def _schedule(self, loop: asyncio.AbstractEventLoop, *, at_once: bool = False) -> None:
         """Plans the next batch, if one may start: for the loop's next turn, at once, or when it has waited for more."""
         full = self.queued_images >= self._max_batch_size
         if not self._jobs or self._soon or (self._running and (self._running == self._in_flight or not full)):
@@ -148,10 +148,10 @@ class Batcher:
     def _next_batch(self) -> None:
         self._soon, self._later = False, None
         if self._running:
-            self._forget_abandoned()
+            self._drop_cancelled()
             if self.queued_images < self._max_batch_size:
                 return  # not full without them
-        batch = self._take()
+        batch = self._next_images()
         if not batch:
             return
         loop, started = asyncio.get_running_loop(), time.perf_counter()
@@ -162,13 +162,13 @@ class Batcher:
             except Exception as error:  # an engine's exceptions share no base class; every request must be answered
                 self._fail(batch, error)
             else:
-                self._deliver(batch, outcome, started)
-            self._plan(loop)
+                self._complete(batch, outcome, started)
+            self._schedule(loop)
             return
         self._running += 1
         running = loop.run_in_executor(self._executor, self._stack_and_run, parts)
         running.add_done_callback(partial(self._finished, batch, started))
-        self._plan(loop, at_once=True)
+        self._schedule(loop, at_once=True)
 
     def _stack_and_run(self, parts: Sequence[Pixels]) -> tuple[Floats, Floats]:
         return self._run(parts[0] if len(parts) == 1 else np.concatenate(parts))
@@ -180,10 +180,10 @@ class Batcher:
         elif error := done.exception():
             self._fail(batch, error)
         else:
-            self._deliver(batch, done.result(), started)
-        self._plan(asyncio.get_running_loop(), at_once=True)
+            self._complete(batch, done.result(), started)
+        self._schedule(asyncio.get_running_loop(), at_once=True)
 
-    def _take(self) -> _Batch:
+    def _next_images(self) -> _Batch:
         """Up to `max_batch_size` images from the head of the queue, abandoned requests left out."""
         batch: _Batch = []
         room = self._max_batch_size
@@ -201,7 +201,7 @@ class Batcher:
                 self._jobs.append(job)
         return batch
 
-    def _forget_abandoned(self) -> None:
+    def _drop_cancelled(self) -> None:
         for job in self._jobs:
             if job.future.done():
                 self._forget(job)
@@ -212,13 +212,13 @@ class Batcher:
             self._statistics.failed(time.perf_counter() - job.arrived)
         self.queued_images -= len(job.images) - job.taken
 
-    def _deliver(self, batch: _Batch, outcome: tuple[Floats, Floats], started: float) -> None:
+    def _complete(self, batch: _Batch, outcome: tuple[Floats, Floats], started: float) -> None:
         try:
-            self._give(batch, outcome, started)
+            self._distribute(batch, outcome, started)
         except Exception as error:  # a wrong shape, or in counting: nobody may be left waiting, nor the next batch
             self._fail(batch, error)
 
-    def _give(self, batch: _Batch, outcome: tuple[Floats, Floats], started: float) -> None:
+    def _distribute(self, batch: _Batch, outcome: tuple[Floats, Floats], started: float) -> None:
         probabilities, logits = outcome
         if len(probabilities) != (count := sum(len(part) for _, _, part in batch)):
             raise ValueError(f"{count} images gave {len(probabilities)} rows")

@@ -12,7 +12,7 @@ from service.http.requests import NUMBER
 from service.serving.directory import Signature, exists, scan
 from service.serving.gpu import Gpu
 from service.serving.memory import give_back, resident_mb
-from service.serving.served_model import Entry, ServedModel, describe, open_model
+from service.serving.served_model import ModelEntry, ServedModel, describe, open_model
 from service.settings import Settings
 from service.telemetry.metrics import Metrics, ModelMetrics
 from service.telemetry.request_context import current
@@ -32,11 +32,11 @@ class Catalog:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._entries: dict[str, dict[int, Entry]] = {}
-        self._taken: dict[Path, Signature] = {}  # what every directory looked like when it was opened, or refused
-        self._moving: dict[Path, Signature] = {}  # and how it has changed since, until it stays so
-        self._changing = asyncio.Lock()
-        self._uses = itertools.count(1)
+        self._entries: dict[str, dict[int, ModelEntry]] = {}
+        self._installed: dict[Path, Signature] = {}  # what every directory looked like when it was opened, or refused
+        self._unsettled: dict[Path, Signature] = {}  # and how it has changed since, until it stays so
+        self._lock = asyncio.Lock()
+        self._clock = itertools.count(1)
         self.failures: dict[str, str] = {}
         self.unloaded: frozenset[str] = frozenset()
         self.metrics = Metrics()
@@ -54,10 +54,10 @@ class Catalog:
         try:
             found = self._scan()
         except (ArtifactError, OSError) as error:
-            self._refuse(self._settings.artifacts, str(error))
+            self._record_failure(self._settings.artifacts, str(error))
         else:
             for directory, signature in found.items():
-                self._take(directory, signature, self._prepared(directory))
+                self._install(directory, signature, self._load_candidate(directory))
         self.opened = True
         self._note_ready()
 
@@ -71,24 +71,24 @@ class Catalog:
             settled: passes over what has changed since the last look, for it may still be being written; without it,
                 what could not be served is tried again too, for its cause may lie outside of its files.
         """
-        async with self._changing:
+        async with self._lock:
             try:
                 found = await asyncio.to_thread(self._scan)
             except (ArtifactError, OSError) as error:  # a share that is away for a while: nothing is lost
-                self._refuse(self._settings.artifacts, str(error))
+                self._record_failure(self._settings.artifacts, str(error))
                 return
             self.failures.pop(str(self._settings.artifacts), None)
-            changed = self._let_go(found)
-            for directory in {*self._taken, *self._moving} - found.keys():
-                self._forget(directory)
+            changed = self._remove_missing(found)
+            for directory in {*self._installed, *self._unsettled} - found.keys():
+                self._forget_directory(directory)
             for directory, signature in found.items():
-                if self._taken.get(directory) == signature and (settled or str(directory) not in self.failures):
+                if self._installed.get(directory) == signature and (settled or str(directory) not in self.failures):
                     continue
-                if settled and self._moving.get(directory) != signature:
-                    self._moving[directory] = signature
+                if settled and self._unsettled.get(directory) != signature:
+                    self._unsettled[directory] = signature
                     continue
-                prepared = await asyncio.to_thread(self._prepared, directory)
-                self._take(directory, signature, prepared)
+                prepared = await asyncio.to_thread(self._load_candidate, directory)
+                self._install(directory, signature, prepared)
                 changed = changed or prepared is not None
             if changed:
                 await asyncio.to_thread(give_back)
@@ -99,8 +99,8 @@ class Catalog:
         """Why the server is not ready, or None."""
         if self.draining:
             return "the server is shutting down"
-        if self.gpu.lost:
-            return self.gpu.lost
+        if self.gpu.failure:
+            return self.gpu.failure
         if not self.opened:
             return "the models are being loaded"
         if self.failures and not self.was_ready:
@@ -111,7 +111,7 @@ class Catalog:
             return f"no artifact in {self._settings.artifacts}; `convscope export` writes one"
         return None
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[ModelEntry]:
         """Everything that is served, by name and version, in memory or not."""
         return sorted(self._all(), key=lambda entry: (entry.manifest.name, entry.manifest.version))
 
@@ -119,21 +119,21 @@ class Catalog:
         """All models in memory, by name and version."""
         return [entry.model for entry in self.entries() if entry.model]
 
-    def entry(self, name: str | None, version: str | None = None) -> Entry:
+    def entry(self, name: str | None, version: str | None = None) -> ModelEntry:
         """The model called `name` or `name:version`; the newest version if none is given, the only model if no name is.
 
         Raises:
             UnknownModel, UnknownParameter, ModelNotReady: the message lists what there is.
             GpuLost: nothing can be run any more.
         """
-        if self.gpu.lost:
-            raise GpuLost(self.gpu.lost)
-        name, version = split_name(name, version)
+        if self.gpu.failure:
+            raise GpuLost(self.gpu.failure)
+        name, version = parse_model_name(name, version)
         if name in self.unloaded:
             raise ModelNotReady(f"{name} was unloaded; POST /v2/repository/models/{name}/load brings it back")
         if not self._entries:
             raise ModelNotReady(self.not_ready or "no model is served")
-        found = look_up(self._entries, name, version)
+        found = find_entry(self._entries, name, version)
         current().model = found.metrics.labels
         return found
 
@@ -146,7 +146,7 @@ class Catalog:
         """
         while True:
             entry = self.entry(name, version)
-            entry.used = next(self._uses)
+            entry.last_used = next(self._clock)
             if entry.model is not None:
                 return entry.model
             if entry.loading is None:  # a task of its own: it goes on for the others when this request is given up
@@ -159,39 +159,39 @@ class Catalog:
                 if asked_for or entry in self._all() or entry.manifest.name not in self._entries:
                     raise  # else it was the newest and is refused now, and the one before it answers
 
-    async def _load(self, entry: Entry) -> ServedModel:
-        async with self._changing:
+    async def _load(self, entry: ModelEntry) -> ServedModel:
+        async with self._lock:
             try:
                 return await asyncio.to_thread(self._load_within_limit, entry)
             except (ModelNotReady, DeviceMemoryFull, DeviceLost):  # nothing that is wrong with the artifact
                 raise
-            except Exception as error:  # see `_prepared`
+            except Exception as error:  # see `_load_candidate`
                 reason = _reason(entry.directory, error)
                 if self._entries.get(entry.manifest.name, {}).get(entry.manifest.version) is entry:
-                    signature = self._taken[entry.directory]
-                    self._drop(entry)
-                    self._take(entry.directory, signature, reason)
+                    signature = self._installed[entry.directory]
+                    self._uninstall(entry)
+                    self._install(entry.directory, signature, reason)
                 raise ModelNotReady(f"{entry.label} cannot be served: {reason}") from None
             finally:
                 entry.loading = None
 
-    def _load_within_limit(self, entry: Entry) -> ServedModel:
+    def _load_within_limit(self, entry: ModelEntry) -> ServedModel:
         if entry.too_large:
             raise ModelNotReady(entry.too_large)
         largest = max(file.size_bytes for file in entry.manifest.files.values())
-        self._make_room(entry, 2 * largest / 1e6)
+        self._evict(entry, 2 * largest / 1e6)
         was_measured = entry.batch_size is not None
-        if (model := self._fitting(entry)) is None and not was_measured:
-            model = self._fitting(entry)  # without what larger batches took while they were timed
+        if (model := self._open_within_limit(entry)) is None and not was_measured:
+            model = self._open_within_limit(entry)  # without what larger batches took while they were timed
         if model is None:
             raise ModelNotReady(entry.too_large)
         entry.model, entry.too_large = model, ""
         return model
 
-    def _fitting(self, entry: Entry) -> ServedModel | None:
+    def _open_within_limit(self, entry: ModelEntry) -> ServedModel | None:
         """The model, if this worker is within its limit with it; other models make room first."""
-        model = self._opened(entry)
-        self._make_room(entry, 0)
+        model = self._open_model(entry)
+        self._evict(entry, 0)
         if (resident := resident_mb()) <= (limit_mb := self._settings.memory_limit_mb):
             return model
         entry.too_large = (
@@ -202,25 +202,25 @@ class Catalog:
         give_back()
         return None
 
-    def _make_room(self, wanted: Entry, more_mb: float) -> None:
+    def _evict(self, wanted: ModelEntry, more_mb: float) -> None:
         """Lets go of the least recently used models until `more_mb` fit under the limit, or nothing else is left."""
-        others = sorted((e for e in self._all() if e.model and e is not wanted), key=lambda e: e.used)
+        others = sorted((e for e in self._all() if e.model and e is not wanted), key=lambda e: e.last_used)
         while others and resident_mb() + more_mb > self._settings.memory_limit_mb:
             victim = others.pop(0)
             victim.model = None
             log.info("%s leaves the memory to make room for %s", victim.label, wanted.label)
             give_back()
 
-    def _prepared(self, directory: Path) -> Entry | str | None:
+    def _load_candidate(self, directory: Path) -> ModelEntry | str | None:
         """A version as it lies there, opened unless that waits; why it cannot be served; or None if it must not be."""
         try:
             manifest = read_manifest(directory)
             if manifest.name in self.unloaded:
                 return None
             name, version = manifest.name, manifest.version
-            entry = Entry(directory, manifest, ModelMetrics(self.metrics, name, version, manifest.classes))
+            entry = ModelEntry(directory, manifest, ModelMetrics(self.metrics, name, version, manifest.classes))
             if not self._settings.memory_limit_mb:
-                entry.model = self._opened(entry)
+                entry.model = self._open_model(entry)
             else:
                 check_files(directory, manifest)
                 if any(old.directory == directory for old in self._all()):  # what it replaces is good
@@ -232,20 +232,20 @@ class Catalog:
         except Exception as error:  # engines raise what they like on a file that does not fit
             return _reason(directory, error)
 
-    def _take(self, directory: Path, signature: Signature, prepared: Entry | str | None) -> None:
-        self._moving.pop(directory, None)
+    def _install(self, directory: Path, signature: Signature, prepared: ModelEntry | str | None) -> None:
+        self._unsettled.pop(directory, None)
         if prepared is None:
             return
-        if isinstance(prepared, Entry):
+        if isinstance(prepared, ModelEntry):
             for old in [entry for entry in self._all() if entry.directory == directory]:
-                self._drop(old)
+                self._uninstall(old)
             self._entries.setdefault(prepared.manifest.name, {})[prepared.manifest.version] = prepared
             self.failures.pop(str(directory), None)
         else:
-            self._refuse(directory, prepared)
-        self._taken[directory] = signature
+            self._record_failure(directory, prepared)
+        self._installed[directory] = signature
 
-    def _opened(self, entry: Entry) -> ServedModel:
+    def _open_model(self, entry: ModelEntry) -> ServedModel:
         model = open_model(
             entry.directory,
             entry.manifest,
@@ -259,38 +259,38 @@ class Catalog:
         return model
 
     def _scan(self) -> dict[Path, Signature]:
-        if self._taken and not exists(self._settings.artifacts):
+        if self._installed and not exists(self._settings.artifacts):
             raise ArtifactError(f"{self._settings.artifacts} is gone; what was loaded from it is still served")
         return scan(self._settings.artifacts)
 
     def _note_ready(self) -> None:
         self.was_ready = self.was_ready or self.not_ready is None
 
-    def _all(self) -> Iterator[Entry]:
+    def _all(self) -> Iterator[ModelEntry]:
         return (entry for versions in self._entries.values() for entry in versions.values())
 
-    def _let_go(self, found: Container[Path]) -> bool:
+    def _remove_missing(self, found: Container[Path]) -> bool:
         """Drops what is not to be served any more, and says whether there was any."""
         gone = [e for e in self._all() if e.directory not in found or e.manifest.name in self.unloaded]
         for entry in gone:
-            self._drop(entry)
+            self._uninstall(entry)
         return bool(gone)  # and not the list, through which all of it would still be in memory
 
-    def _drop(self, entry: Entry) -> None:
+    def _uninstall(self, entry: ModelEntry) -> None:
         """Forgets a version; requests that have it finish with it, and then its memory is free."""
         versions = self._entries[entry.manifest.name]
         del versions[entry.manifest.version]
         if not versions:
             del self._entries[entry.manifest.name]
-        self._taken.pop(entry.directory, None)
+        self._installed.pop(entry.directory, None)
         log.info("%s is no longer served", entry.label)
 
-    def _forget(self, directory: Path) -> None:
-        self._taken.pop(directory, None)
-        self._moving.pop(directory, None)
+    def _forget_directory(self, directory: Path) -> None:
+        self._installed.pop(directory, None)
+        self._unsettled.pop(directory, None)
         self.failures.pop(str(directory), None)
 
-    def _refuse(self, directory: Path, reason: str) -> None:
+    def _record_failure(self, directory: Path, reason: str) -> None:
         if self.failures.get(str(directory)) != reason:
             log.error("%s is not served: %s", directory, reason)
         self.failures[str(directory)] = reason
@@ -300,7 +300,7 @@ def _reason(directory: Path, error: Exception) -> str:
     return str(error) if isinstance(error, ValueError | OSError) else f"{directory}: {type(error).__name__}: {error}"
 
 
-def split_name(name: str | None, version: str | None) -> tuple[str | None, str | None]:
+def parse_model_name(name: str | None, version: str | None) -> tuple[str | None, str | None]:
     """Name and version, where the name may be `name:version`.
 
     Raises:
@@ -314,7 +314,7 @@ def split_name(name: str | None, version: str | None) -> tuple[str | None, str |
     return name, inner
 
 
-def look_up(entries: Mapping[str, Mapping[int, Entry]], name: str | None, version: str | None) -> Entry:
+def find_entry(entries: Mapping[str, Mapping[int, ModelEntry]], name: str | None, version: str | None) -> ModelEntry:
     """One of several entries; the newest version if none is given, the only model if no name is.
 
     Raises:

@@ -9,7 +9,7 @@ from typing import ParamSpec, TypeVar
 
 import numpy as np
 
-from models.images.decode import InputSpec, Pixels, decode_image, finish_image, open_image
+from models.images.decode import InputSpec, Pixels, decode_image, decode_opened, open_image
 from models.images.errors import ImageError, ImageTooLarge
 from service.settings import Limit
 from service.telemetry.request_context import current
@@ -48,7 +48,7 @@ def decode_or_error(data: bytes, spec: InputSpec, limit_pixels: Limit) -> Pixels
     try:
         return decode_image(data, spec, limit_pixels=limit_pixels.value)
     except ImageError as error:
-        return _naming_the_setting(error, limit_pixels)
+        return _with_setting_name(error, limit_pixels)
 
 
 async def decode_uploads(
@@ -65,9 +65,9 @@ async def decode_uploads(
             try:
                 with open_image(uploads[0], limit_pixels=limit_pixels.value) as image:
                     if image.width * image.height <= INLINE_LIMIT_PIXELS:
-                        return [finish_image(image, spec)]
+                        return [decode_opened(image, spec)]
             except ImageError as error:
-                return [_naming_the_setting(error, limit_pixels)]
+                return [_with_setting_name(error, limit_pixels)]
         loop = asyncio.get_running_loop()
         decoding = [loop.run_in_executor(executor, decode_or_error, data, spec, limit_pixels) for data in uploads]
         return await asyncio.gather(*decoding)
@@ -84,5 +84,5 @@ async def stack_images(images: Sequence[Pixels], executor: Executor) -> Pixels:
     return await asyncio.get_running_loop().run_in_executor(executor, np.stack, images)
 
 
-def _naming_the_setting(error: ImageError, limit_pixels: Limit) -> ImageError:
+def _with_setting_name(error: ImageError, limit_pixels: Limit) -> ImageError:
     return ImageTooLarge(f"{error} ({limit_pixels.setting})") if type(error) is ImageTooLarge else error

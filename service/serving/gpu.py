@@ -19,23 +19,23 @@ class Gpu:
     """
 
     def __init__(self) -> None:
-        self.lost = ""
-        self.when_lost: Callable[[], object] | None = None
+        self.failure = ""
+        self.on_failure: Callable[[], object] | None = None
         self._losing = threading.Lock()
 
     def watched(self, engine: Engine) -> "WatchedEngine":
         """The same engine; it notes a loss here, and runs nothing after one."""
         return WatchedEngine(engine, self)
 
-    def lose(self, reason: str) -> None:
+    def mark_lost(self, reason: str) -> None:
         """Notes the loss, the first time."""
         with self._losing:
-            if self.lost:
+            if self.failure:
                 return
-            self.lost = reason
+            self.failure = reason
         log.error("%s; this process can run no model on it any more", reason)
-        if self.when_lost:
-            self.when_lost()
+        if self.on_failure:
+            self.on_failure()
 
 
 class WatchedEngine:
@@ -48,10 +48,10 @@ class WatchedEngine:
 
     def run(self, images: Pixels) -> tuple[Floats, Floats]:
         """See `Engine.run`."""
-        if self._gpu.lost:
-            raise DeviceLost(self._gpu.lost)
+        if self._gpu.failure:
+            raise DeviceLost(self._gpu.failure)
         try:
             return self._engine.run(images)
         except DeviceLost as error:
-            self._gpu.lose(str(error))
+            self._gpu.mark_lost(str(error))
             raise

@@ -23,7 +23,7 @@ _INTERVAL_S = 0.2  # one look at one small file
 
 
 @dataclass(frozen=True)
-class Wanted:
+class DesiredState:
     """What calls have asked for so far.
 
     Attributes:
@@ -35,14 +35,14 @@ class Wanted:
     unloaded: frozenset[str] = frozenset()
 
 
-class Repository:
+class ModelRepository:
     """Keeps one worker's catalog as the directory and the calls have it."""
 
     def __init__(self, catalog: Catalog, settings: Settings) -> None:
         self._catalog = catalog
         self._settings = settings
         self._files: WorkerFiles | None = None
-        self._wanted = Wanted()  # as carried out here
+        self._wanted = DesiredState()  # as carried out here
         self._applying = asyncio.Lock()
         self._watching: asyncio.Task[None] | None = None
 
@@ -114,7 +114,7 @@ class Repository:
             while not self._files.all_reached(wanted.generation):
                 await asyncio.sleep(_INTERVAL_S / 4)
 
-    async def _apply(self, wanted: Wanted) -> None:
+    async def _apply(self, wanted: DesiredState) -> None:
         async with self._applying:
             if wanted.generation <= self._wanted.generation:
                 return
@@ -147,16 +147,16 @@ class Repository:
             except Exception:  # a watcher that ended would leave this worker behind for ever
                 log.exception("the artifacts directory could not be looked at")
 
-    def _read(self) -> Wanted:
+    def _read(self) -> DesiredState:
         if self._files is None:
             return self._wanted
         try:
             content = orjson.loads(self._files.wanted.read_bytes())
         except FileNotFoundError:
-            return Wanted()
-        return Wanted(content["generation"], frozenset(content["unloaded"]))
+            return DesiredState()
+        return DesiredState(content["generation"], frozenset(content["unloaded"]))
 
-    def _change(self, name: str, *, unload: bool) -> Wanted:
+    def _change(self, name: str, *, unload: bool) -> DesiredState:
         """Writes what is wanted from now on; one worker at a time."""
         if self._files is None:
             return _changed(self._wanted, name, unload=unload)
@@ -169,6 +169,6 @@ class Repository:
         return wanted
 
 
-def _changed(wanted: Wanted, name: str, *, unload: bool) -> Wanted:
+def _changed(wanted: DesiredState, name: str, *, unload: bool) -> DesiredState:
     unloaded = wanted.unloaded | {name} if unload else wanted.unloaded - {name}
-    return Wanted(wanted.generation + 1, unloaded)
+    return DesiredState(wanted.generation + 1, unloaded)

@@ -9,12 +9,12 @@ from starlette.types import Receive
 
 from export.artifact.golden import check_golden
 from export.artifact.manifest import ONNX_FILE, Manifest, check_files
-from export.engines.cuda import Device, why_no_cuda
-from export.engines.onnxruntime import OnnxTaps, why_no_provider
+from export.engines.cuda import Device, cuda_unavailable_reason
+from export.engines.onnxruntime import OnnxFeatureExtractor, cuda_provider_unavailable_reason
 from export.engines.protocol import Engine
 from export.engines.selection import open_engine
 from models.images.decode import Floats, Pixels
-from service.http.disconnect import unless_gone
+from service.http.disconnect import cancel_on_disconnect
 from service.serving.batch_size import BatchSize, measure_batch_size
 from service.serving.batcher import Batcher
 from service.serving.gpu import Gpu
@@ -34,7 +34,7 @@ class ServedModel:
     manifest: Manifest
     engine: Engine
     batcher: Batcher
-    taps: OnnxTaps | None
+    taps: OnnxFeatureExtractor | None
     golden_difference: float
     batch_size: BatchSize
 
@@ -50,11 +50,11 @@ class ServedModel:
         """
         scores = self.batcher.submit(images)
         # On the event loop a batch is run before anybody could be seen to hang up.
-        return await (scores if receive is None or self.batcher.immediate else unless_gone(scores, receive))
+        return await (scores if receive is None or self.batcher.runs_inline else cancel_on_disconnect(scores, receive))
 
 
 @dataclass(eq=False)
-class Entry:
+class ModelEntry:
     """One version of a model.
 
     Attributes:
@@ -71,7 +71,7 @@ class Entry:
     model: ServedModel | None = None
     batch_size: BatchSize | None = None
     too_large: str = ""
-    used: int = 0
+    last_used: int = 0
     loading: "asyncio.Task[ServedModel] | None" = None
 
     @property
@@ -111,7 +111,7 @@ def open_model(
         device=settings.device,
         threads=threads,
     )
-    if opened.device == "cpu" and settings.device == "auto" and why_no_cuda() is None:
+    if opened.device == "cpu" and settings.device == "auto" and cuda_unavailable_reason() is None:
         log.warning("%s runs on the CPU, although there is a GPU: %s", directory, _why_not_there(opened))
     engine = (gpu or Gpu()).watched(opened)
     difference = check_golden(engine, directory, manifest)
@@ -133,13 +133,13 @@ def open_model(
         values = [node.value for node in manifest.nodes if node.value]
         entry = manifest.files[ONNX_FILE]
         device: Device = "auto" if engine.device == "cuda" else "cpu"  # ONNX Runtime need not be what is on the GPU
-        taps = OnnxTaps(directory / ONNX_FILE, values, sha256=entry.sha256, device=device, threads=threads)
+        taps = OnnxFeatureExtractor(directory / ONNX_FILE, values, sha256=entry.sha256, device=device, threads=threads)
     return ServedModel(directory, manifest, engine, batcher, taps, difference, size)
 
 
 def describe(model: ServedModel) -> str:
     """One line for the log: what runs where."""
-    reason = why_no_provider() if model.engine.device == "cuda" and model.taps else None
+    reason = cuda_provider_unavailable_reason() if model.engine.device == "cuda" and model.taps else None
     return (
         f"{model.manifest.name}:{model.manifest.version}: {model.engine.file} on {model.engine.name} "
         f"({model.engine.device}), golden images within {model.golden_difference:.1g}, "
@@ -151,4 +151,4 @@ def describe(model: ServedModel) -> str:
 def _why_not_there(engine: Engine) -> str:
     if engine.name != "onnxruntime":
         return "this build of torch finds none that it can use"
-    return why_no_provider() or "ONNX Runtime's CUDA provider does not load; see its libraries"
+    return cuda_provider_unavailable_reason() or "ONNX Runtime's CUDA provider does not load; see its libraries"

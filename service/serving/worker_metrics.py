@@ -9,7 +9,7 @@ from starlette.responses import Response
 from service.serving.catalog import Catalog
 from service.serving.worker_files import WorkerFiles
 from service.telemetry.counters import Snapshot, Values
-from service.telemetry.prometheus import Exposition
+from service.telemetry.prometheus import PrometheusCollector
 from service.telemetry.request_log import log
 from service.telemetry.statistics import LAST
 
@@ -50,7 +50,7 @@ class MetricsRoute:
         """Answers one scrape."""
         snapshots, accept = await self.snapshots(), request.headers.get("accept", "")
         # Not on the event loop: a thousand classes take some milliseconds.
-        body, content_type = await asyncio.to_thread(lambda: Exposition(snapshots).encode(accept))
+        body, content_type = await asyncio.to_thread(lambda: PrometheusCollector(snapshots).encode(accept))
         return Response(body, headers={"content-type": content_type})
 
     async def snapshots(self) -> list[Snapshot]:

@@ -22,7 +22,7 @@ class Definition:
     buckets: tuple[float, ...] = ()
 
 
-class Tally:
+class Series:
     """One series, of one event loop, so without a lock.
 
     Attributes:
@@ -45,19 +45,19 @@ class Tally:
         self.values[0] += value
 
 
-class Tallies:
+class MetricSeries:
     """All series of one metric, made when their labels first come."""
 
     def __init__(self, definition: Definition) -> None:
         self.definition = definition
-        self._series: dict[Labels, Tally] = {}
+        self._series: dict[Labels, Series] = {}
 
-    def of(self, *labels: str) -> Tally:
+    def of(self, *labels: str) -> Series:
         """The series with these labels. They must come from a bounded set, for none is ever forgotten."""
         tally = self._series.get(labels)
         if tally is None:
             assert len(labels) == len(self.definition.labels), (labels, self.definition)
-            tally = self._series[labels] = Tally(self.definition.buckets)
+            tally = self._series[labels] = Series(self.definition.buckets)
         return tally
 
     def values(self) -> dict[Labels, list[float]]:

@@ -2,7 +2,7 @@
 
 from models.images.decode import Floats
 from service.errors import STATUS
-from service.telemetry.counters import Definition, Tallies, Tally, Values
+from service.telemetry.counters import Definition, MetricSeries, Series, Values
 from service.telemetry.statistics import KEPT, Statistics
 
 _SECONDS = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -41,17 +41,17 @@ class Metrics:
     """The counts of this process; used on one event loop."""
 
     def __init__(self) -> None:
-        self._all = {definition.name: Tallies(definition) for definition in (*COUNTS, KEPT)}
+        self._all = {definition.name: MetricSeries(definition) for definition in (*COUNTS, KEPT)}
         self.errors = self["errors"]
         for code in sorted({kind.code for kind in STATUS} | {INTERNAL, OTHER_CODE}):  # type: ignore[attr-defined]
             self.errors.of(code)  # there from the start, so that the first error is an increase
 
-    def __getitem__(self, name: str) -> Tallies:
+    def __getitem__(self, name: str) -> MetricSeries:
         return self._all[f"convscope_{name}"]
 
-    def of_requests(self, route: str, model: tuple[str, str], status: str) -> tuple[Tally, Tally, Tally]:
+    def of_requests(self, route: str, model: tuple[str, str], status: str) -> tuple[Series, Series, Series]:
         """The number, duration and decoding of requests of one kind."""
-        decoding = self["decode_duration_seconds"].of(*model) if any(model) else Tally()
+        decoding = self["decode_duration_seconds"].of(*model) if any(model) else Series()
         return self["requests"].of(route, *model, status), self["request_duration_seconds"].of(route), decoding
 
     def values(self) -> Values:
@@ -78,7 +78,7 @@ class ModelMetrics:
         self._confidence = metrics["confidence"].of(*self.labels)
         self._predictions = metrics["predictions"]
         self._classes = classes[:CLASS_LIMIT]
-        self._predicted: dict[int, Tally] = {}
+        self._predicted: dict[int, Series] = {}
         self.statistics = Statistics(metrics["v2_statistics"], self.labels)
 
     def batch(self, probabilities: Floats, seconds: float) -> None:
@@ -95,7 +95,7 @@ class ModelMetrics:
             (self._predicted.get(index) or self._class(index)).count()
             self._confidence.observe(probabilities.item(row, index))
 
-    def _class(self, index: int) -> Tally:
+    def _class(self, index: int) -> Series:
         label = self._classes[index] if index < len(self._classes) else OTHER_CLASS
         tally = self._predicted[index] = self._predictions.of(*self.labels, label)
         return tally

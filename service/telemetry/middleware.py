@@ -7,16 +7,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import error_json
 from service.http.responses import send_json
-from service.telemetry.counters import Tally
+from service.telemetry.counters import Series
 from service.telemetry.metrics import INTERNAL, OTHER_CODE, Metrics
-from service.telemetry.request_context import CURRENT, REQUEST_ID, Observation, RequestIds
+from service.telemetry.request_context import CURRENT, REQUEST_ID, RequestContext, RequestIds
 from service.telemetry.request_log import log_request
 from service.telemetry.tracing import traced
 
 _STATUS_CLASSES = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")  # none: the client hung up before its answer began
 
 
-class Observer:
+class TelemetryMiddleware:
     """An ASGI application around another.
 
     Args:
@@ -31,13 +31,13 @@ class Observer:
         self._metrics = metrics
         self._route_of = route_of
         self._log_all = log_all
-        self._tallies: dict[tuple[str, tuple[str, str], int], tuple[Tally, Tally, Tally]] = {}
+        self._tallies: dict[tuple[str, tuple[str, str], int], tuple[Series, Series, Series]] = {}
         self._ids = RequestIds()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
         started = perf_counter()
-        request = Observation(self._ids.of(scope["headers"]))
+        request = RequestContext(self._ids.of(scope["headers"]))
 
         def send_noted(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
@@ -60,7 +60,7 @@ class Observer:
             CURRENT.reset(token)
             self._note(request, scope, perf_counter() - started)
 
-    def _note(self, request: Observation, scope: Scope, seconds: float) -> None:
+    def _note(self, request: RequestContext, scope: Scope, seconds: float) -> None:
         route, status = self._route_of(scope), request.status
         key = (route, request.model, status // 100)
         if (tallies := self._tallies.get(key)) is None:

@@ -12,7 +12,7 @@ from service.telemetry.counters import Definition, Snapshot, Values, add_values
 from service.telemetry.metrics import COUNTS, GAUGES
 
 
-class Exposition(Collector):
+class PrometheusCollector(Collector):
     """The sum over workers."""
 
     def __init__(self, snapshots: Iterable[Snapshot]) -> None:

@@ -12,7 +12,7 @@ _SANE = re.compile(rb"[\x21-\x7e]{1,128}")
 
 
 @dataclass(slots=True)
-class Observation:
+class RequestContext:
     """One request.
 
     Attributes:
@@ -51,12 +51,12 @@ class Observation:
         self.code, self.message, self.failure = code, message, failure
 
 
-CURRENT: ContextVar[Observation | None] = ContextVar("observation", default=None)
+CURRENT: ContextVar[RequestContext | None] = ContextVar("observation", default=None)
 
 
-def current() -> Observation:
+def current() -> RequestContext:
     """That of the request being answered; one that nobody reads outside of any."""
-    return CURRENT.get() or Observation(b"")
+    return CURRENT.get() or RequestContext(b"")
 
 
 class RequestIds:

@@ -7,7 +7,7 @@ from typing import Any
 from pythonjsonlogger.json import JsonFormatter
 
 from service.settings import Settings
-from service.telemetry.request_context import Observation
+from service.telemetry.request_context import RequestContext
 
 NAME = "bentoml.convscope"  # a child of the logger that BentoML configures
 _MESSAGE_LIMIT = 500
@@ -30,7 +30,7 @@ def configure_logging(settings: Settings) -> None:
             logging.getLogger(name).propagate = True
 
 
-def log_request(request: Observation, method: str, route: str, seconds: float, *, log_all: bool) -> None:
+def log_request(request: RequestContext, method: str, route: str, seconds: float, *, log_all: bool) -> None:
     """Writes a request's line: WARNING for 5xx and, as anybody can cause any number of those, DEBUG for 4xx.
 
     Args:

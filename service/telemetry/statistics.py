@@ -3,7 +3,7 @@
 import math
 import time
 
-from service.telemetry.counters import Definition, Tallies, Tally
+from service.telemetry.counters import Definition, MetricSeries, Series
 
 # Not for /metrics: one bucket for everything, so that a series is a sum and a count.
 KEPT = Definition(
@@ -28,12 +28,12 @@ class Statistics:
         last_s: when the last request ended, in seconds since 1970; 0 for never.
     """
 
-    def __init__(self, tallies: Tallies, model: tuple[str, str]) -> None:
+    def __init__(self, tallies: MetricSeries, model: tuple[str, str]) -> None:
         self._tallies, self._model = tallies, model
         self._images, self._success, self._fail, self._queue, self._compute = (
             tallies.of(*model, what, "") for what in ("images", "success", "fail", "queue", "compute")
         )
-        self._batches: dict[int, Tally] = {}
+        self._batches: dict[int, Series] = {}
         self.last_s = 0.0
 
     def ran(self, images: int, seconds: float) -> None:

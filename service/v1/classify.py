@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 from models.images.decode import Floats, Pixels
 from models.images.errors import ImageError
 from service.errors import error_body
-from service.http.bodies import Bodies
+from service.http.bodies import BodyReader
 from service.http.requests import number, parse_query, single
 from service.http.responses import send_json
 from service.serving.catalog import Catalog
@@ -27,10 +27,10 @@ PARAMETERS = ("model", "version", "top_k")
 class Classify:
     """The route as a bare ASGI application: no request object is built on the hot path."""
 
-    def __init__(self, catalog: Catalog, settings: Settings, bodies: Bodies, decoders: Executor) -> None:
+    def __init__(self, catalog: Catalog, settings: Settings, body_reader: BodyReader, decoders: Executor) -> None:
         self._catalog = catalog
         self._settings = settings
-        self._bodies = bodies
+        self._bodies = body_reader
         self._decoders = decoders
         self._limit_top_k = settings.limit("top_k_limit")
         self._limit_pixels = settings.limit("image_limit_pixels")

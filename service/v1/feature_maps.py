@@ -14,11 +14,11 @@ from starlette.responses import Response
 from models.graph.node import Node
 from models.images.decode import Floats, Pixels
 from models.images.errors import ImageError
-from service.http.bodies import Bodies
-from service.http.disconnect import unless_gone
+from service.http.bodies import BodyReader
+from service.http.disconnect import cancel_on_disconnect
 from service.http.requests import choice, parse_query
 from service.inspection.feature_maps import FeatureMaps, check_size, inspect_image, select_nodes
-from service.inspection.queue import Turns
+from service.inspection.queue import InspectionQueue
 from service.inspection.tiles import draw_sheet, encode_png, make_tiles
 from service.serving.catalog import Catalog
 from service.serving.decoding import decode_or_error
@@ -29,14 +29,16 @@ from service.settings import Limit, Settings
 PARAMETERS = ("layers", "format", "values")
 
 
-class InspectFeatureMaps:
+class FeatureMapsRoute:
     """The route; takes its turn with every other inspection, so that classification does not wait for it."""
 
-    def __init__(self, catalog: Catalog, settings: Settings, bodies: Bodies, turns: Turns) -> None:
+    def __init__(
+        self, catalog: Catalog, settings: Settings, body_reader: BodyReader, inspection_queue: InspectionQueue
+    ) -> None:
         self._catalog = catalog
         self._settings = settings
-        self._bodies = bodies
-        self._turns = turns
+        self._bodies = body_reader
+        self._turns = inspection_queue
 
     async def __call__(self, request: Request) -> Response:
         """Answers one request; errors are raised for the caller to map."""
@@ -56,7 +58,7 @@ class InspectFeatureMaps:
             check_size(nodes, self._settings.limit("inspection_limit_json_values"), advice)
         async with self._bodies.images(request.scope, request.receive, limit_images=Limit(1)) as (upload,):
             inspecting = self._turns.run(lambda: self._answer(model, upload, nodes, form, kind))
-            return await unless_gone(asyncio.ensure_future(inspecting), request.receive)
+            return await cancel_on_disconnect(asyncio.ensure_future(inspecting), request.receive)
 
     def _answer(self, model: ServedModel, upload: bytes, nodes: Sequence[Node], form: str, kind: str) -> Response:
         image = decode_or_error(upload, model.manifest.input, self._settings.limit("image_limit_pixels"))

@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from export.artifact.manifest import ONNX_FILE
 from service.serving.catalog import Catalog
-from service.serving.served_model import Entry
+from service.serving.served_model import ModelEntry
 
 
 class ModelRoutes:
@@ -46,11 +46,11 @@ class ModelRoutes:
             }
         )
 
-    def _find(self, request: Request) -> Entry:
+    def _find(self, request: Request) -> ModelEntry:
         return self._catalog.entry(request.path_params["model"])
 
 
-def _described(entry: Entry) -> dict[str, Any]:
+def _described(entry: ModelEntry) -> dict[str, Any]:
     """What is known of a version; what only its engine knows is null while it is not in memory."""
     manifest, model = entry.manifest, entry.model
     return {

@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from models.images.decode import Floats, Pixels
 from service.errors import MalformedBody, TooManyImages, UnsupportedType, WrongShape
-from service.http.bodies import Bodies
+from service.http.bodies import BodyReader
 from service.http.json_pixels import read_pixels
 from service.http.requests import header
 from service.http.responses import send_json
@@ -24,10 +24,10 @@ PATH = "/predict"
 class Predict:
     """The route as an ASGI application, and `run` for callers in this process."""
 
-    def __init__(self, catalog: Catalog, settings: Settings, bodies: Bodies) -> None:
+    def __init__(self, catalog: Catalog, settings: Settings, body_reader: BodyReader) -> None:
         self._catalog = catalog
         self._settings = settings
-        self._bodies = bodies
+        self._bodies = body_reader
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers `{"images": [...], "model": "..."}` with probabilities; errors are raised for the caller to map."""

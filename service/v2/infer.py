@@ -13,18 +13,18 @@ from models.graph.node import Node
 from models.images.decode import Floats, Pixels
 from models.images.errors import ImageError
 from service.errors import MalformedBody
-from service.http.bodies import Bodies
-from service.http.compression import decompressed
+from service.http.bodies import BodyReader
+from service.http.compression import decompress_body
 from service.http.requests import NUMBER
 from service.http.responses import send_body, send_json
-from service.inspection.queue import Turns
+from service.inspection.queue import InspectionQueue
 from service.serving.catalog import Catalog
 from service.serving.decoding import decode_uploads, stack_images
 from service.serving.predictions import check_top_k, top_predictions
 from service.serving.served_model import ServedModel
 from service.settings import Settings
 from service.v2.layers import check_layers, find_layers, run_layers
-from service.v2.request import InferRequest, WantedOutput, parse_request, raw_request
+from service.v2.request import InferRequest, RequestedOutput, parse_request, raw_request
 from service.v2.tensors import Tensor, encode_answer
 
 HEADER = "inference-header-content-length"
@@ -33,12 +33,19 @@ HEADER = "inference-header-content-length"
 class Infer:
     """The route as a bare ASGI application, as `service.v1.classify` is."""
 
-    def __init__(self, catalog: Catalog, settings: Settings, bodies: Bodies, decoders: Executor, turns: Turns) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        settings: Settings,
+        body_reader: BodyReader,
+        decoders: Executor,
+        inspection_queue: InspectionQueue,
+    ) -> None:
         self._catalog = catalog
         self._settings = settings
-        self._bodies = bodies
+        self._bodies = body_reader
         self._decoders = decoders
-        self._turns = turns
+        self._turns = inspection_queue
         self._limit_bytes = settings.limit("body_limit_bytes")
         self._limit_json_bytes = settings.limit("json_limit_bytes")
         self._limit_images = settings.limit("images_per_request")
@@ -71,10 +78,10 @@ class Infer:
         spec = model.manifest.input
         async with (
             self._bodies.body(scope, receive, limit_bytes=limit) as received,
-            decompressed(
+            decompress_body(
                 received,
                 headers.get("content-encoding", "").strip().lower(),
-                bodies=self._bodies,
+                body_reader=self._bodies,
                 limit_bytes=limit,
                 executor=self._decoders,
             ) as body,
@@ -119,7 +126,7 @@ class Infer:
             fields["id"] = request.id
         layers = None
         if nodes:
-            layers = await run_layers(model, images, nodes, turns=self._turns, receive=receive)
+            layers = await run_layers(model, images, nodes, inspection_queue=self._turns, receive=receive)
         probabilities, logits = await model.run(images, receive)
         values = {"probabilities": probabilities, "logits": logits}
         if layers is not None:
@@ -129,7 +136,7 @@ class Infer:
         return fields, [_tensor(output, values[output.name], manifest.classes) for output in request.outputs]
 
 
-def _tensor(output: WantedOutput, value: Floats, classes: tuple[str, ...]) -> Tensor:
+def _tensor(output: RequestedOutput, value: Floats, classes: tuple[str, ...]) -> Tensor:
     if not output.classes:
         return Tensor(name=output.name, shape=value.shape, values=value, binary=output.binary)
     count = _count(output, classes)
@@ -141,7 +148,7 @@ def _tensor(output: WantedOutput, value: Floats, classes: tuple[str, ...]) -> Te
     return Tensor(name=output.name, shape=(len(value), count), values=texts, binary=output.binary)
 
 
-def _count(output: WantedOutput, classes: Sequence[str]) -> int:
+def _count(output: RequestedOutput, classes: Sequence[str]) -> int:
     return min(output.classes, len(classes))  # as Triton does, so that top-5 of two classes are both
 
 

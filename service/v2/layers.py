@@ -10,12 +10,12 @@ from starlette.types import Receive
 from models.graph.node import Node
 from models.images.decode import Floats, Pixels
 from service.errors import UnknownLayer
-from service.http.disconnect import unless_gone
+from service.http.disconnect import cancel_on_disconnect
 from service.inspection.feature_maps import check_size, select_nodes
-from service.inspection.queue import Turns
+from service.inspection.queue import InspectionQueue
 from service.serving.served_model import ServedModel
 from service.settings import Settings
-from service.v2.request import SCORES, WantedOutput
+from service.v2.request import SCORES, RequestedOutput
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Layers:
     values: dict[str, Floats]
 
 
-def find_layers(model: ServedModel, outputs: Sequence[WantedOutput]) -> list[Node]:
+def find_layers(model: ServedModel, outputs: Sequence[RequestedOutput]) -> list[Node]:
     """The nodes that the outputs other than probabilities and logits name, each by its whole name.
 
     Raises:
@@ -51,7 +51,7 @@ def find_layers(model: ServedModel, outputs: Sequence[WantedOutput]) -> list[Nod
     return [known[name] for name in names]
 
 
-def check_layers(nodes: Sequence[Node], outputs: Sequence[WantedOutput], images: int, settings: Settings) -> None:
+def check_layers(nodes: Sequence[Node], outputs: Sequence[RequestedOutput], images: int, settings: Settings) -> None:
     """Raises TooManyValues if the layers of all images together hold more values than an answer may."""
     in_json = {output.name for output in outputs if not output.binary}
     advice = "ask for fewer layers or images"
@@ -62,7 +62,7 @@ def check_layers(nodes: Sequence[Node], outputs: Sequence[WantedOutput], images:
 
 
 async def run_layers(
-    model: ServedModel, images: Pixels, nodes: Sequence[Node], *, turns: Turns, receive: Receive
+    model: ServedModel, images: Pixels, nodes: Sequence[Node], *, inspection_queue: InspectionQueue, receive: Receive
 ) -> Layers:
     """Runs the tapped ONNX file on uint8 (N, H, W, C).
 
@@ -80,4 +80,4 @@ async def run_layers(
         layers = {node.name: np.asarray(value, np.float32) for node, value in zip(nodes, found, strict=True)}
         return Layers(taps.file, np.concatenate([probabilities for probabilities, _ in runs]), layers)
 
-    return await unless_gone(asyncio.ensure_future(turns.run(work)), receive)
+    return await cancel_on_disconnect(asyncio.ensure_future(inspection_queue.run(work)), receive)

@@ -27,7 +27,7 @@ T = TypeVar("T", str, dict[str, Any], list[Any], bool, int)
 
 
 @dataclass(frozen=True)
-class WantedOutput:
+class RequestedOutput:
     """One requested output.
 
     Attributes:
@@ -51,7 +51,7 @@ class InferRequest:
 
     id: str | None
     images: Pixels | Sequence[bytes]
-    outputs: tuple[WantedOutput, ...]
+    outputs: tuple[RequestedOutput, ...]
 
 
 def parse_request(
@@ -96,7 +96,7 @@ def raw_request(body: bytes, content_type: str, spec: InputSpec) -> InferRequest
     Raises:
         WrongShape: other than the network's number of pixels.
     """
-    outputs = tuple(WantedOutput(name, binary=True) for name in SCORES)
+    outputs = tuple(RequestedOutput(name, binary=True) for name in SCORES)
     if content_type.strip().lower().startswith("image/"):
         return InferRequest(None, [body], outputs)
     if len(body) != prod(spec.shape):
@@ -196,16 +196,16 @@ def _json_elements(data: list[Any], count: int, parameters: dict[str, Any]) -> l
         raise MalformedBody("an element of data is not base64") from None
 
 
-def _outputs(entries: list[Any], *, binary: bool) -> tuple[WantedOutput, ...]:
+def _outputs(entries: list[Any], *, binary: bool) -> tuple[RequestedOutput, ...]:
     if not entries:
-        return tuple(WantedOutput(name, binary) for name in SCORES)
+        return tuple(RequestedOutput(name, binary) for name in SCORES)
     wanted = tuple(_output(_object(entry, "an output"), binary) for entry in entries)
     if len({output.name for output in wanted}) < len(wanted):
         raise MalformedBody("an output is asked for more than once")
     return wanted
 
 
-def _output(entry: dict[str, Any], binary: bool) -> WantedOutput:
+def _output(entry: dict[str, Any], binary: bool) -> RequestedOutput:
     name, parameters = _member(entry, "name", str), _member(entry, "parameters", dict, {})
     if len(name) > _LONGEST_NAME:
         raise MalformedBody(f"the name of an output has {len(name)} characters; the limit is {_LONGEST_NAME}")
@@ -215,7 +215,7 @@ def _output(entry: dict[str, Any], binary: bool) -> WantedOutput:
         raise MalformedBody(f"classification is {classes}; wanted a number of classes")
     if classes and name not in SCORES:
         raise MalformedBody(f"classification is for {' and '.join(SCORES)}, not for the layer {name[:40]!r}")
-    return WantedOutput(name, _member(parameters, "binary_data", bool, binary), classes)
+    return RequestedOutput(name, _member(parameters, "binary_data", bool, binary), classes)
 
 
 def _refuse_shared_memory(parameters: dict[str, Any]) -> None:

@@ -13,11 +13,11 @@ from starlette.routing import Route
 
 from models.images.decode import FORMATS
 from service.errors import MalformedBody, ModelNotReady, UnknownParameter
-from service.http.bodies import Bodies
-from service.inspection.queue import Turns
+from service.http.bodies import BodyReader
+from service.inspection.queue import InspectionQueue
 from service.serving.catalog import Catalog
-from service.serving.repository import Repository
-from service.serving.served_model import Entry
+from service.serving.repository import ModelRepository
+from service.serving.served_model import ModelEntry
 from service.serving.worker_metrics import MetricsRoute
 from service.settings import Limit, Settings
 from service.telemetry.build_info import build_info
@@ -34,19 +34,19 @@ SMALL_LIMIT_BYTES = 1024
 
 def v2_routes(
     catalog: Catalog,
-    repository: Repository,
+    repository: ModelRepository,
     metrics: MetricsRoute,
     settings: Settings,
-    bodies: Bodies,
+    body_reader: BodyReader,
     decoders: Executor,
-    turns: Turns,
+    inspection_queue: InspectionQueue,
 ) -> list[Route]:
     """Every route under `/v2`, inference first: it is the one that must be found fast."""
     infer, about = (
-        Infer(catalog, settings, bodies, decoders, turns),
-        About(catalog, metrics, bodies, deadline_s=settings.deadline_s),
+        Infer(catalog, settings, body_reader, decoders, inspection_queue),
+        About(catalog, metrics, body_reader, deadline_s=settings.deadline_s),
     )
-    change = Changes(repository, bodies, deadline_s=settings.deadline_s)
+    change = Changes(repository, body_reader, deadline_s=settings.deadline_s)
     model, versioned = "/v2/models/{name}", "/v2/models/{name}/versions/{version}"
     return [
         Route(f"{model}/infer", infer, methods=["POST"]),
@@ -67,11 +67,11 @@ def v2_routes(
 class About:
     """Answers everything but inference."""
 
-    def __init__(self, catalog: Catalog, metrics: MetricsRoute, bodies: Bodies, *, deadline_s: float) -> None:
+    def __init__(self, catalog: Catalog, metrics: MetricsRoute, body_reader: BodyReader, *, deadline_s: float) -> None:
         self._catalog = catalog
         self._deadline_s = deadline_s
         self._metrics = metrics
-        self._bodies = bodies
+        self._bodies = body_reader
 
     async def server(self, request: Request) -> JSONResponse:
         """The server's name, version (empty in a Bento, which has no record of it) and extensions."""
@@ -156,7 +156,7 @@ class About:
             entries += [_failed(Path(path), reason) for path, reason in self._catalog.failures.items()]
         return JSONResponse(entries)
 
-    def _versions(self, name: str) -> list[Entry]:
+    def _versions(self, name: str) -> list[ModelEntry]:
         found = self._catalog.entry(name).manifest.name  # `name` may have a version in it
         return [entry for entry in self._catalog.entries() if entry.manifest.name == found]
 
@@ -164,9 +164,9 @@ class About:
 class Changes:
     """Loads and unloads models, where that is allowed."""
 
-    def __init__(self, repository: Repository, bodies: Bodies, *, deadline_s: float) -> None:
+    def __init__(self, repository: ModelRepository, body_reader: BodyReader, *, deadline_s: float) -> None:
         self._repository = repository
-        self._bodies = bodies
+        self._bodies = body_reader
         self._deadline_s = deadline_s
 
     async def load(self, request: Request) -> JSONResponse:

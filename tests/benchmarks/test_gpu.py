@@ -26,7 +26,7 @@ from models.images.decode import decode_image
 from tests.real_server import Server
 
 
-class Answering:
+class Application:
     """A little HTTP server that answers each path with the status that is its name, and counts requests by path."""
 
     def __init__(self) -> None:
@@ -78,13 +78,13 @@ class Answering:
 
 
 @pytest.fixture
-def answering() -> Iterator[Answering]:
-    server = Answering()
+def answering() -> Iterator[Application]:
+    server = Application()
     with server.running():
         yield server
 
 
-def test_load_counts_every_answer_by_its_status(answering: Answering) -> None:
+def test_load_counts_every_answer_by_its_status(answering: Application) -> None:
     requests = [post(f"/{status}", b"body" * 100) for status in (200, 503, 200, 429)]
     found = load("127.0.0.1", answering.port, requests, connections=6, seconds=0.5, processes=2, warm_up_s=0)
     sent = {int(path[1:]): count for path, count in answering.requests.items()}
@@ -97,12 +97,12 @@ def test_load_counts_every_answer_by_its_status(answering: Answering) -> None:
     assert 0 < found.p50_ms <= found.p99_ms
 
 
-def test_load_counts_the_images_of_a_request(answering: Answering) -> None:
+def test_load_counts_the_images_of_a_request(answering: Application) -> None:
     found = load("127.0.0.1", answering.port, [post("/200")], connections=1, seconds=0.2, images_per_request=8)
     assert found.images_per_s == 8 * found.requests_per_s > 0
 
 
-def test_load_counts_lost_connections_and_goes_on(answering: Answering) -> None:
+def test_load_counts_lost_connections_and_goes_on(answering: Application) -> None:
     requests = [post("/200"), post("/hang-up")]
     found = load("127.0.0.1", answering.port, requests, connections=2, seconds=0.6, processes=1, warm_up_s=0)
     assert found.statuses[0] == found.errors > 2

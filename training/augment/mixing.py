@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Partners:
+class MixedLabels:
     """The labels (N,) of the images that were mixed in, and the share of the loss that they have, in [0, 1]."""
 
     labels: Tensor
@@ -18,7 +18,7 @@ class Partners:
 
 def mix(
     images: Tensor, labels: Tensor, *, mixup: float, cutmix: float, generator: torch.Generator
-) -> tuple[Tensor, Partners]:
+) -> tuple[Tensor, MixedLabels]:
     """Blends every image with another of the batch, or pastes a rectangle of it.
 
     Args:
@@ -44,7 +44,7 @@ def mix(
         weight = 1 - (bottom - top) * (right - left) / (images.shape[1] * images.shape[2])
         images = images.clone()
         images[:, top:bottom, left:right] = images[partner, top:bottom, left:right]
-    return images, Partners(labels[partner.to(labels.device)], 1 - weight)
+    return images, MixedLabels(labels[partner.to(labels.device)], 1 - weight)
 
 
 def _rectangle(height: int, width: int, area: float, draw: np.random.Generator) -> tuple[int, int, int, int]:

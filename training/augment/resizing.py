@@ -8,7 +8,7 @@ GROWN_AT = 0.8
 MULTIPLE = 4  # of which sides are
 
 
-def side_in(epoch: int, epochs: int, side: int, *, initial_scale: float) -> int:
+def side_at_epoch(epoch: int, epochs: int, side: int, *, initial_scale: float) -> int:
     """The height or width of training images in an epoch (from 1): at first smaller, in the last ones `side`.
 
     See Tan and Le, EfficientNetV2 (2021), section 4. Half of the epochs have the smallest size, a fifth the full one.

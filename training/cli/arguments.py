@@ -7,7 +7,7 @@ from cyclopts import CycloptsError
 
 
 @contextmanager
-def bad_arguments() -> Iterator[None]:
+def usage_errors() -> Iterator[None]:
     """A ValueError inside is the caller's mistake: one line, and exit status 2."""
     try:
         yield

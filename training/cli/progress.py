@@ -64,7 +64,7 @@ class TrainingProgress:
                 accuracy = event.metrics["test"]["accuracy"]
                 self._line(f"test accuracy {accuracy:.2%} after {event.seconds:.1f} s of training")
 
-    def say_how_to_go_on(self, model: str, data: str, options: Sequence[str]) -> None:
+    def print_resume_command(self, model: str, data: str, options: Sequence[str]) -> None:
         """The command that resumes what has been interrupted, if it had begun; `options` are those of its data."""
         self.bar.stop()
         if self.directory is None or not (self.directory / RESUME_FILE).is_file():

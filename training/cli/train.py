@@ -8,16 +8,16 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.console import Console
 
-from training.cli.arguments import bad_arguments, check_memory
+from training.cli.arguments import check_memory, usage_errors
 from training.cli.options import check_options, parse_options
 from training.cli.progress import TrainingProgress
-from training.data.datasets import check_dataset, data_places
+from training.data.datasets import check_dataset, data_directories
 from training.data.splits import MEMORY_LIMIT_MB
 from training.events import silent
-from training.loop.allocator import keep_freed_memory
+from training.loop.allocator import retain_freed_memory
 from training.loop.learner import pick_device
-from training.loop.process_group import joined_team
-from training.recipes.recipe import Recipe, RecipeFlags, read_recipe, with_enough_epochs
+from training.loop.process_group import process_group
+from training.recipes.recipe import Recipe, RecipeFlags, read_recipe, with_minimum_epochs
 from training.run.plan import plan_recipe
 from training.run.train import train_checkpoint
 
@@ -70,7 +70,7 @@ def train(
         recipe_file: JSON with settings, or a checkpoint's config.json; flags go before it.
         print_recipe: Print the recipe as JSON and train nothing.
     """
-    with bad_arguments():
+    with usage_errors():
         options = parse_options(model, option or [])
         check_dataset(data)
         if size is not None and size < 1:
@@ -79,10 +79,10 @@ def train(
         check_memory(memory_limit_mb, workers)
         fresh = not (weights or resume or print_recipe)
         overrides = {**(read_recipe(recipe_file, fresh=fresh) if recipe_file else {}), **(recipe or {})}
-        device = Recipe().override(with_enough_epochs(overrides)).device
+        device = Recipe().override(with_minimum_epochs(overrides)).device
         if overrides.get("epochs") == 0 and weights is None:
             raise ValueError("epochs is 0; it must be at least 1, or --weights be given to be taken as they are")
-    console, places = Console(), data_places(data_dir)
+    console, places = Console(), data_directories(data_dir)
     if print_recipe:
         chosen = plan_recipe(
             model,
@@ -100,8 +100,8 @@ def train(
     of_data += ["--memory-limit-mb", str(memory_limit_mb)] if memory_limit_mb != MEMORY_LIMIT_MB else []
     of_data += ["--workers", str(workers)] if workers is not None else []
     of_data += ["--skip-bad"] if skip_bad else []
-    keep_freed_memory()
-    with joined_team(cuda=pick_device(device).type == "cuda") as team, TrainingProgress(console) as progress:
+    retain_freed_memory()
+    with process_group(cuda=pick_device(device).type == "cuda") as group, TrainingProgress(console) as progress:
         try:
             path = train_checkpoint(
                 model,
@@ -118,14 +118,14 @@ def train(
                 weights=weights,
                 resume=resume,
                 overwrite=overwrite,
-                report=progress if team.writes else silent,
-                team=team,
+                report=progress if group.writes else silent,
+                group=group,
             )
         except KeyboardInterrupt:
-            if team.writes:
-                progress.say_how_to_go_on(model, data, of_data)
+            if group.writes:
+                progress.print_resume_command(model, data, of_data)
             raise
-    if team.writes:
+    if group.writes:
         text = f"checkpoint: {path}\nnext: convscope export {shlex.quote(str(path))}"
         console.print(text, highlight=False, soft_wrap=True, markup=False)
     return None

@@ -6,14 +6,22 @@ import numpy as np
 import numpy.typing as npt
 
 from models.images.decode import Pixels
-from training.data.raw import SPLIT_SEED, TEST_FRACTION, Labels, RawDataset, RawSplit, arrays_hash, split_off
+from training.data.raw import (
+    SPLIT_SEED,
+    TEST_FRACTION,
+    LabeledImages,
+    Labels,
+    RawDataset,
+    arrays_hash,
+    stratified_split,
+)
 
 STRIPES_COUNT = 2500
 
 
 def _with_test_split(name: str, images: Pixels, labels: Labels, classes: Sequence[str]) -> RawDataset:
-    whole = RawSplit(images, labels)
-    train, test = (whole.take(part) for part in split_off(labels, fraction=TEST_FRACTION, seed=SPLIT_SEED))
+    whole = LabeledImages(images, labels)
+    train, test = (whole.take(part) for part in stratified_split(labels, fraction=TEST_FRACTION, seed=SPLIT_SEED))
     return RawDataset(
         name=name,
         classes=tuple(classes),

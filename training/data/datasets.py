@@ -10,12 +10,12 @@ from training.data.folder import load_folder
 from training.data.raw import RawDataset
 from training.data.torchvision import TORCHVISION_SETS, load_torchvision
 
-__all__ = ["DATASETS", "RawDataset", "check_dataset", "data_places", "load_dataset"]
+__all__ = ["DATASETS", "RawDataset", "check_dataset", "data_directories", "load_dataset"]
 
 DATASETS = ("digits", "stripes", *TORCHVISION_SETS)
 
 
-def data_places(data_dir: Path | None) -> tuple[Path, ...]:
+def data_directories(data_dir: Path | None) -> tuple[Path, ...]:
     """Where data files are looked for: `data_dir`, then $CONVSCOPE_DATA_DIR, then ./data. Reads the environment."""
     variable = os.environ.get("CONVSCOPE_DATA_DIR")
     return tuple(Path(place) for place in (data_dir, variable, "data") if place)
@@ -48,7 +48,7 @@ def load_dataset(
 
     Args:
         name: one of `DATASETS`, or a path.
-        data_dir: where torchvision's files are looked for: one place, or several (see `data_places`) in their order;
+        data_dir: where torchvision's files are looked for: one folder, or several in their order (`data_directories`);
             ./data if left out.
         download: fetch what is in no place into the first one.
         skip_bad: leave damaged files of a folder out.

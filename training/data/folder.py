@@ -14,8 +14,8 @@ from PIL import Image
 
 from models.files import sha256_of
 from models.images.decode import FORMATS, InputSpec
-from training.data.in_memory import pixels_of
-from training.data.raw import RawDataset, RawSplit, for_testing
+from training.data.in_memory import load_pixels
+from training.data.raw import LabeledImages, RawDataset, select_test_images
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".gif", ".bmp", ".webp", ".tif", ".tiff"})
 VALIDATION = ("val", "valid", "validation")
@@ -29,8 +29,8 @@ def load_folder(root: Path, *, skip_bad: bool = False, test_only: bool = False) 
 
     `valid` and `validation` are taken for `val`, and `Train` beside `Test` for `train` and `test`. Where there is no
     `test`, `val` is measured on, as with ImageNet, and validation images are drawn from `train`. Without any of these
-    the class folders are in `root` itself, and about a fifth of each becomes the test split, see `for_testing`. Files
-    that are no images by their suffix are passed over, and so is what begins with a dot. With `skip_bad` every file is
+    the class folders are in `root` itself, and about a fifth of each becomes the test split, see `select_test_images`.
+    Files that are no images by their suffix are passed over, and so is what begins with a dot. With `skip_bad` every file is
     decoded once, and those that cannot be are left out and named. With `test_only` there need be no `train`, what is
     wrong with it is of no matter, one class is enough, and splits may differ in theirs.
 
@@ -58,7 +58,7 @@ def load_folder(root: Path, *, skip_bad: bool = False, test_only: bool = False) 
         contents = dict(zip(paths, pool.map(sha256_of, paths), strict=True))
     if not places:
         whole = splits[""]
-        chosen = for_testing(whole.labels, [contents[path] for path in paths])
+        chosen = select_test_images(whole.labels, [contents[path] for path in paths])
         if not test_only:
             _check_both_sides(root, classes, whole, chosen)
         splits = {"train": whole.take(np.flatnonzero(~chosen)), "test": whole.take(np.flatnonzero(chosen))}
@@ -66,7 +66,7 @@ def load_folder(root: Path, *, skip_bad: bool = False, test_only: bool = False) 
         name=root.resolve().name,
         test_folder=places["test"].name if places and places["test"].name.lower() != "test" else "",
         classes=classes,
-        train=splits.get("train", RawSplit([], np.zeros(0, np.int64))),
+        train=splits.get("train", LabeledImages([], np.zeros(0, np.int64))),
         test=splits["test"],
         validation=splits.get("val"),
         mode=mode,
@@ -152,12 +152,12 @@ def _scan(folder: Path, bad: list[Path] | None, *, least: int) -> dict[str, list
     return images
 
 
-def _labelled(images: dict[str, list[Path]], classes: Sequence[str]) -> RawSplit:
+def _labelled(images: dict[str, list[Path]], classes: Sequence[str]) -> LabeledImages:
     labels = np.repeat([classes.index(name) for name in images], [len(found) for found in images.values()])
-    return RawSplit([path for found in images.values() for path in found], labels.astype(np.int64))
+    return LabeledImages([path for found in images.values() for path in found], labels.astype(np.int64))
 
 
-def _check_both_sides(root: Path, classes: Sequence[str], whole: RawSplit, chosen: npt.NDArray[np.bool_]) -> None:
+def _check_both_sides(root: Path, classes: Sequence[str], whole: LabeledImages, chosen: npt.NDArray[np.bool_]) -> None:
     held = np.bincount(whole.labels[chosen], minlength=len(classes))
     if not held.all():
         label = int(held.argmin())
@@ -172,7 +172,7 @@ def _damaged(paths: Sequence[Path]) -> list[Path]:
 
     def decodes(path: Path) -> bool:
         try:
-            pixels_of(path, spec)
+            load_pixels(path, spec)
         except ValueError:
             return False
         return True
@@ -218,13 +218,13 @@ def _common(paths: Sequence[Path]) -> tuple[Literal["L", "RGB"], tuple[int, int]
     return "L" if modes <= GREY_MODES else "RGB", sizes.pop() if len(sizes) == 1 else None
 
 
-def _duplicates(splits: dict[str, RawSplit], contents: dict[Path, str]) -> int:
+def _duplicates(splits: dict[str, LabeledImages], contents: dict[Path, str]) -> int:
     """How many test images are training images, too."""
     learnt, tested = ({contents[path] for path in splits[name].images} for name in ("train", "test"))
     return sum(contents[path] in learnt & tested for path in splits["test"].images)
 
 
-def _hash(root: Path, contents: dict[Path, str], drawn: dict[str, RawSplit]) -> str:
+def _hash(root: Path, contents: dict[Path, str], drawn: dict[str, LabeledImages]) -> str:
     """Over names and contents; a name in a split that was `drawn` here begins with the split's, as if in its folder."""
     side = {path: f"{name}/" for name, split in drawn.items() for path in split.images}
     digest = hashlib.sha256()

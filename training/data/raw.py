@@ -18,7 +18,7 @@ SPLIT_SEED = 1998
 
 
 @dataclass(frozen=True)
-class RawSplit:
+class LabeledImages:
     """Images at their own size, and their labels.
 
     Attributes:
@@ -36,10 +36,10 @@ class RawSplit:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def take(self, index: npt.NDArray[np.int64]) -> "RawSplit":
+    def take(self, index: npt.NDArray[np.int64]) -> "LabeledImages":
         """The images at `index`."""
         images = self.images[index] if isinstance(self.images, np.ndarray) else [self.images[i] for i in index]
-        return RawSplit(images, self.labels[index])
+        return LabeledImages(images, self.labels[index])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,9 +61,9 @@ class RawDataset:
 
     name: str
     classes: tuple[str, ...]
-    train: RawSplit
-    test: RawSplit
-    validation: RawSplit | None = None
+    train: LabeledImages
+    test: LabeledImages
+    validation: LabeledImages | None = None
     mode: Literal["L", "RGB"]
     size: tuple[int, int] | None
     background: int
@@ -74,10 +74,12 @@ class RawDataset:
     left_out: tuple[str, ...] = ()
 
     @property
-    def whole(self) -> RawSplit:
+    def whole(self) -> LabeledImages:
         """The training and the test images of a flat folder, together."""
         assert isinstance(self.train.images, list) and isinstance(self.test.images, list), "only folders are flat"
-        return RawSplit(self.train.images + self.test.images, np.concatenate([self.train.labels, self.test.labels]))
+        return LabeledImages(
+            self.train.images + self.test.images, np.concatenate([self.train.labels, self.test.labels])
+        )
 
     @property
     def counts(self) -> dict[str, int]:
@@ -86,7 +88,7 @@ class RawDataset:
         return {name: len(split) for name, split in splits.items() if split is not None}
 
 
-def split_off(labels: Labels, *, fraction: float, seed: int) -> tuple[Labels, Labels]:
+def stratified_split(labels: Labels, *, fraction: float, seed: int) -> tuple[Labels, Labels]:
     """Indices of what stays and of what is split off, each in order; stratified: the fraction is kept in every class.
 
     Raises:
@@ -103,7 +105,7 @@ def split_off(labels: Labels, *, fraction: float, seed: int) -> tuple[Labels, La
     return np.flatnonzero(~chosen), np.flatnonzero(chosen)
 
 
-def for_testing(labels: Labels, contents: Sequence[str]) -> npt.NDArray[np.bool_]:
+def select_test_images(labels: Labels, contents: Sequence[str]) -> npt.NDArray[np.bool_]:
     """Which images of a folder are its test split, about `TEST_FRACTION` of every class, as bool (N,).
 
     Each image is drawn by its own content, not by its place among the others, so it keeps its side when others come or
@@ -126,7 +128,7 @@ def for_testing(labels: Labels, contents: Sequence[str]) -> npt.NDArray[np.bool_
     return chosen
 
 
-def arrays_hash(*splits: RawSplit) -> str:
+def arrays_hash(*splits: LabeledImages) -> str:
     """SHA-256 over images and labels of splits that are arrays."""
     digest = hashlib.sha256()
     for split in splits:

@@ -16,7 +16,7 @@ RAW_COUNT = 16
 LONGEST_SIDE = 512  # raw photographs are shrunk to this, or a checkpoint would hold megabytes of them
 
 
-def pick_samples(raw: RawDataset, test: Source) -> Samples:
+def sample_test_images(raw: RawDataset, test: Source) -> Samples:
     """Images spread evenly over the test split, which may be sorted by class."""
     chosen = np.unique(np.linspace(0, len(test) - 1, COUNT).astype(np.int64))
     few = chosen[:: max(1, len(chosen) // RAW_COUNT)][:RAW_COUNT]

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from models.images.decode import InputSpec
 from training.data.in_memory import prepare
-from training.data.raw import RawDataset, RawSplit
-from training.data.streaming import CHUNK, Source, StreamedImages, in_order
+from training.data.raw import LabeledImages, RawDataset
+from training.data.streaming import CHUNK, Source, StreamingDataset, sequential_batches
 
 MEMORY_LIMIT_MB = 4096
 MOST_WORKERS = 8
@@ -27,7 +27,7 @@ class Splits:
     @property
     def streamed(self) -> bool:
         """Whether images are decoded when they are needed."""
-        return isinstance(self.train, StreamedImages)
+        return isinstance(self.train, StreamingDataset)
 
 
 def prepare_splits(
@@ -60,22 +60,22 @@ def prepare_splits(
         spec = replace(like, background=spec.background)
     together = sum(raw.counts.values())
 
-    def source(split: RawSplit) -> Source:
-        return open_split(split, spec, memory_limit_mb=memory_limit_mb, workers=workers, together=together)
+    def source(split: LabeledImages) -> Source:
+        return open_dataset(split, spec, memory_limit_mb=memory_limit_mb, workers=workers, together=together)
 
     train = source(raw.train)
     if raw.validation is not None:
         validation = source(raw.validation)
     else:
-        train, validation = hold_out(train, fraction=fraction, seed=seed)
+        train, validation = split_validation(train, fraction=fraction, seed=seed)
     if not known:
         mean, std = channel_statistics(train)
         spec = replace(spec, mean=mean, std=std)
     return spec, Splits(train, validation, source(raw.test))
 
 
-def open_split(
-    split: RawSplit,
+def open_dataset(
+    split: LabeledImages,
     spec: InputSpec,
     *,
     memory_limit_mb: int = MEMORY_LIMIT_MB,
@@ -97,11 +97,11 @@ def open_split(
     count = len(split) if together is None else together
     if isinstance(split.images, list) and count * int(np.prod(spec.shape)) > memory_limit_mb * 2**20:
         workers = min(MOST_WORKERS, os.cpu_count() or 1) if workers is None else workers
-        return StreamedImages(split.images, torch.from_numpy(np.array(split.labels)), spec, workers)
+        return StreamingDataset(split.images, torch.from_numpy(np.array(split.labels)), spec, workers)
     return prepare(split, spec)
 
 
-def hold_out(images: Source, *, fraction: float, seed: int) -> tuple[Source, Source]:
+def split_validation(images: Source, *, fraction: float, seed: int) -> tuple[Source, Source]:
     """Splits at random into what stays for training and the share `fraction`, at least one image, for validation.
 
     Of every class something stays for training.
@@ -129,7 +129,7 @@ def channel_statistics(images: Source) -> tuple[tuple[float, ...], tuple[float, 
     deviation of one grey level.
     """
     counts: Tensor | int = 0
-    for batch in images.batches(in_order(len(images), CHUNK)):
+    for batch in images.batches(sequential_batches(len(images), CHUNK)):
         channels = batch.images.flatten(0, 2).unbind(-1)
         counts = counts + torch.stack([torch.bincount(channel, minlength=256) for channel in channels])  # (C, 256)
     levels = torch.arange(256, dtype=torch.float64) / 255

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from models.images.decode import InputSpec
-from training.data.in_memory import Images, pixels_of
+from training.data.in_memory import InMemoryDataset, load_pixels
 
 CHUNK = 256
 AHEAD = 4  # batches each worker decodes beforehand
@@ -28,7 +28,7 @@ class _Files(Dataset[Tensor | str]):
 
     def __getitem__(self, index: int) -> Tensor | str:
         try:
-            return torch.from_numpy(np.array(pixels_of(Path(str(self.paths[index])), self.spec)))
+            return torch.from_numpy(np.array(load_pixels(Path(str(self.paths[index])), self.spec)))
         except (ValueError, OSError) as error:
             return str(error)
 
@@ -52,8 +52,8 @@ def _stack(items: list[Tensor | str]) -> Tensor | str:
 
 
 @dataclass(frozen=True)
-class StreamedImages:
-    """Like `Images`, but of paths: each batch is decoded by worker processes that live as long as this does.
+class StreamingDataset:
+    """Like `InMemoryDataset`, but of paths: each batch is decoded by worker processes that live as long as this does.
 
     Attributes:
         paths: of N image files.
@@ -73,24 +73,24 @@ class StreamedImages:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def take(self, index: Tensor) -> "StreamedImages":
+    def take(self, index: Tensor) -> "StreamingDataset":
         """The images at `index`."""
         chosen = [self.paths[i] for i in index.tolist()]
-        return StreamedImages(chosen, self.labels[index.cpu()], self.spec, self.workers, self.device)
+        return StreamingDataset(chosen, self.labels[index.cpu()], self.spec, self.workers, self.device)
 
-    def to(self, device: torch.device) -> "StreamedImages":
+    def to(self, device: torch.device) -> "StreamingDataset":
         """The same, whose batches are brought to `device`."""
-        return StreamedImages(self.paths, self.labels, self.spec, self.workers, device)
+        return StreamingDataset(self.paths, self.labels, self.spec, self.workers, device)
 
-    def in_memory(self) -> Images:
+    def in_memory(self) -> InMemoryDataset:
         """All of them, decoded, on the CPU."""
         images = torch.empty((len(self), *self.spec.shape), dtype=torch.uint8)
-        order = in_order(len(self), CHUNK)
+        order = sequential_batches(len(self), CHUNK)
         for index, batch in zip(order, self.to(torch.device("cpu")).batches(order), strict=True):
             images[index] = batch.images
-        return Images(images, self.labels)
+        return InMemoryDataset(images, self.labels)
 
-    def batches(self, indices: Sequence[Tensor]) -> Iterator[Images]:
+    def batches(self, indices: Sequence[Tensor]) -> Iterator[InMemoryDataset]:
         """The images at each of `indices`, decoded ahead of their use.
 
         Raises:
@@ -115,12 +115,12 @@ class StreamedImages:
             if isinstance(images, str):
                 raise ValueError(images)
             labels = self.labels[index.cpu()].to(self.device)
-            yield Images(images.to(self.device, non_blocking=True), labels)
+            yield InMemoryDataset(images.to(self.device, non_blocking=True), labels)
 
 
-def in_order(count: int, size: int) -> tuple[Tensor, ...]:
+def sequential_batches(count: int, size: int) -> tuple[Tensor, ...]:
     """Indices of `count` images in batches of `size`, the last of which may be smaller."""
     return torch.split(torch.arange(count), size) if count else ()
 
 
-Source = Images | StreamedImages
+Source = InMemoryDataset | StreamingDataset

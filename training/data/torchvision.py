@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from models.files import check_writable
-from training.data.raw import RawDataset, RawSplit, arrays_hash
+from training.data.raw import LabeledImages, RawDataset, arrays_hash
 
 # data set: (torchvision's class, the folder its files are in, below the place that is searched)
 TORCHVISION_SETS = {
@@ -53,7 +53,7 @@ def load_torchvision(name: str, places: Sequence[Path], *, download: bool) -> Ra
     )
 
 
-def _split(part: Any, folder: str) -> RawSplit:
+def _split(part: Any, folder: str) -> LabeledImages:
     """A training or test set of torchvision, whose readers take any labels.
 
     Raises:
@@ -65,7 +65,7 @@ def _split(part: Any, folder: str) -> RawSplit:
         kind, wanted = "training" if part.train else "test", f"labels are 0 to {len(part.classes) - 1}"
         raise ValueError(f"{where}: the label of {kind} image {bad[0]} is {labels[bad[0]]}; {wanted}")
     try:
-        return RawSplit(np.asarray(part.data), labels)
+        return LabeledImages(np.asarray(part.data), labels)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
 

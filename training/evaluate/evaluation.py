@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from training.data.streaming import Source, in_order
+from training.data.streaming import Source, sequential_batches
 from training.evaluate.metrics import ClassScores, Reliability, class_scores, reliability, top_k_accuracy
 
 Classify = Callable[[Tensor], Tensor | npt.NDArray[np.float32]]
@@ -101,7 +101,7 @@ def logits_of(classify: Classify, images: Source, *, batch_size: int = BATCH) ->
     if not len(images):
         raise ValueError("there are no images to evaluate on")
     with torch.inference_mode():
-        batches = images.batches(in_order(len(images), batch_size))
+        batches = images.batches(sequential_batches(len(images), batch_size))
         return torch.cat([torch.as_tensor(classify(batch.images)).float() for batch in batches])
 
 

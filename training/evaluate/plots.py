@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from models.files import whole_file
+from models.files import atomic_write
 from models.images.decode import Pixels
 from training.evaluate.evaluation import Evaluation
 from training.events import EpochDone
@@ -23,7 +23,7 @@ def write_figures(directory: Path, figures: dict[str, Figure]) -> None:
     """Writes each figure as a PNG under its name."""
     for name, figure in figures.items():
         FigureCanvasAgg(figure)
-        with whole_file(directory / name) as path:
+        with atomic_write(directory / name) as path:
             figure.savefig(path, format="png", dpi=120)
 
 
@@ -91,7 +91,7 @@ def draw_reliability(after: Evaluation, before: Evaluation | None = None) -> Fig
     top.set(ylabel="Accuracy", title=f"Test set: {_score(after)}", xlim=(0, 1), ylim=(0, 1))
     top.legend(frameon=False, loc="upper left")
     bottom.bar(bins.edges[:-1], bins.counts, width, align="edge", color=VALIDATION_COLOUR, alpha=0.6)
-    bottom.set(xlabel="Confidence: probability of the predicted class", ylabel="Images")
+    bottom.set(xlabel="Confidence: probability of the predicted class", ylabel="InMemoryDataset")
     for axes in (top, bottom):
         axes.spines[["top", "right"]].set_visible(False)
     return figure

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from models.files import whole_file
+from models.files import atomic_write
 from models.images.decode import Pixels
 from training.evaluate.evaluation import Evaluation
 from training.evaluate.plots import MISTAKES, draw_confusion, draw_mistakes, draw_reliability, write_figures
@@ -49,7 +49,7 @@ def write_evaluation(
     write_figures(directory, figures)
     about = {"schema": SCHEMA, "subject": subject, "data": data, "temperature": temperature}
     content = about | evaluation_json(result, before, classes=classes)
-    with whole_file(directory / EVALUATION_FILE) as path:
+    with atomic_write(directory / EVALUATION_FILE) as path:
         path.write_text(json.dumps(content, indent=2) + "\n")
 
 

@@ -6,7 +6,7 @@ import platform
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h of glibc
 
 
-def keep_freed_memory() -> bool:
+def retain_freed_memory() -> bool:
     """Makes glibc keep the memory that tensors free for the next ones, in this process, from now on.
 
     By default every large tensor is mapped afresh and given back, and a training step spends up to 40 % of its time in

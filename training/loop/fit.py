@@ -11,8 +11,8 @@ from models.files import UnwritableError
 from models.images.decode import InputSpec
 from training.data.splits import Splits
 from training.events import EpochDone, Report
-from training.loop.process_group import ALONE, Team
-from training.loop.resume import RESUME_FILE, RunState, how_to_go_on, seeded
+from training.loop.process_group import SINGLE_PROCESS, ProcessGroup
+from training.loop.resume import RESUME_FILE, RunState, resume_hint, seeded
 from training.loop.trainer import LossError, Trainer
 from training.recipes.recipe import Recipe
 
@@ -35,7 +35,7 @@ def fit(
     spec: InputSpec,
     facts: dict[str, Any] | None = None,
     state: RunState | None = None,
-    team: Team = ALONE,
+    group: ProcessGroup = SINGLE_PROCESS,
 ) -> FitResult:
     """Trains a network in place.
 
@@ -61,10 +61,10 @@ def fit(
         LossError: a loss became infinite or NaN. Looked at every 50 steps, so up to 49 further ones were done by then.
         UnwritableError: the disk is full, for example; resume.pt is then as it was after the last epoch.
     """
-    trainer = Trainer(network, data, recipe, spec, facts or {}, team)
-    if team.writes:
+    trainer = Trainer(network, data, recipe, spec, facts or {}, group)
+    if group.writes:
         workdir.mkdir(parents=True, exist_ok=True)
-    with seeded(recipe.seed + team.rank, trainer.device):  # dropout draws from the global generator
+    with seeded(recipe.seed + group.rank, trainer.device):  # dropout draws from the global generator
         if state is not None:
             trainer.restore(state)
         try:
@@ -82,6 +82,6 @@ def fit(
         except UnwritableError as error:
             if trainer.saved is None:
                 raise
-            raise UnwritableError(f"{error}; {how_to_go_on(trainer.saved)}") from error
+            raise UnwritableError(f"{error}; {resume_hint(trainer.saved)}") from error
     weights = {name: tensor.detach().cpu() for name, tensor in trainer.learner.evaluated.state_dict().items()}
     return FitResult(tuple(trainer.history), weights)

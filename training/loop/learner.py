@@ -12,9 +12,9 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from models.images.decode import InputSpec
 from models.images.normalize import Normalize
-from training.augment.mixing import Partners
-from training.loop.process_group import ALONE, Team
-from training.optim.ema import Average
+from training.augment.mixing import MixedLabels
+from training.loop.process_group import SINGLE_PROCESS, ProcessGroup
+from training.optim.ema import ExponentialMovingAverage
 from training.optim.schedules import make_optimizer, make_schedule
 from training.recipes.recipe import Recipe
 
@@ -36,7 +36,7 @@ class Learner:
     forward: Forward
     optimizer: Optimizer
     schedule: LRScheduler
-    average: Average | None
+    average: ExponentialMovingAverage | None
     label_smoothing: float
     clip_norm: float
     autocast: bool
@@ -82,7 +82,7 @@ def pick_precision(recipe: Recipe, device: torch.device) -> str:
     return "bf16" if fast else "fp32"
 
 
-def forward_of(
+def make_forward(
     network: Callable[[Tensor], Tensor], spec: InputSpec, *, device: torch.device, channels_last: bool = False
 ) -> Forward:
     """The network behind the normalisation that is also exported: uint8 (N, H, W, C) to logits (N, K)."""
@@ -96,16 +96,18 @@ def forward_of(
     return forward
 
 
-def training_forward(network: nn.Module, spec: InputSpec, recipe: Recipe, *, team: Team = ALONE) -> Forward:
+def training_forward(
+    network: nn.Module, spec: InputSpec, recipe: Recipe, *, group: ProcessGroup = SINGLE_PROCESS
+) -> Forward:
     """The same for training: compiled if the recipe says so, its gradients averaged over the team.
 
     It is to be made anew when other parameters learn than before.
     """
     device = next(network.parameters()).device
-    module: Callable[[Tensor], Tensor] = team.wrap(network)
+    module: Callable[[Tensor], Tensor] = group.wrap(network)
     if recipe.compile:
         module = torch.compile(module)
-    return forward_of(module, spec, device=device, channels_last=recipe.channels_last)
+    return make_forward(module, spec, device=device, channels_last=recipe.channels_last)
 
 
 def make_learner(
@@ -119,10 +121,10 @@ def make_learner(
     optimizer = make_optimizer(network, recipe)
     return Learner(
         network=network,
-        forward=forward_of(network, spec, device=device, channels_last=recipe.channels_last),
+        forward=make_forward(network, spec, device=device, channels_last=recipe.channels_last),
         optimizer=optimizer,
         schedule=make_schedule(optimizer, recipe, steps=steps),
-        average=Average(network, recipe.ema) if recipe.ema else None,
+        average=ExponentialMovingAverage(network, recipe.ema) if recipe.ema else None,
         label_smoothing=recipe.label_smoothing,
         clip_norm=recipe.clip_norm,
         autocast=pick_precision(recipe, device) == "bf16",
@@ -130,7 +132,7 @@ def make_learner(
 
 
 def train_step(
-    learner: Learner, images: Tensor, labels: Tensor, *, partners: Partners | None = None, weight: float = 1.0
+    learner: Learner, images: Tensor, labels: Tensor, *, partners: MixedLabels | None = None, weight: float = 1.0
 ) -> Tensor:
     """One step down the gradient.
 

@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Team:
+class ProcessGroup:
     """This process among those that train together.
 
     Attributes:
@@ -88,23 +88,23 @@ class Team:
         return DistributedDataParallel(network, static_graph=True)
 
 
-ALONE = Team()
+SINGLE_PROCESS = ProcessGroup()
 
 
 @contextmanager
-def joined_team(*, cuda: bool) -> Iterator[Team]:
-    """Joins the processes that torchrun started, over NCCL with CUDA and gloo without; `ALONE` without torchrun.
+def process_group(*, cuda: bool) -> Iterator[ProcessGroup]:
+    """Joins the processes that torchrun started, over NCCL with CUDA and gloo without; else `SINGLE_PROCESS`.
 
     Reads the environment that torchrun sets.
     """
     if "TORCHELASTIC_RUN_ID" not in os.environ:
-        yield ALONE
+        yield SINGLE_PROCESS
         return
-    team = Team(*(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
+    group = ProcessGroup(*(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
     if cuda:
-        torch.cuda.set_device(team.local_rank)
+        torch.cuda.set_device(group.local_rank)
     distributed.init_process_group("nccl" if cuda else "gloo")
     try:
-        yield team
+        yield group
     finally:
         distributed.destroy_process_group()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from models.checkpoint.weights import Weights
-from models.files import whole_file
+from models.files import atomic_write
 from training.recipes.recipe import Recipe
 
 SCHEMA = 2
@@ -42,7 +42,10 @@ class RunState:
 
     def write(self, workdir: Path) -> None:
         """Writes resume.pt, whole or not at all."""
-        with whole_file(workdir / RESUME_FILE) as path, path.open("wb") as file:  # given a path, torch tells no reason
+        with (
+            atomic_write(workdir / RESUME_FILE) as path,
+            path.open("wb") as file,
+        ):  # given a path, torch tells no reason
             torch.save({"schema": SCHEMA, **vars(self)}, file)
 
 
@@ -74,7 +77,7 @@ def read_state(workdir: Path) -> RunState:
     return state
 
 
-def how_to_go_on(epoch: int) -> str:
+def resume_hint(epoch: int) -> str:
     """What to say when a file could not be written; `epoch` is the last that resume.pt holds."""
     return f"{RESUME_FILE} is as it was after epoch {epoch}, and --resume goes on from there"
 

@@ -5,10 +5,10 @@ import copy
 import torch
 from torch import nn
 
-from models.checkpoint.weights import Weights, put_tensors
+from models.checkpoint.weights import Weights, load_tensors
 
 
-class Average:
+class ExponentialMovingAverage:
     """A copy of a network that follows it: each value moves by 1 - decay towards the network's at every step.
 
     Early on it moves faster, by 9 / (10 + steps), so that initial weights are soon forgotten. The running statistics of
@@ -38,5 +38,5 @@ class Average:
 
     def restore(self, weights: Weights, steps: int) -> None:
         """Goes on from the state of an earlier one."""
-        put_tensors(self.network, weights)
+        load_tensors(self.network, weights)
         self.steps = steps

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
-def layers_of(network: nn.Module, *, fixed: Collection[int] = ()) -> list[nn.Module]:
+def parameter_layers(network: nn.Module, *, fixed: Collection[int] = ()) -> list[nn.Module]:
     """The modules with parameters of their own that can learn, in the order in which they are defined; at least one.
 
     Args:
@@ -15,7 +15,7 @@ def layers_of(network: nn.Module, *, fixed: Collection[int] = ()) -> list[nn.Mod
     return [m for m in network.modules() if any(id(p) not in fixed for p in m.parameters(recurse=False))]
 
 
-def count_learning(layers: int, epoch: int, *, freeze_epochs: int, unfreeze_epochs: int) -> int:
+def count_trainable_layers(layers: int, epoch: int, *, freeze_epochs: int, unfreeze_epochs: int) -> int:
     """How many of the last layers learn in an epoch (from 1), of all `layers`.
 
     One in the first `freeze_epochs`; then more with each of `unfreeze_epochs`, in equal parts (Howard and Ruder,
@@ -26,17 +26,17 @@ def count_learning(layers: int, epoch: int, *, freeze_epochs: int, unfreeze_epoc
     return max(1, -(-layers * joined // parts))
 
 
-def let_learn(network: nn.Module, count: int, *, fixed: Collection[int] = ()) -> None:
+def set_trainable_layers(network: nn.Module, count: int, *, fixed: Collection[int] = ()) -> None:
     """Lets the parameters of the last `count` layers learn and no others; to be called before each epoch.
 
     Batch norms before those layers keep their running statistics.
 
     Args:
         network: in training mode.
-        count: from 1 to the number of `layers_of` the network.
+        count: from 1 to the number of `parameter_layers` the network.
         fixed: as there.
     """
-    learning = layers_of(network, fixed=fixed)[-count:]
+    learning = parameter_layers(network, fixed=fixed)[-count:]
     kept = {id(parameter) for layer in learning for parameter in layer.parameters(recurse=False)}
     for parameter in network.parameters():
         if id(parameter) not in fixed:

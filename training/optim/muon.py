@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Muon, Optimizer
 
 
-def kernels_of(network: nn.Module) -> list[nn.Parameter]:
+def convolution_kernels(network: nn.Module) -> list[nn.Parameter]:
     """The weights of its convolutions.
 
     Not of those in groups (depthwise ones, for example), whose rows have little in common, nor those that are computed

@@ -8,7 +8,7 @@ from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
-from training.optim.muon import KernelMuon, kernels_of
+from training.optim.muon import KernelMuon, convolution_kernels
 from training.recipes.recipe import Recipe
 
 # In the names of parameters with several dimensions that are no weights: torchvision's class_token, pos_embedding,
@@ -24,7 +24,7 @@ def make_optimizer(network: nn.Module, recipe: Recipe) -> Optimizer:
     """
     rate, decay = recipe.learning_rate, recipe.weight_decay
     groups: list[dict[str, Any]] = [{"params": [], "weight_decay": decay}, {"params": [], "weight_decay": 0.0}]
-    kernels = kernels_of(network) if recipe.optimizer == "muon" else []
+    kernels = convolution_kernels(network) if recipe.optimizer == "muon" else []
     apart = {id(kernel) for kernel in kernels}
     embeddings = {id(module.weight) for module in network.modules() if isinstance(module, nn.Embedding)}
     for name, parameter in network.named_parameters():

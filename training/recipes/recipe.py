@@ -176,13 +176,13 @@ def read_recipe(path: Path, *, fresh: bool = False) -> dict[str, Any]:
             "recipe alone (--print-recipe prints it) to begin with random ones"
         )
     try:
-        Recipe().override(with_enough_epochs(fields))
+        Recipe().override(with_minimum_epochs(fields))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     return fields
 
 
-def with_enough_epochs(fields: dict[str, Any]) -> dict[str, Any]:
+def with_minimum_epochs(fields: dict[str, Any]) -> dict[str, Any]:
     """With epochs enough for the settings that count them, if none are given: to check all the others."""
     counts = [fields.get(name, 0) for name in ("warmup_epochs", "freeze_epochs", "unfreeze_epochs")]
     numbers = all(isinstance(count, int | float) and math.isfinite(count) for count in counts)

@@ -11,7 +11,7 @@ from training.loop.resume import RESUME_FILE
 RUNS = Path("runs")
 
 
-def fresh_directory(out: Path | None, *, model: str, dataset: str, overwrite: bool = False) -> Path:
+def new_run_directory(out: Path | None, *, model: str, dataset: str, overwrite: bool = False) -> Path:
     """The directory for a new run: `out`, or `runs/<model>-<dataset>` with -2, -3... while another run is there.
 
     Raises:
@@ -30,7 +30,7 @@ def fresh_directory(out: Path | None, *, model: str, dataset: str, overwrite: bo
     return out
 
 
-def unfinished_directory(out: Path | None, *, model: str, dataset: str, overwrite: bool = False) -> Path:
+def resumable_run_directory(out: Path | None, *, model: str, dataset: str, overwrite: bool = False) -> Path:
     """The directory of the run to go on with: `out`, or the last of the default names that holds an unfinished one.
 
     Raises:

@@ -14,11 +14,11 @@ from models.checkpoint.directory import CheckpointConfig
 from models.checkpoint.initial_weights import InitialWeights
 from models.checkpoint.samples import Samples
 from models.images.decode import InputSpec
-from models.networks.registry import network_size
+from models.networks.registry import input_size_for
 from models.networks.spec import check_logits
 from training.data.datasets import load_dataset
 from training.data.raw import RawDataset
-from training.data.sampling import pick_samples
+from training.data.sampling import sample_test_images
 from training.data.splits import MEMORY_LIMIT_MB, Splits, prepare_splits
 from training.loop.resume import RunState
 from training.recipes.defaults import default_recipe
@@ -93,7 +93,7 @@ def make_plan(
         revision=_revision(),
         versions={name: version(name) for name in LIBRARIES},
     )
-    return Plan(config, recipe, data, pick_samples(raw, data.test))
+    return Plan(config, recipe, data, sample_test_images(raw, data.test))
 
 
 def plan_recipe(
@@ -113,7 +113,7 @@ def plan_recipe(
 
 
 def _fed_size(model: str, raw: RawDataset, size: int | None) -> tuple[int, int]:
-    return (size, size) if size is not None else network_size(model, raw.size or (0, 0))
+    return (size, size) if size is not None else input_size_for(model, raw.size or (0, 0))
 
 
 def _recipe(
@@ -181,7 +181,7 @@ def build(config: CheckpointConfig) -> nn.Module:
     return network
 
 
-def facts_of(config: CheckpointConfig) -> dict[str, Any]:
+def resume_facts(config: CheckpointConfig) -> dict[str, Any]:
     """What must be the same for a run to go on, besides the recipe."""
     return {
         "model": config.model,
@@ -194,13 +194,13 @@ def facts_of(config: CheckpointConfig) -> dict[str, Any]:
     }
 
 
-def check_fits(workdir: Path, state: RunState, config: CheckpointConfig) -> None:
+def check_resumable(workdir: Path, state: RunState, config: CheckpointConfig) -> None:
     """Nothing if the run that `state` is of can go on with this configuration.
 
     Raises:
         ValueError: it cannot; the message names what differs.
     """
-    there, here = {**state.facts, **Recipe(**state.recipe).to_json()}, {**facts_of(config), **config.recipe}
+    there, here = {**state.facts, **Recipe(**state.recipe).to_json()}, {**resume_facts(config), **config.recipe}
     for facts in (there, here):  # the rest follows from these, and earlier versions told less of it
         facts["dataset"] = {name: facts["dataset"].get(name) for name in ("name", "counts", "sha256")}
     for name in here:

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from models.checkpoint.directory import CheckpointConfig, save_checkpoint
-from models.checkpoint.initial_weights import InitialWeights, find_weights
+from models.checkpoint.initial_weights import InitialWeights, resolve_weights
 from models.checkpoint.samples import SAMPLES_FILE, save_samples
-from models.checkpoint.weights import load_pretrained, put_tensors
+from models.checkpoint.weights import load_pretrained, load_tensors
 from models.files import UnwritableError
 from training.data.splits import MEMORY_LIMIT_MB
 from training.data.streaming import Source
@@ -20,11 +20,11 @@ from training.evaluate.plots import MISTAKES, draw_confusion, draw_curves, draw_
 from training.evaluate.temperature import fit_temperature
 from training.events import Finished, Report, Started, silent
 from training.loop.fit import FitResult, fit
-from training.loop.learner import forward_of, pick_device, pick_precision
-from training.loop.process_group import ALONE, Team
-from training.loop.resume import RESUME_FILE, RunState, how_to_go_on, read_state, seeded
-from training.run.directory import fresh_directory, unfinished_directory
-from training.run.plan import Plan, build, check_fits, facts_of, make_plan
+from training.loop.learner import make_forward, pick_device, pick_precision
+from training.loop.process_group import SINGLE_PROCESS, ProcessGroup
+from training.loop.resume import RESUME_FILE, RunState, read_state, resume_hint, seeded
+from training.run.directory import new_run_directory, resumable_run_directory
+from training.run.plan import Plan, build, check_resumable, make_plan, resume_facts
 
 
 def train_checkpoint(
@@ -44,7 +44,7 @@ def train_checkpoint(
     resume: bool = False,
     overwrite: bool = False,
     report: Report = silent,
-    team: Team = ALONE,
+    group: ProcessGroup = SINGLE_PROCESS,
 ) -> Path:
     """Trains a network and writes its checkpoint directory. Prints nothing; tells `report`.
 
@@ -57,10 +57,10 @@ def train_checkpoint(
         skip_bad: leave damaged files of a folder out; config.json counts them.
         memory_limit_mb: a folder whose images would be larger is decoded from its files in every epoch.
         workers: processes that decode; by default one a processor, up to 8.
-        size: height and width to feed the network with; by default `network_size` of the images' own.
+        size: height and width to feed the network with; by default `input_size_for` of the images' own.
         options: the network's own keyword arguments.
         overrides: values of `Recipe` fields that differ from `default_recipe`.
-        weights: to begin with, as `find_weights` takes them; by default random ones.
+        weights: to begin with, as `resolve_weights` takes them; by default random ones.
         resume: go on with the unfinished run in `out`; what is left out is then as it was in that run.
         overwrite: replace the run in `out`; a finished checkpoint there stays until the new one is complete.
         report: called with every `Event`, in the process that writes.
@@ -74,14 +74,14 @@ def train_checkpoint(
             unfinished run that does not fit, or a loss that became infinite.
         UnwritableError: the directory cannot be written, or the disk is full; the message says what is kept.
     """
-    find = unfinished_directory if resume else fresh_directory
-    workdir = team.from_writer(lambda: find(out, model=model, dataset=dataset, overwrite=overwrite))
+    find = resumable_run_directory if resume else new_run_directory
+    workdir = group.from_writer(lambda: find(out, model=model, dataset=dataset, overwrite=overwrite))
     state = read_state(workdir) if resume else None
     if state is not None:
         size, options = size or state.facts["size"], options or state.facts["options"]
         skip_bad = skip_bad or "left_out" in state.facts["dataset"]
 
-    given = team.from_writer(lambda: find_weights(weights, model=model)) if weights else None
+    given = group.from_writer(lambda: resolve_weights(weights, model=model)) if weights else None
 
     def plan_run() -> Plan:
         return make_plan(
@@ -99,23 +99,28 @@ def train_checkpoint(
             state=state,
         )
 
-    if download and team.size > 1:  # one fetches, then the others find the files
-        plan = plan_run() if team.writes else None
-        team.wait()
+    if download and group.size > 1:  # one fetches, then the others find the files
+        plan = plan_run() if group.writes else None
+        group.wait()
         plan = plan or plan_run()
     else:
         plan = plan_run()
     if state is not None:
-        check_fits(workdir, state, plan.config)
-    _learn(workdir, plan, given, state, report if team.writes else silent, team)
+        check_resumable(workdir, state, plan.config)
+    _learn(workdir, plan, given, state, report if group.writes else silent, group)
     return workdir
 
 
 def _learn(
-    workdir: Path, plan: Plan, weights: InitialWeights | None, state: RunState | None, report: Report, team: Team
+    workdir: Path,
+    plan: Plan,
+    weights: InitialWeights | None,
+    state: RunState | None,
+    report: Report,
+    group: ProcessGroup,
 ) -> None:
     config, recipe = plan.config, plan.recipe
-    device = pick_device(recipe.device, local_rank=team.local_rank if team.size > 1 else None)
+    device = pick_device(recipe.device, local_rank=group.local_rank if group.size > 1 else None)
     with seeded(recipe.seed, device):
         network = build(config)
     loaded = ""
@@ -143,7 +148,7 @@ def _learn(
             precision=pick_precision(recipe, device),
             first_epoch=1 if state is None else state.epoch + 1,
             epochs=recipe.epochs,
-            processes=team.size,
+            processes=group.size,
             streamed=plan.data.streamed,
             left_out=plan.left_out,
             test_folder=config.dataset.get("test_folder", ""),
@@ -152,24 +157,32 @@ def _learn(
         )
     )
     result = fit(
-        network, plan.data, recipe, workdir, report, spec=config.input, facts=facts_of(config), state=state, team=team
+        network,
+        plan.data,
+        recipe,
+        workdir,
+        report,
+        spec=config.input,
+        facts=resume_facts(config),
+        state=state,
+        group=group,
     )
-    if team.writes:
+    if group.writes:
         try:
             metrics = _finish(workdir, plan, network, result)
         except UnwritableError as error:
-            raise UnwritableError(f"{error}; {how_to_go_on(len(result.history))}") from error
+            raise UnwritableError(f"{error}; {resume_hint(len(result.history))}") from error
         seconds = sum(line.seconds for line in result.history)
         report(Finished(directory=workdir, metrics=metrics, seconds=seconds))
-    team.wait()
+    group.wait()
 
 
 def _finish(workdir: Path, plan: Plan, network: nn.Module, result: FitResult) -> dict[str, dict[str, float]]:
     """Fits the temperature, looks once at the test split, and writes the checkpoint."""
     config, data = plan.config, plan.data
-    put_tensors(network, result.weights)
+    load_tensors(network, result.weights)
     device = next(network.parameters()).device
-    classify = forward_of(network.eval(), config.input, device=device)
+    classify = make_forward(network.eval(), config.input, device=device)
     held_out = logits_of(classify, data.validation.to(device)).cpu()
     temperature = fit_temperature(held_out, data.validation.labels)
     seen = Evaluation.of(held_out, data.validation.labels)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from export.artifact.directory import Staging, file_entry, publish
+from export.artifact.directory import StagedArtifact, file_entry, publish
 from export.artifact.golden import TOLERANCE, check_golden, load_golden, save_golden
 from export.artifact.manifest import ArtifactError, Manifest, check_files, read_manifest
 from export.engines.selection import open_engine
@@ -106,7 +106,7 @@ def test_another_networks_file_fails_even_with_the_hashes_fixed_up(lenet_artifac
     shutil.copyfile(other / "model.onnx", staging / "model.onnx")
     forged = read_manifest(staging)
     files = {**forged.files, "model.onnx": file_entry(staging / "model.onnx", forged.files["model.onnx"].parity)}
-    directory = publish(Staging(staging, 2), replace(forged, files=files))
+    directory = publish(StagedArtifact(staging, 2), replace(forged, files=files))
     check_files(directory, read_manifest(directory))  # hashes alone do not show it
     engine = open_engine(directory, read_manifest(directory), engine="onnxruntime", device="cpu")
     with pytest.raises(ArtifactError, match=r"model.onnx: golden image \d differs by 0.\d+ from the trained network"):

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from export.artifact.directory import file_entry, find_versions, newest_version, publish, staged
+from export.artifact.directory import file_entry, find_versions, newest_version, publish, stage_artifact
 from export.artifact.manifest import ArtifactError, FileEntry, Manifest, check_files, check_name, read_manifest
 from export.verify.verification import verify_artifact
 from models.graph.node import Node
@@ -37,7 +37,7 @@ FILES = ("manifest.json", "model.onnx", "model.ts", "weights.safetensors", "gold
 
 def export(root: Path, name: str = "net") -> Path:
     """A small artifact by the same way as a real one."""
-    with staged(root, name) as staging:
+    with stage_artifact(root, name) as staging:
         (staging.path / "model.onnx").write_bytes(os.urandom(64))
         return publish(
             staging, replace(MANIFEST, name=name, files={"model.onnx": file_entry(staging.path / "model.onnx")})
@@ -160,7 +160,7 @@ def test_a_number_that_another_export_took_meanwhile_is_passed_over(tmp_path: Pa
     looked = iter([[], [tmp_path / "net" / "1"]])  # it looked before the other was there
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("export.artifact.directory._numbered", lambda *_, **__: next(looked))
-        with staged(tmp_path, "net") as staging:
+        with stage_artifact(tmp_path, "net") as staging:
             assert staging.version == 2
             assert publish(staging, MANIFEST).name == "2"
     assert read_manifest(tmp_path / "net" / "2").version == 2
@@ -168,7 +168,7 @@ def test_a_number_that_another_export_took_meanwhile_is_passed_over(tmp_path: Pa
 
 def test_a_reserved_number_is_no_artifact_and_is_given_back(tmp_path: Path) -> None:
     export(tmp_path)
-    with pytest.raises(ValueError, match="stop"), staged(tmp_path, "net") as staging:
+    with pytest.raises(ValueError, match="stop"), stage_artifact(tmp_path, "net") as staging:
         assert staging.version == 2 and (tmp_path / "net" / "2").is_dir()
         assert find_versions(tmp_path) == [tmp_path / "net" / "1"]
         raise ValueError("stop")
@@ -177,7 +177,7 @@ def test_a_reserved_number_is_no_artifact_and_is_given_back(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_an_export_that_fails_leaves_nothing(tmp_path: Path, error: type[BaseException]) -> None:
-    with pytest.raises(error, match="stop"), staged(tmp_path, "net") as staging:
+    with pytest.raises(error, match="stop"), stage_artifact(tmp_path, "net") as staging:
         (staging.path / "model.onnx").touch()
         raise error("stop")
     assert os.listdir(tmp_path) == []
@@ -185,13 +185,13 @@ def test_an_export_that_fails_leaves_nothing(tmp_path: Path, error: type[BaseExc
 
 def test_an_export_that_fails_leaves_earlier_versions(tmp_path: Path) -> None:
     export(tmp_path)
-    with pytest.raises(ValueError, match="stop"), staged(tmp_path, "net"):
+    with pytest.raises(ValueError, match="stop"), stage_artifact(tmp_path, "net"):
         raise ValueError("stop")
     assert os.listdir(tmp_path / "net") == ["1"]
 
 
 def test_a_half_written_artifact_is_never_found(tmp_path: Path) -> None:
-    with staged(tmp_path, "net") as staging:
+    with stage_artifact(tmp_path, "net") as staging:
         (staging.path / "model.onnx").touch()
         (staging.path / "manifest.json").write_text("{}")
         for place in (tmp_path, tmp_path / "net"):
@@ -237,6 +237,6 @@ def test_names_of_letters_digits_and_marks_are_taken(name: str) -> None:
 def test_other_names_are_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="cannot be an artifact's name; use letters, digits"):
         check_name(name)
-    with pytest.raises(ValueError, match="cannot be an artifact's name"), staged(tmp_path, name):
+    with pytest.raises(ValueError, match="cannot be an artifact's name"), stage_artifact(tmp_path, name):
         pass
     assert os.listdir(tmp_path) == []

@@ -21,7 +21,7 @@ from export.artifact.manifest import MANIFEST_FILE, ArtifactError, read_manifest
 from export.artifact.store import find_in_store, register
 from export.engines.selection import open_engine
 from models.images.decode import decode_image
-from service.process.server import check_before_start, environment
+from service.process.server import environment, preflight
 from service.serving.catalog import Catalog
 from service.settings import read_settings
 from tests.in_process import digit, encoded
@@ -226,7 +226,7 @@ def test_a_server_gets_the_very_version_that_was_checked(store, copy):
     for version in (2, 1):
         register(copy(version=version))
     settings = read_settings(artifacts="bentoml:lenet", port=free_port())
-    (manifest,) = check_before_start(settings)
+    (manifest,) = preflight(settings)
     assert manifest.version == 1
     assert environment(settings)["CONVSCOPE_ARTIFACTS"] == str(store / "lenet/1")
 

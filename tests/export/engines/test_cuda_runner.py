@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from export.engines import cuda_runner
-from export.engines.cuda import why_no_cuda
+from export.engines.cuda import cuda_unavailable_reason
 from export.engines.cuda_runner import GRAPH_BATCHES, IN_FLIGHT, CudaRunner, explain
 from export.engines.protocol import DeviceLost, DeviceMemoryFull
 from models.images.decode import Pixels
@@ -237,7 +237,7 @@ def test_other_errors_stay_what_they_are() -> None:
         CudaRunner(failing, device=torch.device("cpu"), cuda=FakeCuda())(images(40))
 
 
-@pytest.mark.skipif(why_no_cuda() is not None, reason="there is no GPU here")
+@pytest.mark.skipif(cuda_unavailable_reason() is not None, reason="there is no GPU here")
 @pytest.mark.parametrize("count", [1, 3, 32, 70])
 def test_a_real_gpu_gives_the_processors_answers(count: int) -> None:
     torch.manual_seed(0)

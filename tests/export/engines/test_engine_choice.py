@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from export.artifact.manifest import Manifest, read_manifest
-from export.engines.onnxruntime import OnnxTaps, open_session
+from export.engines.onnxruntime import OnnxFeatureExtractor, open_session
 from export.engines.protocol import EngineError
 from export.engines.selection import _choose, open_engine
 
@@ -53,7 +53,7 @@ def test_onnx_runtime_is_taken_where_one_of_these_is_missing(
 ) -> None:
     manifest = read_manifest(lenet_artifact)
     if missing == "GPU":
-        machine.setattr("export.engines.selection.why_no_cuda", lambda: "no NVIDIA driver")
+        machine.setattr("export.engines.selection.cuda_unavailable_reason", lambda: "no NVIDIA driver")
     if missing == "CPU-only package":
         machine.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
     if missing == "torch's GPU":
@@ -68,7 +68,7 @@ def test_onnx_runtime_is_taken_where_one_of_these_is_missing(
 def test_torch_is_not_imported_to_find_out_where_there_is_no_gpu(
     lenet_artifact: Path, machine: pytest.MonkeyPatch
 ) -> None:
-    machine.setattr("export.engines.selection.why_no_cuda", lambda: "no NVIDIA driver")
+    machine.setattr("export.engines.selection.cuda_unavailable_reason", lambda: "no NVIDIA driver")
     machine.setattr(torch.cuda, "is_available", lambda: pytest.fail("torch was asked"))
     assert chosen(lenet_artifact, read_manifest(lenet_artifact)) == "model.onnx"
 
@@ -88,5 +88,5 @@ def test_auto_opens_sessions_on_the_cpu_with_such_a_package(lenet_artifact: Path
     manifest = read_manifest(lenet_artifact)
     values = [node.value for node in manifest.nodes if node.name == "conv1"]
     images = np.zeros((1, *manifest.input.shape), np.uint8)
-    _, (conv,) = OnnxTaps(lenet_artifact / "model.onnx", values, device="auto").run(images, values)
+    _, (conv,) = OnnxFeatureExtractor(lenet_artifact / "model.onnx", values, device="auto").run(images, values)
     assert conv.shape == (1, 6, 28, 28)

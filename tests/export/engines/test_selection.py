@@ -11,14 +11,14 @@ from onnx import TensorProto, helper
 
 from export.artifact.directory import file_entry
 from export.artifact.manifest import ArtifactError, FileEntry, Manifest, read_manifest
-from export.engines.cuda import why_no_cuda
-from export.engines.onnxruntime import OnnxEngine, OnnxTaps, open_session
+from export.engines.cuda import cuda_unavailable_reason
+from export.engines.onnxruntime import OnnxEngine, OnnxFeatureExtractor, open_session
 from export.engines.protocol import EngineError
 from export.engines.selection import open_engine
 from export.engines.torch import TorchScriptEngine
 from models.images.decode import Pixels
 
-without_gpu = pytest.mark.skipif(why_no_cuda() is None, reason="there is a GPU here")
+without_gpu = pytest.mark.skipif(cuda_unavailable_reason() is None, reason="there is a GPU here")
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def test_auto_falls_to_the_cpu(lenet_artifact: Path, manifest: Manifest, engine:
     np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-6)
 
 
-@pytest.mark.skipif(why_no_cuda() is not None, reason="there is no GPU here")
+@pytest.mark.skipif(cuda_unavailable_reason() is not None, reason="there is no GPU here")
 @pytest.mark.parametrize("engine", ["onnxruntime", "torchscript"])
 def test_the_gpu_gives_the_cpus_answers(lenet_artifact: Path, manifest: Manifest, engine: Any, images: Pixels) -> None:
     on_gpu = open_engine(lenet_artifact, manifest, engine=engine, device="cuda")
@@ -151,7 +151,7 @@ def test_a_session_reads_bytes_and_no_file(lenet_artifact: Path, images: Pixels)
 
 
 def test_taps_give_the_served_files_probabilities(lenet_artifact: Path, manifest: Manifest, images: Pixels) -> None:
-    taps = OnnxTaps(lenet_artifact / "model.onnx", [node.value for node in manifest.nodes[:-1]])
+    taps = OnnxFeatureExtractor(lenet_artifact / "model.onnx", [node.value for node in manifest.nodes[:-1]])
     probabilities, (relu,) = taps.run(images, ["relu"])
     served, _ = OnnxEngine(lenet_artifact / "model.onnx", device="cpu").run(images)
     np.testing.assert_allclose(probabilities, served, rtol=0, atol=1e-6)

@@ -19,7 +19,7 @@ from export.artifact.manifest import ArtifactError, check_files, read_manifest
 from export.engines.selection import open_engine
 from export.onnx_import.importer import import_model
 from export.onnx_import.input_spec import make_spec
-from export.onnx_import.source import read_foreign
+from export.onnx_import.source import read_onnx
 from export.verify.verification import verify_artifact
 from models.images.decode import decode_image
 from tests.export.onnx_import.onnx_models import CLASSES, export_torch, small, torchvision_model
@@ -34,7 +34,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 def import_file(path: Path, out: Path, *, size: int = 16, **fields) -> Path:
     spec = make_spec(fields.pop("mode", "RGB"), (size, size), mean=fields.pop("mean", MEAN), std=fields.pop("std", STD))
-    return import_model(read_foreign(path), classes=CLASSES, spec=spec, out=out, **fields)
+    return import_model(read_onnx(path), classes=CLASSES, spec=spec, out=out, **fields)
 
 
 def photographs(size: int, count: int = 5) -> list[Image.Image]:
@@ -84,7 +84,7 @@ def test_what_pytorch_exported_gives_the_same_answers(name: str, dynamo: bool, t
     assert parity["batches"] == [1, 2, 7, 64, 256] and parity["maximum_difference"] < 1e-5
 
 
-FORMS = {
+GRAPH_FORMATS = {
     "logits": {},
     "names that ours have": {"name": "image", "to": "logits"},
     "our names for other values": {"name": "probabilities", "to": "image"},
@@ -95,7 +95,7 @@ FORMS = {
     "half precision": {"dtype": TensorProto.FLOAT16},
     "softmax": {"end": [SOFTMAX]},
     "softmax of opset 11": {"end": [SOFTMAX], "opset": 11},
-    "softmax and identity": {"end": [SOFTMAX, helper.make_node("Identity", ["p"], ["q"])]},
+    "softmax and identity": {"end": [SOFTMAX, helper.make_node("FileIdentity", ["p"], ["q"])]},
     "softmax in half precision": {"end": [SOFTMAX], "dtype": TensorProto.FLOAT16},
     "log softmax": {"end": [helper.make_node("LogSoftmax", ["scores"], ["p"], axis=1)]},
     "weights listed as inputs": {
@@ -109,9 +109,9 @@ FORMS = {
 }
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", GRAPH_FORMATS)
 def test_every_form_of_a_file_gives_the_same_answers(form: str, tmp_path: Path) -> None:
-    path = small(tmp_path / "net.onnx", **FORMS[form])
+    path = small(tmp_path / "net.onnx", **GRAPH_FORMATS[form])
     output = onnx.load(path).graph.output[0].name
     artifact = import_file(path, tmp_path / "artifacts")
     images = photographs(16)
@@ -149,7 +149,7 @@ def test_noted_sizes_do_not_freeze_the_batch(tmp_path: Path) -> None:
 
 def test_one_of_several_outputs(tmp_path: Path) -> None:
     path = small(tmp_path / "net.onnx", end=[SOFTMAX], outputs=("p", "relu", "scores"))
-    file = read_foreign(path, output="scores")
+    file = read_onnx(path, output="scores")
     artifact = import_model(
         file, classes=CLASSES, spec=make_spec("RGB", (16, 16), mean=MEAN, std=STD), out=tmp_path / "artifacts"
     )

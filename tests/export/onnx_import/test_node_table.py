@@ -10,24 +10,24 @@ from onnx import TensorProto, helper, numpy_helper
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from export.engines.onnxruntime import OnnxTaps
+from export.engines.onnxruntime import OnnxFeatureExtractor
 from export.onnx_import.graph import to_proto, wrap
 from export.onnx_import.input_spec import make_spec
-from export.onnx_import.node_table import foreign_table
-from export.onnx_import.source import read_foreign
+from export.onnx_import.node_table import onnx_node_table
+from export.onnx_import.source import read_onnx
 from models.graph.node import Node
 from tests.export.onnx_import.onnx_models import export_torch, head, save_graph, small, torchvision_model, weights
 
 
-def table_of(path: Path, size: int = 16) -> tuple[dict[str, Node], OnnxTaps]:
+def table_of(path: Path, size: int = 16) -> tuple[dict[str, Node], OnnxFeatureExtractor]:
     """By name; and the wrapped file, whose images are normalised by nothing but a division by 255."""
     spec = make_spec("RGB", (size, size), mean=(0.0,), std=(1.0,))
-    graph = wrap(read_foreign(path), spec)
+    graph = wrap(read_onnx(path), spec)
     wrapped = path.with_name("wrapped.onnx")
     wrapped.write_bytes(to_proto(graph, {}).SerializeToString())
-    rows = foreign_table(graph, wrapped, spec)
+    rows = onnx_node_table(graph, wrapped, spec)
     assert len({row.name for row in rows}) == len(rows)
-    return {row.name: row for row in rows}, OnnxTaps(wrapped, [row.value for row in rows])
+    return {row.name: row for row in rows}, OnnxFeatureExtractor(wrapped, [row.value for row in rows])
 
 
 def node(op: str, inputs: list[str], output: str, name: str = "", **attributes):

@@ -11,17 +11,17 @@ from torch import nn
 
 from export.onnx_import.importer import import_model
 from export.onnx_import.input_spec import choose_mode, choose_size, make_spec
-from export.onnx_import.source import ForeignError, read_foreign
+from export.onnx_import.source import OnnxImportError, read_onnx
 from export.verify.parity import ParityError
 from tests.export.onnx_import.onnx_models import CLASSES, export_torch, head, save_graph, small, weights
 
 SPEC = make_spec("RGB", (16, 16), mean=(0.5,), std=(0.5,))
 
 
-def refuse(path: Path, says: str, *, classes=CLASSES, error: type[ValueError] = ForeignError, **fields) -> None:
+def refuse(path: Path, says: str, *, classes=CLASSES, error: type[ValueError] = OnnxImportError, **fields) -> None:
     out = path.parent / "artifacts"
     with pytest.raises(error, match=says) as caught:
-        import_model(read_foreign(path, **fields), classes=classes, spec=SPEC, out=out)
+        import_model(read_onnx(path, **fields), classes=classes, spec=SPEC, out=out)
     assert "\n" not in str(caught.value)
     assert not list(out.rglob("*"))
 
@@ -186,8 +186,8 @@ def test_another_number_of_names_than_scores_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_a_size_that_is_not_the_files_is_refused(image, size, says: str, tmp_path: Path) -> None:
-    file = read_foreign(small(tmp_path / "net.onnx", image=image))
-    with pytest.raises(ForeignError, match=says):
+    file = read_onnx(small(tmp_path / "net.onnx", image=image))
+    with pytest.raises(OnnxImportError, match=says):
         choose_size(file, size)
 
 
@@ -196,6 +196,6 @@ def test_a_size_that_is_not_the_files_is_refused(image, size, says: str, tmp_pat
     [(3, "L", "takes 3 channels, which is --mode RGB, not L"), (None, None, "channels open; give --mode RGB or")],
 )
 def test_a_mode_that_is_not_the_files_is_refused(channels, mode, says: str, tmp_path: Path) -> None:
-    file = read_foreign(small(tmp_path / "net.onnx", image=("n", channels, 16, 16)))
-    with pytest.raises(ForeignError, match=says):
+    file = read_onnx(small(tmp_path / "net.onnx", image=("n", channels, 16, 16)))
+    with pytest.raises(OnnxImportError, match=says):
         choose_mode(file, mode)

@@ -22,8 +22,8 @@ from export.verify.verification import verify_artifact
 from models.checkpoint.directory import load_checkpoint, read_config
 from tests.conftest import digit_images
 from training.data.datasets import load_dataset
-from training.data.in_memory import Images
-from training.data.streaming import StreamedImages
+from training.data.in_memory import InMemoryDataset
+from training.data.streaming import StreamingDataset
 from training.evaluate.plots import MISTAKES
 
 CLASSES = tuple("0123456789")
@@ -90,12 +90,12 @@ def test_three_of_ten_classes_are_measured_as_scikit_learn_does(
 def nothing_whole_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only what is taken of streamed images, the mistakes, may come into memory at once."""
 
-    def few(images: StreamedImages) -> Images:
+    def few(images: StreamingDataset) -> InMemoryDataset:
         assert len(images) <= MISTAKES
         return in_memory(images)
 
-    in_memory = StreamedImages.in_memory
-    monkeypatch.setattr(StreamedImages, "in_memory", few)
+    in_memory = StreamingDataset.in_memory
+    monkeypatch.setattr(StreamingDataset, "in_memory", few)
     monkeypatch.setattr("training.data.splits.prepare", lambda split, spec: pytest.fail("a split is read as a whole"))
 
 
@@ -115,7 +115,7 @@ def test_verification_is_the_same_streamed_or_not(
 ) -> None:
     memory, streamed = (load(lenet_checkpoint, folder, memory_limit_mb=limit, workers=1).images for limit in (4096, 0))
     request.getfixturevalue("nothing_whole_in_memory")
-    assert isinstance(streamed, StreamedImages) and len(streamed) == 500
+    assert isinstance(streamed, StreamingDataset) and len(streamed) == 500
     first, second = (verify_artifact(lenet_artifact, test=test) for test in (memory, streamed))
     assert first.accuracy == second.accuracy is not None
     assert [(one.parity, one.accuracy) for one in first.files] == [(one.parity, one.accuracy) for one in second.files]
@@ -131,7 +131,7 @@ def test_an_export_of_streamed_images_has_the_accuracies_of_those_in_memory(
     memory, streamed = (
         load_export_data(str(folder), config, data_dir=None, memory_limit_mb=limit, workers=0) for limit in (4096, 0)
     )
-    assert isinstance(streamed.test, StreamedImages) and np.array_equal(memory.calibration, streamed.calibration)
+    assert isinstance(streamed.test, StreamingDataset) and np.array_equal(memory.calibration, streamed.calibration)
     manifest = read_manifest(export_checkpoint(lenet_checkpoint, out=tmp_path, formats=["onnx"], data=streamed))
     wanted = accuracy_of(reference(load_checkpoint(lenet_checkpoint)), memory.test)
     assert manifest.reference["accuracy"] == manifest.files["model.onnx"].accuracy == wanted

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from export.artifact.directory import find_versions
-from export.artifact.identity import Identity
+from export.artifact.identity import FileIdentity
 from export.artifact.manifest import read_manifest
 from export.engines.torch import quiet_torchscript
 from export.pipeline import export as pipeline
@@ -99,7 +99,7 @@ class FrozenBatch(nn.Module):
         return self.network(x.reshape(1, 1, 28, 28))  # type: ignore[no-any-return]
 
 
-def frozen_batch(checkpoint: Checkpoint) -> Checkpoint:
+def explain_fixed_batch(checkpoint: Checkpoint) -> Checkpoint:
     return replace(checkpoint, network=FrozenBatch(checkpoint.network))
 
 
@@ -108,7 +108,7 @@ def other_temperature(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def write_broken(monkeypatch: pytest.MonkeyPatch, breaking: Callable[[Checkpoint], Checkpoint]) -> None:
-    def write(checkpoint: Checkpoint, example: Any, path: Path, *, precision: str, identity: Identity) -> None:
+    def write(checkpoint: Checkpoint, example: Any, path: Path, *, precision: str, identity: FileIdentity) -> None:
         # A copy, or the reference would be broken with it.
         broken = breaking(replace(checkpoint, network=copy.deepcopy(checkpoint.network)))
         write_torchscript(broken, example[:1], path)
@@ -121,7 +121,7 @@ def write_broken(monkeypatch: pytest.MonkeyPatch, breaking: Callable[[Checkpoint
     [
         (wrong_mean, r"model.ts: at batch 1 image \d+ differs by 0.\d+ .*it says class \d.*80 of 80 images differ"),
         (swapped_classes, "model.ts: .*the classes are swapped"),
-        (frozen_batch, "model.ts: at batch 2 the file does not run"),
+        (explain_fixed_batch, "model.ts: at batch 2 the file does not run"),
         (other_temperature, r"model.ts: at batch 1 image \d+ differs by 0.\d+"),
     ],
 )
@@ -139,7 +139,7 @@ def test_a_broken_export_publishes_nothing(
 
 
 def test_an_export_with_dropout_on_publishes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def write(checkpoint: Checkpoint, example: Any, path: Path, *, precision: str, identity: Identity) -> None:
+    def write(checkpoint: Checkpoint, example: Any, path: Path, *, precision: str, identity: FileIdentity) -> None:
         with quiet_torchscript():
             module = torch.jit.script(Forgotten(checkpoint))
             torch.jit.save(module, str(path))

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export.artifact.formats import FORMS
+from export.artifact.formats import GRAPH_FORMATS
 from export.artifact.manifest import ArtifactError, read_manifest
-from export.engines.bench_record import BENCH_FILE, Row, Timing, fastest_here, write_record
+from export.engines.bench_record import BENCH_FILE, Row, Timing, measured_order, write_record
 from export.engines.protocol import EngineError
 from export.engines.selection import open_engine
 from export.verify.benchmark import benchmark, best_row, measurements
 from service.settings import read_settings
 from tests.conftest import Outcome
 
-ONNX, FP16, INT8, TORCHSCRIPT, _, _, PT2, AOTI = FORMS
+ONNX, FP16, INT8, TORCHSCRIPT, _, _, PT2, AOTI = GRAPH_FORMATS
 
 
 def row(form: Any, rate: float, device: str = "cpu") -> Row:
@@ -107,11 +107,11 @@ def test_a_record_of_another_machine_or_artifact_counts_for_nothing(
     artifact: Path, change: Callable[[dict[str, Any]], None]
 ) -> None:
     path = write_record(artifact, [row(TORCHSCRIPT, 200), row(ONNX, 100)], threads=2)
-    assert fastest_here(artifact, device="cpu") == [TORCHSCRIPT, ONNX]
+    assert measured_order(artifact, device="cpu") == [TORCHSCRIPT, ONNX]
     content = json.loads(path.read_text())
     change(content)
     path.write_text(json.dumps(content))
-    assert fastest_here(artifact, device="cpu") == []
+    assert measured_order(artifact, device="cpu") == []
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"machine": 1'])
@@ -125,7 +125,7 @@ def test_the_verb_measures_names_the_fastest_and_keeps_it(artifact: Path, run: C
     done = run("bench", artifact.parent, "--batches", "1,2", "--seconds", "0.02", "--device", "cpu")
     out = " ".join(done.out.split())
     assert done.status == 0
-    best = fastest_here(artifact, device="cpu")[0]
+    best = measured_order(artifact, device="cpu")[0]
     assert f"fastest here: {best.file} ({best.engine}, cpu)" in out and "bench.json" in out
     assert f"{len(os.sched_getaffinity(0))} threads a run" in out
     assert open_engine(artifact, read_manifest(artifact), device="cpu").file == best.file

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from export.engines.protocol import Run
-from export.verify.diagnosis import find_cause
+from export.verify.diagnosis import diagnose
 from export.verify.parity import ParityError, compare
 from export.verify.reference import reference
 from export.writers.deployable import Deployable
@@ -100,4 +100,4 @@ def test_a_file_that_runs_at_batch_1_only_is_given_no_cause(lenet_checkpoint: Pa
             raise RuntimeError("invalid dimensions")
         return right(255 - images)
 
-    assert find_cause(frozen, right, np.zeros((2, 28, 28, 1), np.uint8)) == ""
+    assert diagnose(frozen, right, np.zeros((2, 28, 28, 1), np.uint8)) == ""

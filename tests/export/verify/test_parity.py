@@ -17,7 +17,7 @@ from export.verify.reference import reference
 from export.writers.deployable import Deployable
 from models.checkpoint.directory import load_checkpoint
 from models.checkpoint.samples import load_samples
-from models.images.decode import Floats, Pixels, fit_image, to_image
+from models.images.decode import Floats, Pixels, preprocess_image, to_pil
 from tests.conftest import Exported, digit_images
 
 
@@ -42,7 +42,7 @@ def test_engines_agree_with_the_trained_network(
 ) -> None:
     checkpoint = load_checkpoint(exported.checkpoint)
     spec = checkpoint.config.input
-    images = np.stack([fit_image(to_image(image), spec) for image in digit_images(spec.channels, batch)])
+    images = np.stack([preprocess_image(to_pil(image), spec) for image in digit_images(spec.channels, batch)])
     x = (torch.from_numpy(images).float() / 255 - torch.tensor(spec.mean)) / torch.tensor(spec.std)
     with torch.no_grad():
         logits = checkpoint.network(x.permute(0, 3, 1, 2))

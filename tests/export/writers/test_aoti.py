@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from export.artifact.manifest import FileEntry, Manifest, read_manifest
-from export.engines.machine import bound_elsewhere, this_machine
+from export.engines.machine import incompatible_files, this_machine
 from export.engines.protocol import EngineError
 from export.engines.torch import AotiEngine
 from export.pipeline.export import export_checkpoint
@@ -61,7 +61,7 @@ def test_a_package_of_another_processor_or_torch_is_left_alone(
         read_manifest(lenet_artifact),
         files={"model.onnx": entry_of({}), "model.aoti.pt2": entry_of({**this_machine(), **change})},
     )
-    assert list(bound_elsewhere(manifest)) == (["model.aoti.pt2"] if bound else [])
+    assert list(incompatible_files(manifest)) == (["model.aoti.pt2"] if bound else [])
 
 
 def test_without_a_compiler_it_says_what_to_install(

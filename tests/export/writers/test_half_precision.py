@@ -14,7 +14,7 @@ from export.artifact.manifest import read_manifest
 from export.engines.selection import open_engine
 from export.engines.torch import quiet_torchscript
 from export.pipeline.data import load_export_data
-from export.pipeline.export import ExportData, choose_forms, export_checkpoint
+from export.pipeline.export import ExportData, choose_formats, export_checkpoint
 from export.verify.verification import verify_artifact
 from export.writers.half_precision import DTYPES, HalfDeployable, fold_batch_norms
 from export.writers.torchscript import UnsupportedPrecision, write_torchscript
@@ -214,7 +214,7 @@ def test_the_server_runs_half_precision(halves: Path, trained: Path) -> None:
 def test_a_precision_gives_a_file_of_each_format_that_has_it(
     formats: list[str], precisions: list[str], files: list[str]
 ) -> None:
-    assert [form.file for form in choose_forms(formats, precisions, has_data=True)] == files
+    assert [form.file for form in choose_formats(formats, precisions, has_data=True)] == files
 
 
 @pytest.mark.parametrize(
@@ -227,4 +227,4 @@ def test_a_precision_gives_a_file_of_each_format_that_has_it(
 )
 def test_a_precision_that_no_format_has_is_refused(formats: list[str], precision: str, says: str) -> None:
     with pytest.raises(ValueError, match=says):
-        choose_forms(formats, ["fp32", precision], has_data=True)
+        choose_formats(formats, ["fp32", precision], has_data=True)

@@ -13,16 +13,16 @@ from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from export.artifact.manifest import read_manifest
-from export.engines.onnxruntime import OnnxEngine, OnnxTaps
+from export.engines.onnxruntime import OnnxEngine, OnnxFeatureExtractor
 from export.engines.protocol import EngineError
 from export.pipeline.export import export_checkpoint
 from models.checkpoint.directory import load_checkpoint
-from models.images.decode import InputSpec, Pixels, fit_image, to_image
+from models.images.decode import InputSpec, Pixels, preprocess_image, to_pil
 from tests.conftest import Exported, digit_images
 
 
 def batch(spec: InputSpec, count: int) -> Pixels:
-    return np.stack([fit_image(to_image(image), spec) for image in digit_images(spec.channels, count)])
+    return np.stack([preprocess_image(to_pil(image), spec) for image in digit_images(spec.channels, count)])
 
 
 def normalised(images: Pixels, spec: InputSpec) -> torch.Tensor:
@@ -60,7 +60,7 @@ def test_inner_values_are_the_trained_networks(exported: Exported) -> None:
         extract = create_feature_extractor(checkpoint.network, return_nodes=names)
         wanted = extract(normalised(images, manifest.input))
     values = [node.value for node in manifest.nodes]
-    taps = OnnxTaps(exported.artifact / "model.onnx", [value for value in values if value != "logits"])
+    taps = OnnxFeatureExtractor(exported.artifact / "model.onnx", [value for value in values if value != "logits"])
     _, found = taps.run(images, values)
     assert len(set(values)) == len(values) == len(wanted)
     for node, value in zip(manifest.nodes, found, strict=True):
@@ -106,7 +106,7 @@ def test_the_file_describes_itself(lenet_artifact: Path) -> None:
 
 
 def test_an_inner_value_that_is_not_there_is_named(lenet_artifact: Path) -> None:
-    taps = OnnxTaps(lenet_artifact / "model.onnx", ["conv1", "conv7"])
+    taps = OnnxFeatureExtractor(lenet_artifact / "model.onnx", ["conv1", "conv7"])
     with pytest.raises(EngineError, match=r"model.onnx has no inner value 'conv7'"):
         taps.run(batch(read_manifest(lenet_artifact).input, 1), ["conv1"])
 
@@ -134,7 +134,7 @@ def test_nodes_named_like_the_graphs_ends_keep_values_of_their_own(tmp_path: Pat
     nodes = write_onnx(checkpoint, node_table(checkpoint.network, config.input), tmp_path / "model.onnx")
     assert [node.value for node in nodes] == ["image.inner", "probabilities.inner", "logits.inner", "logits"]
     images = batch(config.input, 2)
-    _, (conv, flat, logits) = OnnxTaps(tmp_path / "model.onnx", ["image.inner", "logits.inner"]).run(
+    _, (conv, flat, logits) = OnnxFeatureExtractor(tmp_path / "model.onnx", ["image.inner", "logits.inner"]).run(
         images, ["image.inner", "logits.inner", "logits"]
     )
     with torch.no_grad():
@@ -168,7 +168,7 @@ def test_nodes_named_like_values_of_the_exporter_keep_their_names(tmp_path: Path
     values = [node.value for node in nodes]
     assert values == ["permute", "sub", "truediv", "flatten", "logits"]
     images = batch(config.input, 2)
-    _, found = OnnxTaps(tmp_path / "model.onnx", values[:-1]).run(images, values)
+    _, found = OnnxFeatureExtractor(tmp_path / "model.onnx", values[:-1]).run(images, values)
     with torch.no_grad():
         x = normalised(images, config.input).permute(0, 2, 3, 1)
         for value, wanted in zip(found, [x, x - 0.5, (x - 0.5) / 0.25], strict=False):

@@ -19,7 +19,7 @@ from models.checkpoint.directory import (
     save_checkpoint,
 )
 from models.checkpoint.samples import Samples, load_samples, save_samples
-from models.files import sha256_of, whole_file
+from models.files import atomic_write, sha256_of
 from tests.conftest import digit_images, make_checkpoint, make_spec
 
 CONFIG = CheckpointConfig(
@@ -169,12 +169,12 @@ def test_an_interrupted_save_leaves_no_checkpoint(saved: Path, monkeypatch: pyte
 def test_a_file_is_whole_or_as_it_was(tmp_path: Path, error: type[BaseException]) -> None:
     path = tmp_path / "file"
     path.write_text("old")
-    with pytest.raises(error, match="stop"), whole_file(path) as temporary:
+    with pytest.raises(error, match="stop"), atomic_write(path) as temporary:
         temporary.write_text("ne")
         assert temporary.parent == tmp_path
         raise error("stop")
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["file"]
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text("new")
         assert path.read_text() == "old"
     assert path.read_text() == "new"

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from torchvision.transforms import v2
 
-from models.images.decode import InputSpec, decode_image, fit_image, to_image
+from models.images.decode import InputSpec, decode_image, preprocess_image, to_pil
 from models.images.errors import EmptyImage, ImageError, ImageTooLarge, ImageUndecodable, NotAnImage
 from tests.conftest import make_spec
 
@@ -51,7 +51,7 @@ def png_header(width: int, height: int) -> bytes:
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 def test_every_format_decodes_to_what_pillow_reads(form: str, mode: str) -> None:
-    data = encode(to_image(RGB), form, quality=90) if form in ("JPEG", "WEBP") else encode(to_image(RGB), form)
+    data = encode(to_pil(RGB), form, quality=90) if form in ("JPEG", "WEBP") else encode(to_pil(RGB), form)
     with Image.open(io.BytesIO(data)) as image:
         wanted = np.asarray(image.convert("RGB"))
     found = decode_image(data, spec_of(mode))
@@ -64,13 +64,13 @@ def test_every_format_decodes_to_what_pillow_reads(form: str, mode: str) -> None
 
 @pytest.mark.parametrize("form", ["PNG", "BMP", "TIFF"])
 def test_lossless_formats_keep_every_pixel(form: str) -> None:
-    np.testing.assert_array_equal(decode_image(encode(to_image(RGB), form), spec_of("RGB")), RGB)
-    np.testing.assert_array_equal(decode_image(encode(to_image(GREY), form), spec_of("L"))[..., 0], GREY)
-    np.testing.assert_array_equal(decode_image(encode(to_image(GREY), form), spec_of("RGB")), np.dstack([GREY] * 3))
+    np.testing.assert_array_equal(decode_image(encode(to_pil(RGB), form), spec_of("RGB")), RGB)
+    np.testing.assert_array_equal(decode_image(encode(to_pil(GREY), form), spec_of("L"))[..., 0], GREY)
+    np.testing.assert_array_equal(decode_image(encode(to_pil(GREY), form), spec_of("RGB")), np.dstack([GREY] * 3))
 
 
 def test_black_and_white_becomes_0_and_255() -> None:
-    data = encode(to_image(GREY).point(lambda v: 255 * (v > 99), mode="1"))
+    data = encode(to_pil(GREY).point(lambda v: 255 * (v > 99), mode="1"))
     np.testing.assert_array_equal(decode_image(data, spec_of("L"))[..., 0], np.where(GREY > 99, 255, 0))
 
 
@@ -84,7 +84,7 @@ def test_a_palette_is_looked_up() -> None:
 
 @pytest.mark.parametrize("form", ["TIFF", "JPEG"])
 def test_cmyk_becomes_rgb_as_pillow_converts_it(form: str) -> None:
-    data = encode(to_image(RGB).convert("CMYK"), form)
+    data = encode(to_pil(RGB).convert("CMYK"), form)
     with Image.open(io.BytesIO(data)) as image:
         assert image.mode == "CMYK"
         wanted = np.asarray(image.convert("RGB"))
@@ -92,8 +92,8 @@ def test_cmyk_becomes_rgb_as_pillow_converts_it(form: str) -> None:
 
 
 def test_ycbcr_becomes_rgb() -> None:
-    image = to_image(RGB).convert("YCbCr")
-    np.testing.assert_array_equal(fit_image(image, spec_of("RGB")), np.asarray(image.convert("RGB")))
+    image = to_pil(RGB).convert("YCbCr")
+    np.testing.assert_array_equal(preprocess_image(image, spec_of("RGB")), np.asarray(image.convert("RGB")))
 
 
 @pytest.mark.parametrize("form", ["PNG", "TIFF"])
@@ -112,13 +112,13 @@ def blended(colour: np.ndarray, alpha: np.ndarray, background: tuple[int, ...]) 
 
 def test_transparent_pixels_of_rgba_show_the_background() -> None:
     spec = spec_of("RGB", background=(10, 200, 90))
-    found = decode_image(encode(to_image(np.dstack([RGB, ALPHA]))), spec)
+    found = decode_image(encode(to_pil(np.dstack([RGB, ALPHA]))), spec)
     assert np.abs(found - blended(RGB, ALPHA, spec.background)).max() <= 1
 
 
 def test_transparent_pixels_of_grey_with_alpha_show_the_background() -> None:
     spec = spec_of("L", background=(77,))
-    found = decode_image(encode(Image.merge("LA", [to_image(GREY), to_image(ALPHA)])), spec)
+    found = decode_image(encode(Image.merge("LA", [to_pil(GREY), to_pil(ALPHA)])), spec)
     assert np.abs(found - blended(GREY[..., None], ALPHA, (77,))).max() <= 1
 
 
@@ -138,7 +138,7 @@ def test_the_transparent_entry_of_a_palette_shows_the_background(form: str) -> N
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 def test_the_transparent_colour_of_an_image_in_the_networks_mode_shows_the_background(mode: str) -> None:
     pixels = np.where(GREY > 99, 255, 0).astype(np.uint8)
-    image = to_image(pixels).convert(mode)
+    image = to_pil(pixels).convert(mode)
     spec = spec_of(mode, background=(60,) if mode == "L" else (60, 60, 60))
     found = decode_image(encode(image, transparency=255 if mode == "L" else (255, 255, 255)), spec)
     np.testing.assert_array_equal(found[..., 0], np.where(GREY > 99, 60, 0))
@@ -154,8 +154,8 @@ def test_the_exif_orientation_is_applied(orientation: int) -> None:
     }[orientation]  # fmt: skip
     exif = Image.Exif()
     exif[0x0112] = orientation
-    stored = np.asarray(to_image(RGB).resize((WIDTH, HEIGHT)))
-    data = encode(to_image(stored), "JPEG", quality=95, exif=exif)
+    stored = np.asarray(to_pil(RGB).resize((WIDTH, HEIGHT)))
+    data = encode(to_pil(stored), "JPEG", quality=95, exif=exif)
     with Image.open(io.BytesIO(data)) as image:
         wanted = turned(np.asarray(image))
     np.testing.assert_array_equal(decode_image(data, spec_of("RGB", *wanted.shape[:2])), wanted)
@@ -173,11 +173,11 @@ def test_the_first_of_several_frames_counts(form: str) -> None:
 )
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic"])
 def test_shorter_side_and_centre_crop_equal_torchvision(height: int, width: int, interpolation: str) -> None:
-    image = to_image(RNG.integers(0, 256, (height, width, 3), dtype=np.uint8))
+    image = to_pil(RNG.integers(0, 256, (height, width, 3), dtype=np.uint8))
     spec = spec_of("RGB", 21, 18, resize=24, crop=(21, 18), interpolation=interpolation)
     mode = v2.InterpolationMode(interpolation)
     wanted = v2.Compose([v2.Resize(24, interpolation=mode, antialias=True), v2.CenterCrop((21, 18))])(image)
-    np.testing.assert_array_equal(fit_image(image, spec), np.asarray(wanted))
+    np.testing.assert_array_equal(preprocess_image(image, spec), np.asarray(wanted))
 
 
 @pytest.mark.parametrize("size", [(5, 9), (40, 31), (12, 12)])
@@ -185,8 +185,8 @@ def test_shorter_side_and_centre_crop_equal_torchvision(height: int, width: int,
     ("name", "filter_"), [("bilinear", Image.Resampling.BILINEAR), ("lanczos", Image.Resampling.LANCZOS)]
 )
 def test_stretching_equals_pillows_resize(size: tuple[int, int], name: str, filter_: Image.Resampling) -> None:
-    found = fit_image(to_image(RGB), spec_of("RGB", *size, interpolation=name))
-    np.testing.assert_array_equal(found, np.asarray(to_image(RGB).resize(size[::-1], filter_)))
+    found = preprocess_image(to_pil(RGB), spec_of("RGB", *size, interpolation=name))
+    np.testing.assert_array_equal(found, np.asarray(to_pil(RGB).resize(size[::-1], filter_)))
 
 
 @pytest.mark.parametrize(("size", "scaled"), [((60_000, 2), "7680000x256"), ((2, 60_000), "256x7680000")])
@@ -199,7 +199,7 @@ def test_a_long_narrow_image_is_refused_before_it_is_blown_up(size: tuple[int, i
     assert decode_image(encode(Image.new("L", size, 9)), spec_of("L", 224, 224)).max() == 9
 
 
-NOISE = to_image(np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+NOISE = to_pil(np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8))
 PNG, JPEG = encode(NOISE), encode(NOISE, "JPEG", quality=95)
 
 
@@ -267,5 +267,5 @@ def test_damaged_bytes_decode_or_raise_an_image_error(form: str) -> None:
 @pytest.mark.parametrize("shape", [(5, 7), (5, 7, 1), (5, 7, 3)])
 def test_arrays_and_images_are_the_same_pixels(shape: tuple[int, ...]) -> None:
     pixels = RNG.integers(0, 256, shape, dtype=np.uint8)
-    found = fit_image(to_image(pixels), spec_of("RGB" if shape[-1] == 3 else "L", 5, 7))
+    found = preprocess_image(to_pil(pixels), spec_of("RGB" if shape[-1] == 3 else "L", 5, 7))
     np.testing.assert_array_equal(found, pixels.reshape(5, 7, -1))

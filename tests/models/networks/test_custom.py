@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from models.checkpoint.directory import load_checkpoint
-from models.networks.registry import build_network, find_network, network_size
+from models.networks.registry import build_network, find_network, input_size_for
 from tests.conftest import make_checkpoint
 
 SOURCE = """
@@ -98,9 +98,9 @@ def test_the_check_leaves_the_network_as_it_was() -> None:
 
 
 def test_images_keep_their_size() -> None:
-    assert network_size("own_nets:Own", (57, 57)) == (57, 57)
-    assert network_size("own_nets:Own", (57, 40)) == (32, 32)
-    assert network_size("own_nets:Own", (0, 0)) == (32, 32)
+    assert input_size_for("own_nets:Own", (57, 57)) == (57, 57)
+    assert input_size_for("own_nets:Own", (57, 40)) == (32, 32)
+    assert input_size_for("own_nets:Own", (0, 0)) == (32, 32)
 
 
 def test_a_checkpoint_names_it_and_rebuilds_it(here: Path) -> None:

@@ -7,7 +7,7 @@ import torch
 import torchvision
 from torch import nn
 
-from models.networks.registry import NETWORKS, build_network, find_network, network_size
+from models.networks.registry import NETWORKS, build_network, find_network, input_size_for
 
 HEAVY = ("resnet34", "resnet50", "vgg13", "vgg16")  # more of the same as resnet18 and vgg11
 LIGHT = [name for name in NETWORKS if name not in HEAVY]
@@ -228,4 +228,4 @@ def test_what_a_network_cannot_take_is_refused(name: str, size: int, more: dict[
 def test_a_network_is_fed_the_images_size_if_it_was_made_for_it(
     name: str, natural: tuple[int, int], size: tuple[int, int]
 ) -> None:
-    assert network_size(name, natural) == size
+    assert input_size_for(name, natural) == size

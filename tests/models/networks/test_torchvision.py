@@ -8,7 +8,7 @@ import torchvision
 from torch import nn
 from torchvision.models import get_model, get_model_weights, list_models
 
-from models.networks.registry import NETWORKS, build_network, find_network, network_size
+from models.networks.registry import NETWORKS, build_network, find_network, input_size_for
 from models.networks.resnet import resnet50
 
 SMALL = ["mobilenet_v2", "torchvision:resnet18", "squeezenet1_1", "shufflenet_v2_x0_5", "googlenet", "regnet_y_400mf"]
@@ -77,7 +77,7 @@ def test_our_names_come_first_and_the_prefix_means_torchvisions() -> None:
 def test_they_are_fed_the_size_of_their_weights() -> None:
     for name in ("mobilenet_v2", "efficientnet_b1", "inception_v3"):
         size = get_model_weights(name).DEFAULT.transforms.keywords["crop_size"]
-        assert network_size(name, (32, 32)) == (size, size)
+        assert input_size_for(name, (32, 32)) == (size, size)
 
 
 def test_options_reach_the_network() -> None:

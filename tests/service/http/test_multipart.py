@@ -11,7 +11,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from urllib3.filepost import encode_multipart_formdata
 
 from service.errors import RequestError, TooManyImages
-from service.http.multipart import form_files
+from service.http.multipart import parse_multipart
 from service.settings import Limit
 
 FILES = [np.random.default_rng(3).bytes(size) for size in (0, 1, 300, 70_000)] + [
@@ -76,14 +76,18 @@ def of_starlettes_parser(body: bytes, content_type: str) -> list[bytes]:
 @pytest.mark.parametrize("written", [of_httpx, of_urllib3, of_aiohttp])
 def test_what_clients_write_is_read(written: Callable[[list[bytes]], Form]) -> None:
     body, content_type = written(FILES)
-    assert form_files(body, content_type, limit=Limit(len(FILES))) == FILES == of_starlettes_parser(body, content_type)
+    assert (
+        parse_multipart(body, content_type, limit=Limit(len(FILES)))
+        == FILES
+        == of_starlettes_parser(body, content_type)
+    )
     with pytest.raises(TooManyImages, match=f"the limit of one request, which is {len(FILES) - 1}"):
-        form_files(body, content_type, limit=Limit(len(FILES) - 1))
+        parse_multipart(body, content_type, limit=Limit(len(FILES) - 1))
 
 
 def test_text_before_and_after_the_form_is_ignored() -> None:
     part = b'--x\r\nContent-Disposition: form-data; name="a"; filename="b"\r\nX: y\r\n\r\n1\r\n'
-    assert form_files(
+    assert parse_multipart(
         b"before\r\n" + part + b"--x-- \r\nafter", 'multipart/form-data; boundary="x"', limit=Limit(1)
     ) == [b"1"]
 
@@ -98,7 +102,7 @@ def test_damaged_forms_are_refused_or_read_as_another_parser_reads_them() -> Non
             damaged[where : where + int(random.integers(2))] = random.choice([b"\r\n", b"-", b"\r", b":", b";", b"\0"])
         body = bytes(damaged[: random.integers(len(damaged)) if random.random() < 0.2 else None])
         try:
-            found = form_files(body, content_type, limit=Limit(5))
+            found = parse_multipart(body, content_type, limit=Limit(5))
         except RequestError:
             refused += 1
             continue

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from export.engines.cuda import count_gpus
-from service.process.placement import VISIBLE, choose_gpu, name_gpus
+from service.process.placement import VISIBLE, export_visible_gpus, select_gpu
 from tests.in_process import digit, encoded
 from tests.real_server import running_server, until
 
@@ -48,10 +48,10 @@ def prepare(monkeypatch, gpus, visible):
 
 def placed(monkeypatch, device="auto"):
     """For each worker what it finds in the environment, and how many GPUs it is then shown."""
-    name_gpus(device)
+    export_visible_gpus(device)
     inherited, found = os.environ.get(VISIBLE), []
     for worker in WORKERS:
-        choose_gpu(worker, device)
+        select_gpu(worker, device)
         found.append((os.environ.get(VISIBLE), count_gpus()[0]))
         if inherited is not None:
             monkeypatch.setenv(VISIBLE, inherited)
@@ -91,7 +91,7 @@ def test_the_device_cpu_leaves_the_environment_alone(new_driver_each_time, monke
 
 def test_a_process_without_a_number_keeps_all_gpus(monkeypatch):
     monkeypatch.setenv(VISIBLE, "0,1")
-    choose_gpu(None, "auto")
+    select_gpu(None, "auto")
     assert os.environ[VISIBLE] == "0,1"
 
 

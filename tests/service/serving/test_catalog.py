@@ -97,9 +97,9 @@ def test_nothing_to_serve_is_not_ready_and_answers_503(tmp_path):
 
 
 def test_a_gpu_asked_for_and_not_there_is_said(root):
-    from export.engines.cuda import why_no_cuda
+    from export.engines.cuda import cuda_unavailable_reason
 
-    if why_no_cuda() is None:
+    if cuda_unavailable_reason() is None:
         pytest.skip("this machine has a GPU")
     catalog = Catalog(read_settings(artifacts=root, device="cuda"))
     catalog.open()
@@ -107,9 +107,9 @@ def test_a_gpu_asked_for_and_not_there_is_said(root):
 
 
 def test_auto_takes_the_cpu_where_there_is_no_gpu_and_says_so(root):
-    from export.engines.cuda import why_no_cuda
+    from export.engines.cuda import cuda_unavailable_reason
 
-    if why_no_cuda() is None:
+    if cuda_unavailable_reason() is None:
         pytest.skip("this machine has a GPU")
     catalog = Catalog(read_settings(artifacts=root, device="auto"))
     catalog.open()
@@ -171,8 +171,8 @@ def test_a_call_tries_again_what_failed_for_a_reason_outside_of_it(root, monkeyp
             raise PermissionError("not yet")
         return original(self, entry)
 
-    original = Catalog._opened
-    monkeypatch.setattr(Catalog, "_opened", fail_once)
+    original = Catalog._open_model
+    monkeypatch.setattr(Catalog, "_open_model", fail_once)
     catalog = opened(root)
     assert list(catalog.failures.values()) == ["not yet"]
     assert "not yet" in looked_at(catalog).not_ready and attempts.count("bad:1") == 1

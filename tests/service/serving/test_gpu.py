@@ -98,7 +98,7 @@ def test_the_loss_ends_a_worker_that_serves_and_none_that_starts(lenet_artifact,
     def opened():
         catalog = Catalog(read_settings(artifacts=tmp_path, device="cpu"))
         catalog.open()
-        catalog.gpu.when_lost = lambda: ended.append(catalog)  # as `Shutdown.prepare` does, once everything is opened
+        catalog.gpu.on_failure = lambda: ended.append(catalog)  # as `Shutdown.prepare` does, once everything is opened
         return catalog
 
     ended: list[Catalog] = []
@@ -109,7 +109,9 @@ def test_the_loss_ends_a_worker_that_serves_and_none_that_starts(lenet_artifact,
         healthy.models()[0].engine.run(np.full((1, 28, 28, 1), 255, np.uint8))
     assert ended == [healthy]
 
-    monkeypatch.setattr("export.artifact.golden.fit_image", lambda image, spec: np.full(spec.shape, 255, np.uint8))
+    monkeypatch.setattr(
+        "export.artifact.golden.preprocess_image", lambda image, spec: np.full(spec.shape, 255, np.uint8)
+    )
     shutil.copytree(tmp_path / "lenet/1", tmp_path / "other/1")
     catalog = opened()
     assert catalog.not_ready == LOST and catalog.failures and ended == [healthy]

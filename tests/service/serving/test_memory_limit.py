@@ -126,8 +126,8 @@ def test_a_version_that_is_damaged_where_it_lies_goes_on_being_served(root, load
 
 def test_what_did_not_fit_is_not_tried_again(root, monkeypatch):
     opened = []
-    original = Catalog._opened
-    monkeypatch.setattr(Catalog, "_opened", lambda self, entry: opened.append(entry.label) or original(self, entry))
+    original = Catalog._open_model
+    monkeypatch.setattr(Catalog, "_open_model", lambda self, entry: opened.append(entry.label) or original(self, entry))
 
     async def ask():
         catalog = limited(root, limit_mb=1)
@@ -151,8 +151,8 @@ def test_one_that_fits_without_what_timing_it_took_is_served(root, monkeypatch):
 
 def test_requests_that_come_together_share_one_loading_and_survive_one_that_gives_up(root, monkeypatch):
     opened = []
-    original = Catalog._opened
-    monkeypatch.setattr(Catalog, "_opened", lambda self, entry: opened.append(entry.label) or original(self, entry))
+    original = Catalog._open_model
+    monkeypatch.setattr(Catalog, "_open_model", lambda self, entry: opened.append(entry.label) or original(self, entry))
 
     async def ask():
         catalog = Catalog(read_settings(artifacts=root, device="cpu", memory_limit_mb=1_000_000))

@@ -13,7 +13,7 @@ import pytest
 from export.artifact.manifest import read_manifest
 from export.engines.selection import open_engine
 from service.inspection.feature_maps import inspect_image, select_nodes
-from service.routes.application import build_http
+from service.routes.application import build_application
 from service.serving.catalog import Catalog
 from service.serving.decoding import Decoders, stack_images
 from service.serving.served_model import describe, open_model
@@ -117,7 +117,7 @@ def decoding_threads(artifact, monkeypatch, given):
 
 def test_nothing_is_counted_before_an_image_is_decoded(tmp_path):
     chosen = read_settings(artifacts=tmp_path)
-    build_http(Catalog(chosen), chosen)  # as at import, when CUDA must not be asked for anything yet
+    build_application(Catalog(chosen), chosen)  # as at import, when CUDA must not be asked for anything yet
     counted = []
     decoders = Decoders(lambda: counted.append(True) or 1)
     assert not counted

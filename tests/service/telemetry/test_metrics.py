@@ -14,7 +14,7 @@ from service.errors import InferenceFailed
 from service.serving.batcher import Batcher
 from service.serving.worker_files import WorkerFiles
 from service.settings import Limit
-from service.telemetry.counters import Snapshot, Tally
+from service.telemetry.counters import Series, Snapshot
 from service.telemetry.metrics import CLASS_LIMIT, COUNTS, GAUGES, Metrics, ModelMetrics
 from tests.in_process import client_for, digit, encoded
 from tests.service.scrape import scrape, total
@@ -160,7 +160,7 @@ def test_the_metrics_are_guarded_by_the_token(lenet_artifact):
 
 @pytest.mark.parametrize("value", [0.0, 0.5, 1.0, 1.5, 2.0, 7.0])
 def test_a_value_falls_into_the_first_bucket_that_holds_it(value):
-    tally = Tally((1, 2))
+    tally = Series((1, 2))
     tally.observe(value)
     assert tally.values[0] == value
     assert tally.values[1:] == [int(index == bisect.bisect_left([1, 2], value)) for index in range(3)]

@@ -7,7 +7,7 @@ from datetime import datetime
 import pytest
 
 from service.settings import read_settings
-from service.telemetry.request_context import Observation
+from service.telemetry.request_context import RequestContext
 from service.telemetry.request_log import NAME, configure_logging, log_request
 from tests.in_process import client_for, digit, encoded
 
@@ -91,7 +91,7 @@ def test_a_client_cannot_write_lines_of_its_own(lines, path):
 
 
 def test_a_line_has_a_bound(caplog):
-    request = Observation(b"x" * 128, status=500, code="internal", message="long " * 1000)
+    request = RequestContext(b"x" * 128, status=500, code="internal", message="long " * 1000)
     log_request(request, "GET", "/v1/models", 0.001, log_all=False)
     (record,) = caplog.records
     assert len(record.getMessage()) < 1000

@@ -9,7 +9,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from starlette.testclient import TestClient
 
-from service.routes.application import build_http
+from service.routes.application import build_application
 from service.routes.gate import Gate
 from service.settings import read_settings
 from tests.in_process import client_for, digit, encoded
@@ -59,7 +59,7 @@ def gate_around(lenet_artifact):
     from service.serving.catalog import Catalog
 
     settings = read_settings(artifacts=lenet_artifact, device="cpu")
-    http = build_http(Catalog(settings), settings)
+    http = build_application(Catalog(settings), settings)
     return lambda app: TestClient(Gate(app, settings, http))
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 from export.artifact.manifest import read_manifest
 from export.engines.selection import open_engine
 from models.images.decode import decode_image
-from models.images.decode import finish_image as finish
+from models.images.decode import decode_opened as finish
 from tests.in_process import client_for, digit, encoded
 
 
@@ -226,7 +226,7 @@ def test_bodies_held_at_once_are_bounded(lenet_artifact):
 def test_small_files_of_large_images_are_decoded_off_the_event_loop(client, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        "service.serving.decoding.finish_image", lambda image, spec: seen.append(image.size) or finish(image, spec)
+        "service.serving.decoding.decode_opened", lambda image, spec: seen.append(image.size) or finish(image, spec)
     )
     large = encoded(Image.new("L", (3000, 3000)), "WEBP", lossless=True)
     assert len(large) < 4096

@@ -12,13 +12,13 @@ from torch import nn
 from models.images.decode import InputSpec
 from tests.training.interruption import interrupt_after
 from tests.training.loop.test_fit import RECIPE, digits, same, tiny
-from training.augment.resizing import resized, side_in
+from training.augment.resizing import resized, side_at_epoch
 from training.data.splits import Splits
 from training.events import Report, silent
 from training.loop.fit import FitResult, fit
-from training.loop.process_group import ALONE
+from training.loop.process_group import SINGLE_PROCESS
 from training.loop.resume import read_state
-from training.loop.trainer import Trainer, check_takes
+from training.loop.trainer import Trainer, check_input_sizes
 
 __all__ = ["digits"]  # a fixture
 
@@ -29,11 +29,22 @@ def pooled() -> nn.Sequential:
 
 
 def test_sides_are_small_for_half_of_the_epochs_and_full_for_the_last_fifth() -> None:
-    assert [side_in(n, 10, 32, initial_scale=0.5) for n in range(1, 11)] == [16, 16, 16, 16, 16, 20, 28, 32, 32, 32]
-    assert [side_in(n, 5, 224, initial_scale=0.75) for n in range(1, 6)] == [168, 168, 188, 224, 224]
-    assert [side_in(n, 3, 30, initial_scale=1.0) for n in range(1, 4)] == [30, 30, 30]  # no multiple of four
-    assert side_in(1, 1, 28, initial_scale=0.5) == 28  # a single epoch has what is served
-    assert side_in(1, 10, 8, initial_scale=0.01) == 4
+    assert [side_at_epoch(n, 10, 32, initial_scale=0.5) for n in range(1, 11)] == [
+        16,
+        16,
+        16,
+        16,
+        16,
+        20,
+        28,
+        32,
+        32,
+        32,
+    ]
+    assert [side_at_epoch(n, 5, 224, initial_scale=0.75) for n in range(1, 6)] == [168, 168, 188, 224, 224]
+    assert [side_at_epoch(n, 3, 30, initial_scale=1.0) for n in range(1, 4)] == [30, 30, 30]  # no multiple of four
+    assert side_at_epoch(1, 1, 28, initial_scale=0.5) == 28  # a single epoch has what is served
+    assert side_at_epoch(1, 10, 8, initial_scale=0.01) == 4
 
 
 def test_images_become_smaller_as_pillow_makes_them() -> None:
@@ -86,7 +97,7 @@ def test_a_network_of_one_size_is_refused_before_it_learns(digits: tuple[InputSp
     with pytest.raises(ValueError, match="this network takes none of 4x4, only of 8x8 for certain; leave init"):
         fit(network, digits[1], replace(RECIPE, initial_scale=0.5), tmp_path / "run", silent, spec=digits[0])
     assert network.training and not (tmp_path / "run").exists()
-    check_takes(network, digits[0], [(8, 8)])
+    check_input_sizes(network, digits[0], [(8, 8)])
 
 
 class Blocks(nn.Module):
@@ -104,12 +115,12 @@ class Blocks(nn.Module):
 def test_every_size_on_the_way_is_tried(digits: tuple[InputSpec, Splits]) -> None:
     spec = replace(digits[0], height=32, width=32, resize=(32, 32))
     network = Blocks()
-    check_takes(network, spec, [(16, 16), (24, 24)])
+    check_input_sizes(network, spec, [(16, 16), (24, 24)])
     with pytest.raises(ValueError, match="takes none of 20x20, only of 32x32 for certain"):
-        check_takes(network, spec, [(16, 16), (20, 20), (24, 24)])
+        check_input_sizes(network, spec, [(16, 16), (20, 20), (24, 24)])
     assert network.training and not network.norm.training
     recipe = replace(RECIPE, epochs=10, initial_scale=0.5)
     images = digits[1].train.in_memory().take(torch.arange(32))
     large = type(images)(images.images.repeat(1, 4, 4, 1), images.labels)
     with pytest.raises(ValueError, match="takes none of 20x20"):
-        Trainer(network, Splits(large, large, large), recipe, spec, {}, ALONE)
+        Trainer(network, Splits(large, large, large), recipe, spec, {}, SINGLE_PROCESS)

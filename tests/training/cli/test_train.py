@@ -25,8 +25,8 @@ from training.evaluate.evaluation import Evaluation, evaluate, logits_of
 from training.evaluate.plots import draw_confusion, draw_curves, draw_mistakes, write_figures
 from training.evaluate.temperature import fit_temperature
 from training.events import EpochDone, Event, Finished, Started, StepDone
-from training.loop.learner import forward_of
-from training.run.directory import fresh_directory, unfinished_directory
+from training.loop.learner import make_forward
+from training.run.directory import new_run_directory, resumable_run_directory
 
 pytestmark = pytest.mark.usefixtures("own_directory")
 PICTURES = {"curves.png", "confusion.png", "mistakes.png"}
@@ -59,7 +59,7 @@ def test_the_metrics_are_those_of_the_saved_weights() -> None:
     out = train_checkpoint("lenet", "digits", overrides={"epochs": 2})
     checkpoint = load_checkpoint(out)
     _, data = prepare_splits(load_dataset("digits"), size=(28, 28), fraction=0.1, seed=0)
-    classify = forward_of(checkpoint.network, checkpoint.config.input, device=torch.device("cpu"))
+    classify = make_forward(checkpoint.network, checkpoint.config.input, device=torch.device("cpu"))
     result = evaluate(classify, data.test, temperature=checkpoint.config.temperature)
     before = evaluate(classify, data.test).reliability.calibration_error
     wanted = result.to_json() | {"calibration_error_before_temperature": before}
@@ -156,7 +156,7 @@ def test_the_command_to_go_on_with_has_the_processes_and_what_the_data_was_read_
     (tmp_path / "resume.pt").touch()
     with TrainingProgress(Console(width=500)) as progress:
         progress.directory, progress.processes = tmp_path, 2
-        progress.say_how_to_go_on("lenet", "my photos", ["--skip-bad"])
+        progress.print_resume_command("lenet", "my photos", ["--skip-bad"])
     told = capsys.readouterr().out.splitlines()[-1].partition("go on with: ")[2]
     words = ["torchrun", "--nproc-per-node", "2", "-m", "training", "lenet", "--data", "my photos"]
     assert shlex.split(told) == [*words, "--out", str(tmp_path), "--resume", "--skip-bad"]
@@ -183,32 +183,32 @@ def test_what_is_overwritten_stays_until_the_new_run_is_complete(tmp_path: Path)
     kept = load_checkpoint(tmp_path)
     assert kept.config == old.config and (tmp_path / "resume.pt").is_file()
     with pytest.raises(ValueError, match="holds a finished checkpoint; --overwrite replaces it"):
-        fresh_directory(tmp_path, model="lenet", dataset="digits")
+        new_run_directory(tmp_path, model="lenet", dataset="digits")
     train_checkpoint("lenet", "digits", out=tmp_path, resume=True)
     assert load_checkpoint(tmp_path).config.recipe["epochs"] == 2 and not (tmp_path / "resume.pt").exists()
 
 
 def test_no_run_is_overwritten_unless_asked(tmp_path: Path) -> None:
     base = Path("runs/lenet-digits")
-    assert fresh_directory(None, model="lenet", dataset="digits") == base
+    assert new_run_directory(None, model="lenet", dataset="digits") == base
     base.mkdir(parents=True)
     (base / "config.json").touch()
-    assert fresh_directory(None, model="lenet", dataset="digits") == base.with_name("lenet-digits-2")
-    assert fresh_directory(base, model="lenet", dataset="digits", overwrite=True) == base
+    assert new_run_directory(None, model="lenet", dataset="digits") == base.with_name("lenet-digits-2")
+    assert new_run_directory(base, model="lenet", dataset="digits", overwrite=True) == base
     with pytest.raises(ValueError, match="holds a finished checkpoint; --overwrite replaces it"):
-        fresh_directory(base, model="lenet", dataset="digits")
+        new_run_directory(base, model="lenet", dataset="digits")
     with pytest.raises(ValueError, match="nothing to resume: no unfinished run in runs/lenet-digits"):
-        unfinished_directory(None, model="lenet", dataset="digits")
+        resumable_run_directory(None, model="lenet", dataset="digits")
     second = base.with_name("lenet-digits-2")
     second.mkdir()
     (second / "resume.pt").touch()
-    assert unfinished_directory(None, model="lenet", dataset="digits") == second
-    assert fresh_directory(None, model="lenet", dataset="digits") == base.with_name("lenet-digits-3")
+    assert resumable_run_directory(None, model="lenet", dataset="digits") == second
+    assert new_run_directory(None, model="lenet", dataset="digits") == base.with_name("lenet-digits-3")
     with pytest.raises(ValueError, match="holds an unfinished run; go on with --resume"):
-        fresh_directory(second, model="lenet", dataset="digits")
+        new_run_directory(second, model="lenet", dataset="digits")
     for out, message in ((base, "holds a finished checkpoint"), (tmp_path / "none", "resume.pt does not exist")):
         with pytest.raises(ValueError, match=f"nothing to resume: .*{message}"):
-            unfinished_directory(out, model="lenet", dataset="digits")
+            resumable_run_directory(out, model="lenet", dataset="digits")
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from torchvision import datasets as torchvision_datasets
 
-from training.data.datasets import data_places, load_dataset
-from training.data.raw import split_off
+from training.data.datasets import data_directories, load_dataset
+from training.data.raw import stratified_split
 
 SHARED = Path(__file__).parents[4] / "shared/data"
 
@@ -34,14 +34,14 @@ def test_the_test_split_is_a_fifth_of_every_class_and_always_the_same() -> None:
 
 def test_splits_share_no_index_and_lose_none() -> None:
     labels = np.repeat(np.arange(3), [5, 10, 20])
-    kept, held = split_off(labels, fraction=0.2, seed=0)
+    kept, held = stratified_split(labels, fraction=0.2, seed=0)
     assert sorted([*kept, *held]) == list(range(35))
     assert np.bincount(labels[held]).tolist() == [1, 2, 4]
 
 
 def test_a_class_too_small_to_split_is_refused() -> None:
     with pytest.raises(ValueError, match="class 1 has too few images to split: 1"):
-        split_off(np.array([0, 0, 1]), fraction=0.2, seed=0)
+        stratified_split(np.array([0, 0, 1]), fraction=0.2, seed=0)
 
 
 def test_stripes_cannot_be_told_apart_by_their_grey_levels() -> None:
@@ -100,9 +100,9 @@ def test_the_first_place_that_has_the_files_is_taken(tmp_path: Path) -> None:
 
 def test_places_are_the_flag_then_the_variable_then_data(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CONVSCOPE_DATA_DIR", "/b")
-    assert data_places(Path("/a")) == (Path("/a"), Path("/b"), Path("data"))
+    assert data_directories(Path("/a")) == (Path("/a"), Path("/b"), Path("data"))
     monkeypatch.delenv("CONVSCOPE_DATA_DIR")
-    assert data_places(None) == (Path("data"),)
+    assert data_directories(None) == (Path("data"),)
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "cifar10"])

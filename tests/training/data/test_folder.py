@@ -12,8 +12,8 @@ from PIL import Image
 from models.images.decode import InputSpec
 from training.data.datasets import load_dataset
 from training.data.in_memory import prepare
-from training.data.raw import RawDataset, for_testing
-from training.data.sampling import pick_samples
+from training.data.raw import RawDataset, select_test_images
+from training.data.sampling import sample_test_images
 
 SPEC = InputSpec(mode="L", height=9, width=7, resize=(9, 7), background=(255,), mean=(0.0,), std=(1.0,))
 
@@ -64,14 +64,14 @@ def test_neither_names_nor_copies_nor_a_move_to_another_class_change_an_images_s
 
 def test_about_a_fifth_of_every_class_is_for_testing() -> None:
     labels = np.arange(20_000) % 4
-    chosen = for_testing(labels, [str(number) for number in range(20_000)])
+    chosen = select_test_images(labels, [str(number) for number in range(20_000)])
     assert np.bincount(labels[chosen]) == pytest.approx(1000, rel=0.1)
 
 
 @pytest.mark.parametrize("count", [2, 3, 5])
 def test_the_smallest_class_is_on_both_sides(count: int) -> None:
     labels = np.repeat(np.arange(300), count)
-    chosen = for_testing(labels, [str(number) for number in range(len(labels))])
+    chosen = select_test_images(labels, [str(number) for number in range(len(labels))])
     held = np.bincount(labels[chosen], minlength=300)
     assert held.min() >= 1 and held.max() < count
 
@@ -289,10 +289,10 @@ def test_samples_of_16_bits_are_scaled_and_transparent_ones_laid_on_the_backgrou
             (tmp_path / split / name).mkdir(parents=True)
             Image.fromarray(np.full((9, 7), 128 * 257, np.uint16)).save(tmp_path / split / name / "0.png")
     raw = load_dataset(str(tmp_path))
-    samples = pick_samples(raw, prepare(raw.test, SPEC))
+    samples = sample_test_images(raw, prepare(raw.test, SPEC))
     assert {int(original.max()) for original in samples.raw} == {128}
     for path in tmp_path.rglob("*.png"):
         Image.new("LA", (7, 9), (10, 0)).save(path)
     raw = load_dataset(str(tmp_path))
-    samples = pick_samples(raw, prepare(raw.test, SPEC))
+    samples = sample_test_images(raw, prepare(raw.test, SPEC))
     assert {int(original.min()) for original in samples.raw} == {255}

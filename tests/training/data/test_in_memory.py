@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 from torchvision.transforms import functional as tv
 
-from models.images.decode import InputSpec, fit_image, to_image
+from models.images.decode import InputSpec, preprocess_image, to_pil
 from training.data.datasets import load_dataset
-from training.data.in_memory import Images, prepare
-from training.data.raw import RawSplit
-from training.data.splits import channel_statistics, hold_out, prepare_splits
+from training.data.in_memory import InMemoryDataset, prepare
+from training.data.raw import LabeledImages
+from training.data.splits import channel_statistics, prepare_splits, split_validation
 
 RNG = np.random.default_rng(0)
 
@@ -36,14 +36,16 @@ def test_the_short_cut_is_identical_to_fit_image(mode: str, shape: tuple[int, ..
     images = RNG.integers(0, 256, shape, dtype=np.uint8)
     images.setflags(write=False)
     spec = make_spec(mode, 6, 5)
-    prepared = prepare(RawSplit(images, np.zeros(len(images), dtype=np.int64)), spec)
-    assert np.array_equal(prepared.images.numpy(), np.stack([fit_image(to_image(image), spec) for image in images]))
+    prepared = prepare(LabeledImages(images, np.zeros(len(images), dtype=np.int64)), spec)
+    assert np.array_equal(
+        prepared.images.numpy(), np.stack([preprocess_image(to_pil(image), spec) for image in images])
+    )
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 def test_resizing_is_pillows(mode: str) -> None:
     images = RNG.integers(0, 256, (300, 8, 8), dtype=np.uint8)
-    prepared = prepare(RawSplit(images, np.arange(300)), make_spec(mode, 12, 10))
+    prepared = prepare(LabeledImages(images, np.arange(300)), make_spec(mode, 12, 10))
     for image, ours in zip(images[::50], prepared.images[::50].numpy(), strict=True):
         reference = tv.resize(Image.fromarray(image).convert(mode), [12, 10])  # a PIL image in, a PIL image out
         assert np.array_equal(ours, np.asarray(reference).reshape(ours.shape))
@@ -54,47 +56,47 @@ def test_files_keep_their_order_and_are_decoded(tmp_path: Path) -> None:
     paths = [tmp_path / f"{i}.png" for i in range(20)]
     for i, path in enumerate(paths):
         Image.new("RGB", (4, 4), (i, 2 * i, 3 * i)).save(path)
-    prepared = prepare(RawSplit(paths, np.arange(20)), make_spec("RGB", 2, 2))
+    prepared = prepare(LabeledImages(paths, np.arange(20)), make_spec("RGB", 2, 2))
     assert [image[0, 0].tolist() for image in prepared.images] == [[i, 2 * i, 3 * i] for i in range(20)]
 
 
 def test_mean_and_deviation_are_numpys() -> None:
     images = RNG.integers(0, 256, (50, 7, 6, 3), dtype=np.uint8)
-    mean, std = channel_statistics(Images(torch.from_numpy(images), torch.zeros(50)))
+    mean, std = channel_statistics(InMemoryDataset(torch.from_numpy(images), torch.zeros(50)))
     assert np.allclose(mean, (images / 255).mean(axis=(0, 1, 2)), rtol=1e-12)
     assert np.allclose(std, (images / 255).std(axis=(0, 1, 2)), rtol=1e-12)
 
 
 def test_a_constant_channel_has_a_deviation_above_zero() -> None:
-    assert channel_statistics(Images(torch.zeros(2, 4, 4, 1, dtype=torch.uint8), torch.zeros(2))) == (
+    assert channel_statistics(InMemoryDataset(torch.zeros(2, 4, 4, 1, dtype=torch.uint8), torch.zeros(2))) == (
         (0.0,),
         (1 / 255,),
     )
 
 
 def test_validation_images_are_not_trained_on() -> None:
-    whole = Images(torch.arange(100, dtype=torch.uint8).view(100, 1, 1, 1), torch.arange(100) % 10)
-    train, validation = hold_out(whole, fraction=0.2, seed=3)
+    whole = InMemoryDataset(torch.arange(100, dtype=torch.uint8).view(100, 1, 1, 1), torch.arange(100) % 10)
+    train, validation = split_validation(whole, fraction=0.2, seed=3)
     assert (len(train), len(validation)) == (80, 20)
     assert sorted([*train.images.flatten().tolist(), *validation.images.flatten().tolist()]) == list(range(100))
-    assert torch.equal(hold_out(whole, fraction=0.2, seed=3)[1].images, validation.images)
-    assert not torch.equal(hold_out(whole, fraction=0.2, seed=4)[1].images, validation.images)
+    assert torch.equal(split_validation(whole, fraction=0.2, seed=3)[1].images, validation.images)
+    assert not torch.equal(split_validation(whole, fraction=0.2, seed=4)[1].images, validation.images)
 
 
 def test_no_class_loses_its_last_image_to_validation() -> None:
-    few = Images(torch.zeros(13, 1, 1, 1, dtype=torch.uint8), torch.tensor([0] * 10 + [1, 2, 2]))
+    few = InMemoryDataset(torch.zeros(13, 1, 1, 1, dtype=torch.uint8), torch.tensor([0] * 10 + [1, 2, 2]))
     for seed in range(20):
-        train, validation = hold_out(few, fraction=0.5, seed=seed)
+        train, validation = split_validation(few, fraction=0.5, seed=seed)
         assert set(train.labels.tolist()) == {0, 1, 2} and len(validation) >= 3
         assert sorted([*train.labels.tolist(), *validation.labels.tolist()]) == few.labels.tolist()
     with pytest.raises(ValueError, match="3 training images of as many classes leave none to validate on"):
-        hold_out(few.take(torch.tensor([0, 10, 11])), fraction=0.5, seed=0)
+        split_validation(few.take(torch.tensor([0, 10, 11])), fraction=0.5, seed=0)
 
 
 def test_a_validation_split_must_leave_something() -> None:
-    images = Images(torch.zeros(2, 1, 1, 1, dtype=torch.uint8), torch.arange(2))
+    images = InMemoryDataset(torch.zeros(2, 1, 1, 1, dtype=torch.uint8), torch.arange(2))
     with pytest.raises(ValueError, match="split of 2 leaves nothing of 2 training images"):
-        hold_out(images, fraction=0.9, seed=0)
+        split_validation(images, fraction=0.9, seed=0)
 
 
 def test_the_statistics_are_those_of_what_is_trained_on() -> None:
@@ -121,7 +123,7 @@ def test_other_proportions_are_cut_and_not_stretched(
 ) -> None:
     shape = natural or (28, 28)
     images = RNG.integers(0, 256, (10, *shape), dtype=np.uint8)
-    split = RawSplit(images, np.arange(10) % 2)
+    split = LabeledImages(images, np.arange(10) % 2)
     raw = replace(load_dataset("digits"), train=split, test=split, size=natural)
     spec, data = prepare_splits(raw, size=(28, 28), fraction=0.2, seed=0)
     assert (spec.resize, spec.crop) == (resize, crop)

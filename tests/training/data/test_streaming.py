@@ -14,7 +14,7 @@ from models.networks.registry import build_network
 from tests.training.loop.test_fit import same
 from training.data.datasets import load_dataset
 from training.data.splits import Splits, prepare_splits
-from training.data.streaming import StreamedImages
+from training.data.streaming import StreamingDataset
 from training.events import Event, Started, silent
 from training.loop.fit import FitResult, fit
 from training.loop.resume import seeded
@@ -52,7 +52,7 @@ def test_batches_are_those_in_memory_in_every_epoch(workers: int, folder: Path) 
     assert not memory.streamed and streamed.streamed
     for part in ("train", "validation", "test"):
         ours, theirs = getattr(streamed, part), getattr(memory, part)
-        assert isinstance(ours, StreamedImages) and len(ours) == len(theirs)
+        assert isinstance(ours, StreamingDataset) and len(ours) == len(theirs)
         for seed in range(3):
             order = torch.randperm(len(ours), generator=torch.Generator().manual_seed(seed)).tensor_split(5)
             pairs = list(zip(ours.batches(order), theirs.batches(order), strict=True))

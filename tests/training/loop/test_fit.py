@@ -13,12 +13,12 @@ from models.images.decode import InputSpec
 from models.networks.registry import NETWORKS, build_network
 from tests.training.interruption import interrupt_after
 from training.data.datasets import load_dataset
-from training.data.in_memory import Images
+from training.data.in_memory import InMemoryDataset
 from training.data.splits import Splits, prepare_splits
 from training.evaluate.evaluation import logits_of
 from training.events import Event, StepDone, silent
 from training.loop.fit import FitResult, fit
-from training.loop.learner import forward_of, make_learner, train_step
+from training.loop.learner import make_forward, make_learner, train_step
 from training.loop.resume import read_state, seeded
 from training.optim.schedules import make_optimizer
 from training.recipes.recipe import Recipe
@@ -49,7 +49,9 @@ class Tiny(nn.Module):
 @pytest.fixture(scope="module")
 def digits() -> tuple[InputSpec, Splits]:
     spec, data = prepare_splits(load_dataset("digits"), size=(8, 8), fraction=0.1, seed=0)
-    return spec, Splits(*(Images(s.images[:100], s.labels[:100]) for s in (data.train, data.validation, data.test)))
+    return spec, Splits(
+        *(InMemoryDataset(s.images[:100], s.labels[:100]) for s in (data.train, data.validation, data.test))
+    )
 
 
 def tiny() -> nn.Module:
@@ -144,7 +146,7 @@ def test_the_weights_after_the_last_epoch_are_kept(digits: tuple[InputSpec, Spli
     # The large rate makes the last epoch the worse one; whoever wants another stops there.
     result = train(digits, tmp_path, RECIPE.override({"epochs": 2, "learning_rate": 0.3, "warmup_epochs": 1.9}))
     assert result.history[1].validation_loss > result.history[0].validation_loss
-    logits = logits_of(forward_of(Tiny.holding(result.weights), digits[0], device=CPU), digits[1].validation)
+    logits = logits_of(make_forward(Tiny.holding(result.weights), digits[0], device=CPU), digits[1].validation)
     loss = torch.nn.functional.cross_entropy(logits, digits[1].validation.labels)
     assert loss.item() == pytest.approx(result.history[1].validation_loss)
 

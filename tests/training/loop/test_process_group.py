@@ -12,7 +12,7 @@ import torch
 
 from models.checkpoint.directory import load_checkpoint
 from tests.real_server import free_port
-from training.loop.process_group import ALONE, Team, joined_team
+from training.loop.process_group import SINGLE_PROCESS, ProcessGroup, process_group
 from training.loop.resume import seeded
 from training.run.train import train_checkpoint
 
@@ -78,17 +78,17 @@ STEPS = 26  # an epoch: 1294 images
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
 def test_shares_are_disjoint_and_everything(size: int) -> None:
-    shares = [Team(rank, size).share(torch.arange(20)) for rank in range(size)]
+    shares = [ProcessGroup(rank, size).share(torch.arange(20)) for rank in range(size)]
     assert torch.cat(shares).tolist() == list(range(20))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
 def test_without_torchrun_there_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
-    with joined_team(cuda=False) as team:
-        assert team is ALONE and team.writes and team.gather(3) == [3] and team.from_writer(lambda: 4) == 4
-        assert team.sum(torch.ones(2)).tolist() == [1, 1]
-        assert team.wrap(network := torch.nn.Linear(1, 1)) is network
+    with process_group(cuda=False) as group:
+        assert group is SINGLE_PROCESS and group.writes and group.gather(3) == [3] and group.from_writer(lambda: 4) == 4
+        assert group.sum(torch.ones(2)).tolist() == [1, 1]
+        assert group.wrap(network := torch.nn.Linear(1, 1)) is network
 
 
 def torchrun(*words: str, folder: Path, **more: str) -> subprocess.CompletedProcess[str]:
@@ -193,5 +193,5 @@ def test_an_error_of_the_writer_is_raised_in_every_process(rank: int, monkeypatc
 
     monkeypatch.setattr("training.loop.process_group.distributed.broadcast_object_list", broadcast)
     with pytest.raises(ValueError, match="no room"):
-        Team(rank, 2).from_writer(make)
+        ProcessGroup(rank, 2).from_writer(make)
     assert made == [0] * (rank == 0)

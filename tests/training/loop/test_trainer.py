@@ -16,8 +16,8 @@ from training.events import EpochDone, Event, StepDone, silent
 from training.loop.fit import fit
 from training.loop.learner import make_learner, train_step
 from training.loop.resume import read_state
-from training.optim.ema import Average
-from training.optim.freezing import count_learning, layers_of, let_learn
+from training.optim.ema import ExponentialMovingAverage
+from training.optim.freezing import count_trainable_layers, parameter_layers, set_trainable_layers
 from training.recipes.recipe import Recipe
 
 __all__ = ["digits"]  # a fixture
@@ -111,7 +111,7 @@ def test_what_is_frozen_does_not_change_and_the_rest_does(
 def test_layers_join_in_equal_parts() -> None:
     def counts(freeze: int, unfreeze: int) -> list[int]:
         epochs = range(1, 7)
-        return [count_learning(20, n, freeze_epochs=freeze, unfreeze_epochs=unfreeze) for n in epochs]
+        return [count_trainable_layers(20, n, freeze_epochs=freeze, unfreeze_epochs=unfreeze) for n in epochs]
 
     assert counts(0, 0) == [20] * 6
     assert counts(2, 0) == [1, 1, 20, 20, 20, 20]
@@ -122,8 +122,8 @@ def test_layers_join_in_equal_parts() -> None:
 
 def test_the_last_layer_is_the_one_defined_last() -> None:
     network = tiny()
-    assert layers_of(network)[-1] is network.get_submodule("layers.5")
-    let_learn(network.train(), 1)
+    assert parameter_layers(network)[-1] is network.get_submodule("layers.5")
+    set_trainable_layers(network.train(), 1)
     assert not network.get_submodule("layers.1").training and network.get_submodule("layers.4").training
 
 
@@ -131,7 +131,7 @@ def test_what_a_network_has_frozen_itself_stays_so() -> None:
     network = tiny()
     own = network.get_submodule("layers.0").weight.requires_grad_(False)
     for count in (1, 3):
-        let_learn(network.train(), count, fixed={id(own)})
+        set_trainable_layers(network.train(), count, fixed={id(own)})
         assert not own.requires_grad
     assert sum(not parameter.requires_grad for parameter in network.parameters()) == 1
 
@@ -157,7 +157,7 @@ def test_a_layer_that_the_network_has_frozen_itself_is_not_the_last(
 
 def test_the_average_is_the_hand_worked_one() -> None:
     network = nn.BatchNorm1d(1)
-    average = Average(network, 0.5)
+    average = ExponentialMovingAverage(network, 0.5)
     wanted = {"weight": 1.0, "running_mean": 0.0}
     for step in range(1, 12):
         decay = min(0.5, (1 + step) / (10 + step))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from training.optim.muon import kernels_of
+from training.optim.muon import convolution_kernels
 from training.optim.schedules import make_optimizer
 from training.recipes.recipe import Recipe
 
@@ -62,7 +62,7 @@ def test_a_step_is_as_long_in_every_direction(layout: torch.memory_format) -> No
 def test_all_but_the_kernels_learns_as_with_adamw() -> None:
     network = small()
     other = copy.deepcopy(network)
-    kernels = {id(kernel) for kernel in kernels_of(network)}
+    kernels = {id(kernel) for kernel in convolution_kernels(network)}
     assert kernels == {id(network[0].weight), id(network[4].weight)}
     muon, adamw = make_optimizer(network, RECIPE), make_optimizer(other, RECIPE.override({"optimizer": "adamw"}))
     for each in (network, other):
@@ -79,7 +79,9 @@ def test_the_layout_of_the_kernels_changes_nothing_but_rounding() -> None:
         optimizer = make_optimizer(each, RECIPE)
         backward(each, IMAGES.contiguous(memory_format=layout))
         optimizer.step()
-    for found, wanted, start in zip(kernels_of(network), kernels_of(other), kernels_of(small()), strict=True):
+    for found, wanted, start in zip(
+        convolution_kernels(network), convolution_kernels(other), convolution_kernels(small()), strict=True
+    ):
         assert (found - wanted).norm() < 0.02 * (found - start).norm()
 
 
@@ -109,7 +111,7 @@ def test_kernels_that_are_computed_are_left_to_adamw(norm: Callable[[nn.Module],
     network = nn.Sequential(norm(nn.Conv2d(3, 8, 3)), nn.Conv2d(8, 4, 3), nn.Flatten(), nn.Linear(64, 5))
     before = {name: tensor.clone() for name, tensor in network.named_parameters()}
     optimizer = make_optimizer(network, RECIPE)
-    assert [id(kernel) for kernel in kernels_of(network)] == [id(network[1].weight)]
+    assert [id(kernel) for kernel in convolution_kernels(network)] == [id(network[1].weight)]
     backward(network)
     optimizer.step()
     assert all(not torch.equal(tensor, before[name]) for name, tensor in network.named_parameters())
@@ -123,7 +125,7 @@ def test_a_gradient_in_another_layout_is_the_same_gradient() -> None:
         network = small()
         optimizer = make_optimizer(network, RECIPE)
         backward(network)
-        for kernel in kernels_of(network):
+        for kernel in convolution_kernels(network):
             assert kernel.grad is not None
             kernel.grad = kernel.grad.contiguous(memory_format=layout)
         optimizer.step()
