@@ -103,7 +103,7 @@ def explain_fixed_batch(graph: WrappedGraph) -> str:
 
 def _softmax(file: OnnxClassifier, output: ir.Value) -> ir.Node | None:
     maker = output.producer()
-    while maker is not None and maker.op_type in ("FileIdentity", "Cast") and maker.inputs[0] is not None:
+    while maker is not None and maker.op_type in ("Identity", "Cast") and maker.inputs[0] is not None:
         maker = maker.inputs[0].producer()
     if maker is None or maker.op_type not in ("Softmax", "Sigmoid", "HardSigmoid", "ArgMax", "TopK"):
         return None

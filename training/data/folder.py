@@ -31,8 +31,8 @@ def load_folder(root: Path, *, skip_bad: bool = False, test_only: bool = False) 
     `test`, `val` is measured on, as with ImageNet, and validation images are drawn from `train`. Without any of these
     the class folders are in `root` itself, and about a fifth of each becomes the test split, see `select_test_images`.
     Files that are no images by their suffix are passed over, and so is what begins with a dot. With `skip_bad` every
-    file is decoded once, and those that cannot be are left out and named. With `test_only` there need be no `train`, what is
-    wrong with it is of no matter, one class is enough, and splits may differ in theirs.
+    file is decoded once, and those that cannot be are left out and named. With `test_only` there need be no `train`,
+    what is wrong with it is of no matter, one class is enough, and splits may differ in theirs.
 
     Raises:
         ValueError: a missing split, splits by other names, no class folders, one only, one without images, classes that

@@ -91,7 +91,7 @@ def draw_reliability(after: Evaluation, before: Evaluation | None = None) -> Fig
     top.set(ylabel="Accuracy", title=f"Test set: {_score(after)}", xlim=(0, 1), ylim=(0, 1))
     top.legend(frameon=False, loc="upper left")
     bottom.bar(bins.edges[:-1], bins.counts, width, align="edge", color=VALIDATION_COLOUR, alpha=0.6)
-    bottom.set(xlabel="Confidence: probability of the predicted class", ylabel="InMemoryDataset")
+    bottom.set(xlabel="Confidence: probability of the predicted class", ylabel="Images")
     for axes in (top, bottom):
         axes.spines[["top", "right"]].set_visible(False)
     return figure

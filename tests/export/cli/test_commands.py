@@ -207,7 +207,7 @@ def test_a_failed_comparison_is_status_1_and_publishes_nothing(
     run, lenet_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("export.verify.parity.LIMIT_FP32", 0.0)
-    monkeypatch.setattr("export.pipeline.export.compare", _strict)
+    monkeypatch.setattr("export.verify.check.compare", _strict)
     outcome = run("export", lenet_checkpoint, "--formats", "torchscript", "--out", tmp_path)
     assert_one_line(outcome, 1, "nothing was exported")
     assert os.listdir(tmp_path) == []

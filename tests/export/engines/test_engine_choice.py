@@ -19,7 +19,7 @@ from export.engines.selection import _choose, open_engine
 def machine(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """A GPU, ONNX Runtime's package without CUDA, and torch that can use it."""
     for module in ("export.engines.onnxruntime", "export.engines.selection"):
-        monkeypatch.setattr(f"{module}.why_no_cuda", lambda: None)
+        monkeypatch.setattr(f"{module}.cuda_unavailable_reason", lambda: None)
     monkeypatch.setattr(
         onnxruntime, "get_available_providers", lambda: ["AzureExecutionProvider", "CPUExecutionProvider"]
     )

@@ -95,7 +95,7 @@ GRAPH_FORMATS = {
     "half precision": {"dtype": TensorProto.FLOAT16},
     "softmax": {"end": [SOFTMAX]},
     "softmax of opset 11": {"end": [SOFTMAX], "opset": 11},
-    "softmax and identity": {"end": [SOFTMAX, helper.make_node("FileIdentity", ["p"], ["q"])]},
+    "softmax and identity": {"end": [SOFTMAX, helper.make_node("Identity", ["p"], ["q"])]},
     "softmax in half precision": {"end": [SOFTMAX], "dtype": TensorProto.FLOAT16},
     "log softmax": {"end": [helper.make_node("LogSoftmax", ["scores"], ["p"], axis=1)]},
     "weights listed as inputs": {

@@ -9,7 +9,7 @@ import httpx
 import psutil
 
 from tests.in_process import digit, encoded
-from tests.real_server import running_server
+from tests.real_server import running_server, until
 
 IMAGE = encoded(digit())
 
@@ -81,6 +81,7 @@ def test_repeated_signals_do_not_shorten_the_while(lenet_artifact, tmp_path):
 def test_in_a_container_the_server_ends_when_a_worker_is_killed(lenet_artifact, tmp_path, monkeypatch):
     monkeypatch.setenv("BENTOML_CONTAINERIZED", "true")
     with running_server(lenet_artifact.parent.parent, tmp_path / "log", workers=2) as server:
+        until(lambda: server.log.count("Service convscope initialized") == 2)
         victim, _ = psutil.Process(server.process.pid).children()
         victim.kill()
         server.process.wait(timeout=60)

@@ -27,7 +27,7 @@ NO_PROVIDER = "no CUDA provider in this build of ONNX Runtime"
 def a_gpu(monkeypatch):
     """There is a GPU as far as anybody can see, and `cpu_only` makes ONNX Runtime's package that without CUDA."""
     for module in ("export.engines.onnxruntime", "export.engines.selection", "service.serving.served_model"):
-        monkeypatch.setattr(f"{module}.why_no_cuda", lambda: None)
+        monkeypatch.setattr(f"{module}.cuda_unavailable_reason", lambda: None)
 
     def cpu_only():
         monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])

@@ -8,7 +8,7 @@ import pytest
 
 COUNT = """
 import resource, torch
-from training.loop.allocator import keep_freed_memory
+from training.loop.allocator import retain_freed_memory
 
 def faults():
     torch.ones(16 << 20)
@@ -18,7 +18,7 @@ def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 left = faults()
-assert keep_freed_memory()
+assert retain_freed_memory()
 print(left, faults())
 """
 
