@@ -8,17 +8,20 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError
 
 VERBS = {  # verb: (where it is, what it does)
-    "train": ("training.command:train", "train a network and write a checkpoint"),
-    "evaluate": ("export.command:evaluate", "measure a checkpoint or an artifact on a test set"),
-    "export": ("export.command:export", "turn a checkpoint into a verified artifact"),
-    "import-onnx": ("export.import_command:import_onnx", "make an artifact of an ONNX classifier from elsewhere"),
-    "verify": ("export.command:verify", "check an artifact's hashes, golden images and, with --data, its accuracy"),
-    "bench": ("export.benchmark_command:bench", "measure every file of an artifact on this machine"),
-    "summary": ("export.command:summary", "list a network's layers, shapes, parameters and receptive fields"),
-    "serve": ("service.command:serve", "serve artifacts over HTTP"),
-    "classify": ("service.image_command:classify", "classify image files"),
-    "inspect": ("service.image_command:inspect", "draw a sheet of feature maps for one image"),
-    "demo": ("service.demo:demo", "train on the built-in digits, export, verify, serve"),
+    "train": ("training.cli.train:train", "train a network and write a checkpoint"),
+    "evaluate": ("export.cli.commands:evaluate", "measure a checkpoint or an artifact on a test set"),
+    "export": ("export.cli.commands:export", "turn a checkpoint into a verified artifact"),
+    "import-onnx": ("export.cli.import_onnx:import_onnx", "make an artifact of an ONNX classifier from elsewhere"),
+    "verify": (
+        "export.cli.commands:verify",
+        "check an artifact's hashes, golden images and, with --data, its accuracy",
+    ),
+    "bench": ("export.cli.bench:bench", "measure every file of an artifact on this machine"),
+    "summary": ("export.cli.commands:summary", "list a network's layers, shapes, parameters and receptive fields"),
+    "serve": ("service.cli.serve:serve", "serve artifacts over HTTP"),
+    "classify": ("service.cli.images:classify", "classify image files"),
+    "inspect": ("service.cli.images:inspect", "draw a sheet of feature maps for one image"),
+    "demo": ("service.cli.demo:demo", "train on the built-in digits, export, verify, serve"),
 }
 
 

@@ -19,7 +19,8 @@ from rich.table import Table
 
 from benchmarks.servers import PORT, running, servers
 from benchmarks.wrk import Load, load
-from export.artifact import newest_version, read_manifest
+from export.artifact.directory import newest_version
+from export.artifact.manifest import read_manifest
 
 
 def main(

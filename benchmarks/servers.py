@@ -13,9 +13,9 @@ from pathlib import Path
 
 import psutil
 
-from export.artifact import INT8_FILE, ONNX_FILE, read_manifest
-from export.machine import peak_memory_mb
-from service.server_process import command, environment, wait_until_ready
+from export.artifact.manifest import INT8_FILE, ONNX_FILE, read_manifest
+from export.engines.machine import peak_memory_mb
+from service.process.server import command, environment, wait_until_ready
 from service.settings import read_settings
 
 PEERS = Path(__file__).parent / "peers"

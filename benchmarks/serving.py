@@ -15,7 +15,7 @@ from rich.table import Table
 
 from benchmarks.servers import PORT, Server, running, servers
 from benchmarks.wrk import Load, load
-from export.artifact import newest_version
+from export.artifact.directory import newest_version
 
 Loads = dict[tuple[str, int], list[Load]]
 

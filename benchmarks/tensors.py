@@ -17,8 +17,9 @@ from rich.table import Table
 from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
 
 from benchmarks.servers import PORT, running, servers
-from export.artifact import ONNX_FILE, newest_version, read_manifest
-from export.engine_onnx import OnnxEngine
+from export.artifact.directory import newest_version
+from export.artifact.manifest import ONNX_FILE, read_manifest
+from export.engines.onnxruntime import OnnxEngine
 
 
 def main(artifact: Path, *, images: int = 256, seconds: float = 3.0, rounds: int = 5, threads: int = 1) -> None:

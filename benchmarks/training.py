@@ -24,17 +24,17 @@ from torch import nn
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
-from models.inputs import InputSpec
-from models.registry import build_network
-from training.allocator import keep_freed_memory
-from training.datasets import data_places, load_dataset
-from training.default_recipe import default_recipe
-from training.learner import make_learner, train_step, training_forward
-from training.loop import fit
-from training.raw import RawDataset
-from training.recipe import Recipe
-from training.report import silent
-from training.splits import Splits, prepare_splits
+from models.images.decode import InputSpec
+from models.networks.registry import build_network
+from training.data.datasets import data_directories, load_dataset
+from training.data.raw import RawDataset
+from training.data.splits import Splits, prepare_splits
+from training.events import silent
+from training.loop.allocator import retain_freed_memory
+from training.loop.fit import fit
+from training.loop.learner import make_learner, train_step, training_forward
+from training.recipes.defaults import default_recipe
+from training.recipes.recipe import Recipe
 
 TUTORIAL_BATCH = 64
 WARM_UP = 3  # steps that are not counted
@@ -131,7 +131,7 @@ def make_task(model: str, raw: RawDataset, items: Callable[[transforms.Compose],
 
 def find_tasks(data_dir: Path | None, cifar10: Path | None) -> Iterator[Task]:
     """Those whose images are here."""
-    places = data_places(data_dir)
+    places = data_directories(data_dir)
     root = next(place for place in places if (place / "MNIST/raw").is_dir())
     mnist = load_dataset("mnist", data_dir=places)
     for model in ("lenet", "simple_cnn"):
@@ -161,7 +161,7 @@ def main(
         workers: of the tutorial's DataLoader.
         compiled: measure torch.compile as well, which takes minutes to start.
     """
-    keep_freed_memory()
+    retain_freed_memory()
     console = Console()
     title = f"Training on the CPU, {torch.get_num_threads()} threads, torch {torch.__version__}, images/s"
     table = Table(

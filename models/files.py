@@ -19,7 +19,7 @@ class UnwritableError(OSError):
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Yields a temporary path in the same folder; renames it to `path` when the block ends well, removes it if not.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The BentoML service: processes, workers and lifecycle are BentoML's; what is answered is in `service.http`.
+"""The BentoML service: processes, workers and lifecycle are BentoML's; what is answered is in `service.routes`.
 
 BentoML reads a service's configuration when its module is imported, so this module alone reads the settings then.
 """
@@ -14,24 +14,24 @@ from bentoml.validators import DType
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
-from service.catalog import Catalog
 from service.errors import ModelNotReady
-from service.gate import Gate
-from service.http import build_http
-from service.observation import current
-from service.placement import choose_gpu, name_gpus
-from service.request_log import configure_logging
+from service.process.placement import export_visible_gpus, select_gpu
+from service.process.shutdown import Shutdown
+from service.routes.application import build_application
+from service.routes.gate import Gate
+from service.serving.catalog import Catalog
+from service.serving.worker_files import files_of, make_directory
 from service.settings import read_settings
-from service.shutdown import Shutdown
-from service.worker_files import files_of, make_directory
+from service.telemetry.request_context import current
+from service.telemetry.request_log import configure_logging
 
 SETTINGS = read_settings()
 CATALOG = Catalog(SETTINGS)
-HTTP = build_http(CATALOG, SETTINGS)
+HTTP = build_application(CATALOG, SETTINGS)
 SHUTDOWN = Shutdown(CATALOG, drain_s=SETTINGS.drain_s)
 
 
-class Gated(bentoml.Service):  # type: ignore[misc]  # bentoml ships no types for it
+class GatedService(bentoml.Service):  # type: ignore[misc]  # bentoml ships no types for it
     """A BentoML service with our gate in front: what BentoML puts around its routes would cost ours a task each."""
 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
@@ -39,7 +39,7 @@ class Gated(bentoml.Service):  # type: ignore[misc]  # bentoml ships no types fo
         return Gate(super().to_asgi(is_main), SETTINGS, HTTP)
 
 
-def _where() -> dict[str, str | int]:
+def _bind_address() -> dict[str, str | int]:
     """Where a `bentoml serve` listens that is not told; in a container everywhere, as its owner publishes ports."""
     within = running_inside_container() and "host" not in SETTINGS.model_fields_set
     return {"host": "0.0.0.0" if within else SETTINGS.host, "port": SETTINGS.port}
@@ -47,9 +47,9 @@ def _where() -> dict[str, str | int]:
 
 @bentoml.service(
     name="convscope",
-    service_class=Gated,
+    service_class=GatedService,
     workers=SETTINGS.workers,
-    http=_where(),
+    http=_bind_address(),
     # What these three would tell of the few routes that reach BentoML, our own layers tell of all.
     metrics={"enabled": False},
     logging={"access": {"enabled": False}},
@@ -64,11 +64,11 @@ class Classifier:
         """Runs once, in the process that then starts the workers with its environment."""
         configure_logging(SETTINGS)
         make_directory()
-        name_gpus(SETTINGS.device)
+        export_visible_gpus(SETTINGS.device)
 
     def __init__(self) -> None:
         configure_logging(SETTINGS)
-        choose_gpu(bentoml.server_context.worker_index, SETTINGS.device)  # before anything here starts CUDA
+        select_gpu(bentoml.server_context.worker_index, SETTINGS.device)  # before anything here starts CUDA
         files = files_of(bentoml.server_context.worker_index)
         HTTP.start(files)
         SHUTDOWN.prepare(files)
@@ -85,7 +85,7 @@ class Classifier:
     async def predict(self, images: Annotated[np.ndarray, DType("uint8")], model: str = "") -> np.ndarray:
         """Class probabilities, float32 (N, K), of uint8 images (N, H, W, C) that have the network's size already.
 
-        Over HTTP the gate answers this route (see `service.predict`); here it stands for BentoML's schema and clients.
+        Over HTTP the gate answers this route (`service.v1.predict`); here it stands for BentoML's schema and clients.
         """
         return await HTTP.predict.run(images, model)
 

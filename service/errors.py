@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 
-from models.image_errors import (
+from models.images.errors import (
     EmptyImage,
     ImageError,
     ImageTooLarge,

@@ -8,9 +8,8 @@ from typing import Any, Literal, NamedTuple, Self
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from export.cuda import Device
-from export.engine import EngineName
-from export.forms import PrecisionName
+from export.artifact.formats import EngineName, PrecisionName
+from export.engines.cuda import Device
 
 PREFIX = "CONVSCOPE_"
 _READ_ELSEWHERE = {"CONVSCOPE_DATA_DIR", "CONVSCOPE_DEBUG", "CONVSCOPE_STATE_DIR"}

@@ -8,16 +8,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from real_server import Server, running_server
 from sklearn.datasets import load_digits
 from torch import nn
 
 import convscope
-from export.pipeline import export_checkpoint
-from export.speed import measure_speed
-from models.checkpoint import CheckpointConfig, save_checkpoint
-from models.inputs import InputSpec, Pixels, fit_image, to_image
-from models.samples import SAMPLES_FILE, Samples, save_samples
+from export.pipeline.export import export_checkpoint
+from export.verify.speed import measure_speed
+from models.checkpoint.directory import CheckpointConfig, save_checkpoint
+from models.checkpoint.samples import SAMPLES_FILE, Samples, save_samples
+from models.images.decode import InputSpec, Pixels, preprocess_image, to_pil
+from tests.real_server import Server, running_server
 
 COUNT, RAW_COUNT = 80, 8  # a whole batch of 64 and a short one
 RGB_SHIFTS = (0, 1, 2)
@@ -88,7 +88,7 @@ def make_checkpoint(
         temperature=temperature,
     )
     raw = digit_images(channels, count)
-    images = np.stack([fit_image(to_image(image), spec) for image in raw])
+    images = np.stack([preprocess_image(to_pil(image), spec) for image in raw])
     labels = load_digits().target[:count].astype(np.int64) % classes
     x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
     x = (x - torch.tensor(spec.mean).view(1, -1, 1, 1)) / torch.tensor(spec.std).view(1, -1, 1, 1)
@@ -120,7 +120,7 @@ def speeds_are_measured_briefly() -> Iterator[None]:
 @pytest.fixture
 def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Training draws none: drawing them takes longer than LeNet takes to learn the digits for an epoch."""
-    monkeypatch.setattr("training.run._write_pictures", lambda *of_the_run: None)
+    monkeypatch.setattr("training.run.train._write_pictures", lambda *of_the_run: None)
 
 
 @pytest.fixture(scope="session")

@@ -11,9 +11,9 @@ from sklearn.datasets import load_digits
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from service.catalog import Catalog
-from service.gate import Gate
-from service.http import build_http
+from service.routes.application import build_application
+from service.routes.gate import Gate
+from service.serving.catalog import Catalog
 from service.settings import read_settings
 
 
@@ -22,7 +22,7 @@ def client_for(artifacts: Path, **settings: Any) -> TestClient:
     chosen = read_settings(artifacts=artifacts, device="cpu", **settings)
     catalog = Catalog(chosen)
     catalog.open()
-    http = build_http(catalog, chosen)
+    http = build_application(catalog, chosen)
     return TestClient(Gate(Starlette(), chosen, http), raise_server_exceptions=False)
 
 

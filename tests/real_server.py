@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from service.server_process import command, environment, wait_until_ready
+from service.process.server import command, environment, wait_until_ready
 from service.settings import read_settings
 
 SERVICE = "service.app:Classifier"

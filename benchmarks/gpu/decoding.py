@@ -6,7 +6,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from threading import Barrier
 
-from models.inputs import InputSpec, decode_image
+from models.images.decode import InputSpec, decode_image
 
 _START_S = 60.0
 

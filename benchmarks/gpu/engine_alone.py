@@ -13,11 +13,11 @@ from typing import Literal
 import numpy as np
 
 from benchmarks.gpu.options import Options
-from export.artifact import read_manifest
-from export.engine import Engine
-from export.engines import open_engine
-from export.forms import Precision
-from models.inputs import Pixels
+from export.artifact.formats import Precision
+from export.artifact.manifest import read_manifest
+from export.engines.protocol import Engine
+from export.engines.selection import open_engine
+from models.images.decode import Pixels
 
 BATCHES, QUICK_BATCHES = (16, 64, 256), (1, 8)
 _THREADS = {"cuda": 2, "cpu": 1}  # batches under way at once, as in the server

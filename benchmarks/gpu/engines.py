@@ -20,17 +20,16 @@ from torch import Tensor, nn
 from benchmarks.gpu.networks import checkpoint, photographs
 from benchmarks.gpu.options import Options
 from benchmarks.gpu.report import Budget, Report
-from export.deployable import Deployable
-from export.engine_onnx import OnnxEngine
-from export.engine_torch import TorchEngine, forbid_tf32
-from export.engine_torchscript import TorchScriptEngine, quiet_torchscript
-from export.half_precision import HalfDeployable
-from export.onnx_file import write_onnx
-from export.reduced import write_fp16
-from export.torchscript_file import write_torchscript
-from models.checkpoint import Checkpoint, load_checkpoint
-from models.geometry import node_table
-from models.inputs import Pixels, decode_image
+from export.engines.onnxruntime import OnnxEngine
+from export.engines.torch import TorchEngine, TorchScriptEngine, forbid_tf32, quiet_torchscript
+from export.writers.deployable import Deployable
+from export.writers.half_precision import HalfDeployable
+from export.writers.onnx import write_onnx
+from export.writers.precision import write_fp16
+from export.writers.torchscript import write_torchscript
+from models.checkpoint.directory import Checkpoint, load_checkpoint
+from models.graph.node_table import node_table
+from models.images.decode import Pixels, decode_image
 
 Forward = Callable[[Tensor], Tensor]  # uint8 (N, H, W, C) on the device to probabilities (N, K)
 Module = Callable[[Tensor], tuple[Tensor, Tensor]]

@@ -6,7 +6,7 @@ import threading
 import time
 from importlib.metadata import PackageNotFoundError, version
 
-from export.machine import this_machine
+from export.engines.machine import this_machine
 
 _PACKAGES = ("torch", "torchvision", "onnxruntime", "onnxruntime-gpu", "bentoml", "pillow", "uvloop")
 

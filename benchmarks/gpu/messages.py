@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 
-from models.inputs import Pixels
+from models.images.decode import Pixels
 
 _KINDS = ((b"\x89PNG", "image/png"), (b"\xff\xd8", "image/jpeg"))
 

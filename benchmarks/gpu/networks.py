@@ -20,18 +20,19 @@ from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images
 from torch import Tensor, nn
 
-import export.pipeline
-import export.speed
+import export.pipeline.export
+import export.verify.speed
 from benchmarks.gpu.options import Options
 from benchmarks.gpu.report import last_line
-from export.artifact import read_manifest
-from export.deployable import Deployable
-from export.forms import Precision, find_form
-from export.pipeline import ExportData, Limits, export_checkpoint
-from models.checkpoint import CONFIG_FILE, CheckpointConfig, load_checkpoint, save_checkpoint
-from models.inputs import InputSpec, Pixels, decode_image
-from models.samples import SAMPLES_FILE, Samples, save_samples
-from training.tensors import Images
+from export.artifact.formats import Precision, find_format
+from export.artifact.manifest import read_manifest
+from export.pipeline.export import ExportData, export_checkpoint
+from export.verify.check import Limits
+from export.writers.deployable import Deployable
+from models.checkpoint.directory import CONFIG_FILE, CheckpointConfig, load_checkpoint, save_checkpoint
+from models.checkpoint.samples import SAMPLES_FILE, Samples, save_samples
+from models.images.decode import InputSpec, Pixels, decode_image
+from training.data.in_memory import InMemoryDataset
 
 WIDTH, HEIGHT = 640, 480  # of a photograph
 QUALITY = 90
@@ -136,7 +137,7 @@ def artifact(
 @contextmanager
 def _checked_briefly() -> Iterator[None]:
     """Export compares batches of up to 256 images and times batches of 32, which takes minutes on few cores."""
-    with patch.object(export.pipeline, "BATCHES", (1, 2, 7)), patch.object(export.speed, "BATCHES", (1,)):
+    with patch.object(export.pipeline.export, "BATCHES", (1, 2, 7)), patch.object(export.verify.speed, "BATCHES", (1,)):
         yield
 
 
@@ -149,7 +150,7 @@ class Artifacts:
 
     def lacking(self, precision: Precision) -> dict[str, str]:
         """Networks that have no TorchScript file of a precision, with the reason."""
-        form = find_form("torchscript", precision)
+        form = find_format("torchscript", precision)
         assert form is not None, "precisions that are measured have one"
         manifests = {name: read_manifest(path) for name, path in self.made.items()}
         return {
@@ -183,7 +184,7 @@ def export_data(directory: Path) -> ExportData:
     images = torch.from_numpy(pixels)
     with torch.inference_mode():
         labels = Deployable(found)(images)[1].argmax(1)
-    return ExportData(test=Images(images, labels.clone()), calibration=pixels)
+    return ExportData(test=InMemoryDataset(images, labels.clone()), calibration=pixels)
 
 
 def normalised(images: Pixels, spec: InputSpec) -> Tensor:

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from models.files import whole_file
+from models.files import atomic_write
 
 ARCHIVE = "cifar10-jpeg.tar.gz"
 
@@ -40,6 +40,6 @@ def unpack_images(folder: Path, out: Path) -> Iterator[Path]:
                     archive.extractall(scratch, filter="data")
                 Path(scratch, plain.name).rename(plain)
         else:
-            with whole_file(plain) as temporary, gzip.open(packed) as source, temporary.open("wb") as target:
+            with atomic_write(plain) as temporary, gzip.open(packed) as source, temporary.open("wb") as target:
                 shutil.copyfileobj(source, target)
         yield plain

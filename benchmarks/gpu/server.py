@@ -16,7 +16,7 @@ import httpx
 import psutil
 
 from benchmarks.gpu.report import last_line
-from service.server_process import command, environment
+from service.process.server import command, environment
 from service.settings import read_settings
 
 HOST = "127.0.0.1"

@@ -16,7 +16,7 @@ from benchmarks.gpu.networks import Artifacts, artifacts, files_for, input_of, p
 from benchmarks.gpu.options import Options
 from benchmarks.gpu.report import Budget, Cell, Report, last_line
 from benchmarks.gpu.server import HOST, Server, problems_in, serving
-from export.forms import Precision
+from export.artifact.formats import Precision
 
 COLUMNS = (
     *("workers", "precision", "network", "body", "connections", "requests/s", "images/s", "p50 ms", "p99 ms"),

@@ -9,13 +9,13 @@ import torch
 from benchmarks.gpu.engines import rate
 from benchmarks.gpu.options import Options
 from benchmarks.gpu.report import Budget, Report
-from models.tensors import put_tensors
-from training.evaluation import Evaluation, logits_of
-from training.learner import forward_of, make_learner, train_step, training_forward
-from training.loop import fit
-from training.plan import Plan, build, make_plan
-from training.report import silent
-from training.state import seeded
+from models.checkpoint.weights import load_tensors
+from training.evaluate.evaluation import Evaluation, logits_of
+from training.events import silent
+from training.loop.fit import fit
+from training.loop.learner import make_forward, make_learner, train_step, training_forward
+from training.loop.resume import seeded
+from training.run.plan import Plan, build, make_plan
 
 COLUMNS = (
     "network",
@@ -74,8 +74,8 @@ def _measure(training: Training, options: Options, epochs: int) -> tuple[str, fl
         network = build(plan.config)
     with tempfile.TemporaryDirectory() as folder:
         result = fit(network, plan.data, plan.recipe, Path(folder), silent, spec=plan.config.input)
-    put_tensors(network, result.weights)
-    classify = forward_of(network.eval(), plan.config.input, device=device)
+    load_tensors(network, result.weights)
+    classify = make_forward(network.eval(), plan.config.input, device=device)
     logits = logits_of(classify, plan.data.test.to(device)).cpu()
     accuracy = Evaluation.of(logits, plan.data.test.labels).accuracy
     fastest = max(line.images_per_s for line in result.history)

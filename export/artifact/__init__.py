@@ -1,0 +1,1 @@
+"""The artifact directory: manifest, formats, golden images and BentoML's model store."""

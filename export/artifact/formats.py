@@ -1,0 +1,68 @@
+"""The graph files an artifact may hold: what runs each, and in which precision."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from export.artifact.manifest import (
+    AOTI_FILE,
+    FP16_FILE,
+    INT8_FILE,
+    ONNX_FILE,
+    PT2_FILE,
+    TORCHSCRIPT_BF16_FILE,
+    TORCHSCRIPT_FILE,
+    TORCHSCRIPT_FP16_FILE,
+)
+
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+PrecisionName = Literal["auto", "fp32", "fp16", "bf16", "int8"]  # the values of a server's setting
+FORMATS = ("onnx", "torchscript", "pt2", "aoti")
+DEFAULT_FORMATS = ("onnx", "torchscript")
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
+
+
+EngineName = Literal["auto", "onnxruntime", "torchscript"]  # what a server may be told
+
+
+FormatEngine = Literal["onnxruntime", "torchscript", "pt2", "aoti"]
+
+
+@dataclass(frozen=True)
+class GraphFormat:
+    """One kind of graph file.
+
+    `format` is the word for it on the command line; what is `bound` runs only on the kind of machine that made it.
+    """
+
+    file: str
+    format: str
+    engine: FormatEngine
+    precision: Precision
+    bound: bool = False
+
+
+GRAPH_FORMATS = (
+    GraphFormat(ONNX_FILE, "onnx", "onnxruntime", "fp32"),
+    GraphFormat(FP16_FILE, "onnx", "onnxruntime", "fp16"),
+    GraphFormat(INT8_FILE, "onnx", "onnxruntime", "int8"),
+    GraphFormat(TORCHSCRIPT_FILE, "torchscript", "torchscript", "fp32"),
+    GraphFormat(TORCHSCRIPT_FP16_FILE, "torchscript", "torchscript", "fp16"),
+    GraphFormat(TORCHSCRIPT_BF16_FILE, "torchscript", "torchscript", "bf16"),
+    GraphFormat(PT2_FILE, "pt2", "pt2", "fp32"),
+    GraphFormat(AOTI_FILE, "aoti", "aoti", "fp32", bound=True),
+)
+
+
+def formats_of(precision: Precision) -> tuple[str, ...]:
+    """The formats that have a file of a precision."""
+    return tuple(form.format for form in GRAPH_FORMATS if form.precision == precision)
+
+
+def engines_of(precision: Precision) -> tuple[FormatEngine, ...]:
+    """The engines that run a file of a precision."""
+    return tuple(form.engine for form in GRAPH_FORMATS if form.precision == precision)
+
+
+def find_format(engine: FormatEngine, precision: Precision) -> GraphFormat | None:
+    """The form that an engine runs in a precision, or None."""
+    return next((form for form in GRAPH_FORMATS if (form.engine, form.precision) == (engine, precision)), None)

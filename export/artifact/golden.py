@@ -1,0 +1,73 @@
+"""golden.npz: real images and the probabilities the trained network gives them, checked whenever a file is loaded."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from export.artifact.manifest import GOLDEN_FILE, ArtifactError, Manifest
+from models.files import NPZ_ERRORS, atomic_write
+from models.images.decode import Floats, Pixels, preprocess_image, to_pil
+
+if TYPE_CHECKING:
+    from export.engines.protocol import Engine
+
+TOLERANCE = {"cpu": 1e-4, "cuda": 1e-3}  # largest difference of a probability; GPUs sum in another order
+REDUCED_TOLERANCE = 0.01  # for fp16 and int8, on top of what export measured: other processors round differently
+
+
+def save_golden(directory: Path, raw: tuple[Pixels, ...], probabilities: Floats) -> None:
+    """Writes images as they were before resizing, uint8 (H, W) or (H, W, 3), and the probabilities expected of them."""
+    arrays: dict[str, Any] = {f"raw_{index:03}": image for index, image in enumerate(raw)}
+    with atomic_write(directory / GOLDEN_FILE) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, probabilities=probabilities, **arrays)
+
+
+def load_golden(directory: Path, manifest: Manifest) -> tuple[Pixels, Floats]:
+    """The golden images as the network takes them (N, H, W, C), resized here and now, and the expected (N, K).
+
+    Raises:
+        ArtifactError: the file is missing or not of this form.
+    """
+    path = directory / GOLDEN_FILE
+    try:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            expected = file["probabilities"]
+            raw = [file[name] for name in sorted(file.files) if name.startswith("raw_")]
+        images = np.stack([preprocess_image(to_pil(image), manifest.input) for image in raw])
+    except NPZ_ERRORS as error:
+        raise ArtifactError(f"{path}: {error}") from None
+    return images, expected
+
+
+def check_golden(engine: "Engine", directory: Path, manifest: Manifest) -> float:
+    """Runs the golden images through an engine, resizing included.
+
+    Returns:
+        The largest difference of a probability.
+
+    Raises:
+        ArtifactError: an image's probabilities differ by more than `TOLERANCE`, or its first class does. Files of lower
+            precision may differ by what export measured of them and `REDUCED_TOLERANCE`, and in the first class.
+    """
+    images, expected = load_golden(directory, manifest)
+    found, _ = engine.run(images)
+    wanted = (len(images), len(manifest.classes))
+    if not found.shape == expected.shape == wanted:
+        raise ArtifactError(
+            f"{directory / engine.file}: gives {found.shape} for golden images, {expected.shape} is recorded, "
+            f"and {len(manifest.classes)} classes want {wanted}"
+        )
+    differences = np.abs(found - expected).max(axis=1)
+    worst = int(np.nan_to_num(differences, nan=np.inf).argmax())
+    parity = manifest.files[engine.file].parity if engine.file in manifest.files else {}
+    reduced = bool(parity) and parity["limit"] is None
+    tolerance = parity["maximum_difference"] + REDUCED_TOLERANCE if reduced else TOLERANCE[engine.device]
+    if not differences[worst] <= tolerance:
+        raise ArtifactError(
+            f"{directory / engine.file}: golden image {worst} differs by {differences[worst]:.2g} "
+            f"from the trained network on {engine.name} ({engine.device}); the limit is {tolerance:g}"
+        )
+    if not reduced and len(other := np.flatnonzero(found.argmax(axis=1) != expected.argmax(axis=1))):
+        raise ArtifactError(f"{directory / engine.file}: golden image {other[0]} is of another class than recorded")
+    return float(differences[worst])

@@ -1,0 +1,171 @@
+"""The artifact directory `<root>/<name>/<version>/`: its manifest, its hashes, where to find it and how to write it."""
+
+import hashlib
+import json
+import re
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from models.files import sha256_of
+from models.graph.node import Node
+from models.images.decode import InputSpec
+
+SCHEMA = 1
+MANIFEST_FILE = "manifest.json"
+ONNX_FILE = "model.onnx"
+FP16_FILE = "model.fp16.onnx"
+INT8_FILE = "model.int8.onnx"
+TORCHSCRIPT_FILE = "model.ts"
+TORCHSCRIPT_FP16_FILE = "model.fp16.ts"
+TORCHSCRIPT_BF16_FILE = "model.bf16.ts"
+PT2_FILE = "model.pt2"
+AOTI_FILE = "model.aoti.pt2"
+GOLDEN_FILE = "golden.npz"
+WEIGHTS_FILE = "weights.safetensors"
+ORIGINAL_FILE = "original.onnx"
+STORE_PREFIX = "bentoml:"  # what follows is a tag in BentoML's model store
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+class ArtifactError(ValueError):
+    """An artifact that is missing, damaged or of another schema; the message names the file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileEntry:
+    """One file of an artifact: its hash, its size and, if it is a graph, what verification measured.
+
+    Attributes:
+        parity: the fields of `export.verify.parity.Parity`; empty for files without a graph.
+        accuracy: on the test split, in [0, 1]; None if export was given no data.
+        images_per_s: on the machine that exported, by batch size.
+        machine: what the file is bound to, from `this_machine`; empty for files that run anywhere.
+    """
+
+    sha256: str
+    size_bytes: int
+    parity: dict[str, Any] = field(default_factory=dict)
+    accuracy: float | None = None
+    images_per_s: dict[str, float] = field(default_factory=dict)
+    machine: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What manifest.json says.
+
+    Attributes:
+        name, version: how clients ask for it; versions are integers from 1.
+        classes: names by index.
+        input: image size, mode, resizing and normalisation.
+        temperature: the logits are divided by it before the softmax, inside the graph.
+        model, options: the network in the registry, to rebuild it from `weights.safetensors`; or `onnx`, and which
+            output of `original.onnx` gives what.
+        nodes: the network's values and what they are called in the ONNX graph.
+        files: by plain file name.
+        dropped: files that were made and not kept, with the reason.
+        metrics, dataset, revision, versions: from the checkpoint.
+        reference: `accuracy` and `images_per_s` of the trained network in PyTorch, measured with the files.
+    """
+
+    name: str
+    version: int
+    classes: tuple[str, ...]
+    input: InputSpec
+    temperature: float
+    model: str
+    options: dict[str, Any]
+    nodes: tuple[Node, ...]
+    files: dict[str, FileEntry]
+    metrics: dict[str, dict[str, float]]
+    dataset: dict[str, Any]
+    revision: str | None
+    versions: dict[str, str]
+    dropped: dict[str, str] = field(default_factory=dict)
+    reference: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of manifest.json, its own hash included."""
+        content = {"schema": SCHEMA, **asdict(self), **self.input.to_json()}
+        return {**content, "sha256": _own_hash(content)}
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "Manifest":
+        """Reads what `to_json` wrote.
+
+        Raises:
+            ValueError: another schema, a wrong hash, or keys that are missing or unknown.
+        """
+        fields = dict(content)
+        if (schema := fields.get("schema")) != SCHEMA:
+            raise ValueError(f"schema is {schema!r}; this version reads {SCHEMA}")
+        expected = fields.pop("sha256", None)
+        if (found := _own_hash(fields)) != expected:
+            raise ValueError(f"its sha256 is {found[:12]}..., but it says {str(expected)[:12]}...; it was changed")
+        fields.pop("schema")
+        try:
+            fields["input"] = InputSpec.from_json({key: fields.pop(key) for key in ("input", "preprocess")})
+            fields["nodes"] = tuple(Node.from_json(node) for node in fields["nodes"])
+            fields["files"] = {name: FileEntry(**entry) for name, entry in fields["files"].items()}
+            fields["classes"] = tuple(fields["classes"])
+            manifest = cls(**fields)
+        except KeyError as error:
+            raise ValueError(f"the key {error} is missing") from None
+        except (TypeError, AttributeError) as error:
+            raise ValueError(str(error)) from None
+        check_name(manifest.name)
+        if not isinstance(manifest.version, int) or manifest.version < 0:
+            raise ValueError(f"version is {manifest.version!r}; wanted a whole number")
+        if odd := [name for name in manifest.files if not _NAME.fullmatch(name)]:
+            raise ValueError(f"{odd[0]!r} is not a plain file name")
+        return manifest
+
+
+def check_name(name: str) -> str:
+    """Returns `name` if it can be an artifact's: letters, digits, `.`, `_`, `-`, at most 100, no leading mark.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{name!r} cannot be an artifact's name; use letters, digits, '.', '_' and '-', at most 100")
+    return name
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """Reads and checks manifest.json, not the other files.
+
+    Raises:
+        ArtifactError: it is not there, not readable, or was changed.
+    """
+    path = directory / MANIFEST_FILE
+    try:
+        return Manifest.from_json(json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        raise ArtifactError(f"{path} does not exist; {directory} is not an artifact") from None
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise ArtifactError(f"{path}: {error}") from None
+
+
+def check_files(directory: Path, manifest: Manifest) -> None:
+    """Compares every file with the hash in the manifest.
+
+    Raises:
+        ArtifactError: the first file that is missing or differs.
+    """
+    for name in manifest.files:
+        check_file(directory, manifest, name)
+
+
+def check_file(directory: Path, manifest: Manifest, name: str) -> None:
+    """The same for one of its files."""
+    path, expected = directory / name, manifest.files[name].sha256
+    if not path.is_file():
+        raise ArtifactError(f"{path} does not exist, but the manifest lists it")
+    if (found := sha256_of(path)) != expected:
+        raise ArtifactError(f"{path}: sha256 is {found[:12]}..., the manifest says {expected[:12]}...")
+
+
+def _own_hash(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""The verbs `export`, `verify`, `evaluate`, `summary`, `bench` and `import-onnx`."""

@@ -1,0 +1,105 @@
+"""The verb `convscope bench`."""
+
+import os
+from pathlib import Path
+
+from cyclopts import CycloptsError
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from export.artifact.directory import newest_version
+from export.artifact.golden import load_golden
+from export.artifact.manifest import check_files, read_manifest
+from export.engines.bench_record import Row, write_record
+from export.engines.cuda import Device
+from export.engines.machine import incompatible_files
+from export.verify.benchmark import ROUNDS, WARM_UP_RUNS, benchmark, best_row, measurements
+from models.files import UnwritableError
+
+LARGEST_BATCH = 4096
+
+
+def bench(
+    artifact: Path,
+    *,
+    batches: str = "1,8,32,128",
+    threads: int = 0,
+    device: Device = "auto",
+    seconds: float = 1.0,
+) -> None:
+    """Measures every file of an artifact here: images/s, latency and memory, each in a process of its own.
+
+    For example `convscope bench artifacts/lenet-mnist`. What is found is kept in the artifact as bench.json: the
+    server's engine `auto` takes the file that is fastest on this machine.
+
+    Args:
+        artifact: An artifact directory, or its name's folder for the newest version.
+        batches: Comma-separated numbers of images a run.
+        threads: Of one run [default: the cores of this process].
+        device: auto is the CPU, and CUDA too where it works.
+        seconds: For each file and batch size, warm-up not counted.
+    """
+    try:
+        sizes = [int(word) for word in batches.split(",")]
+    except ValueError:
+        raise CycloptsError(msg=f"--batches is {batches!r}; it must be whole numbers, comma-separated") from None
+    if not all(1 <= size <= LARGEST_BATCH for size in sizes) or len(set(sizes)) < len(sizes):
+        raise CycloptsError(msg=f"--batches is {batches!r}; each must be different, and from 1 to {LARGEST_BATCH}")
+    if threads < 0 or not 0 < seconds < float("inf"):
+        raise CycloptsError(msg="--threads must be at least 0, and --seconds above 0")
+    threads = threads or len(os.sched_getaffinity(0))
+    directory = newest_version(artifact)
+    manifest = read_manifest(directory)
+    check_files(directory, manifest)
+    images, _ = load_golden(directory, manifest)
+    console, elsewhere = Console(highlight=False, soft_wrap=True), incompatible_files(manifest)
+    files = [file for file in manifest.files if file not in elsewhere]
+    for file, reason in elsewhere.items():
+        console.print(f"{file}: not measured: {reason}")
+    with _progress(console) as progress:
+        task = progress.add_task("", total=measurements(files, sizes, device))
+        rows = benchmark(
+            directory,
+            files,
+            images,
+            batches=sizes,
+            threads=threads,
+            seconds=seconds,
+            device=device,
+            report=lambda: progress.advance(task),
+        )
+    console.print(_table(f"{manifest.name}:{manifest.version}", rows, threads=threads))
+    best = best_row(rows)
+    if best is None:
+        raise ValueError(f"none of its files can be served here: {'; '.join(row.failed for row in rows)}")
+    console.print(f"fastest here: {best.form.file} ({best.form.engine}, {best.device}), the mean over the batch sizes")
+    try:
+        console.print(f"kept in {write_record(directory, rows, threads=threads)}, which the engine auto follows")
+    except UnwritableError as error:
+        raise ValueError(f"measured, but not kept for the engine auto: {error}") from None
+
+
+def _table(title: str, rows: list[Row], *, threads: int) -> Table:
+    table = Table(title=title, box=SIMPLE, padding=0)
+    for heading in ("file", "device", "batch", "images/s", "p50 ms", "p99 ms", "runs", "memory MB"):
+        table.add_column(heading, justify="left" if heading in ("file", "device") else "right", overflow="fold")
+    for row in rows:
+        if row.failed:
+            table.add_row(row.form.file, row.device, f"does not run: {row.failed}", end_section=True)
+        for index, timing in enumerate(row.timings):
+            first = (row.form.file, row.device) if index == 0 else ("", "")
+            rates = (f"{timing.images_per_s:,.0f}", f"{timing.p50_ms:.3g}", f"{timing.p99_ms:.3g}", str(timing.runs))
+            memory = f"{row.memory_mb:,.0f}" if index == 0 else ""
+            table.add_row(*first, str(timing.batch), *rates, memory, end_section=timing is row.timings[-1])
+    table.caption = (
+        f"{threads} threads a run; {ROUNDS} rounds in turns, {WARM_UP_RUNS} runs of warm-up before each; memory is the "
+        "most that the file's own process took, its libraries included"
+    )
+    return table
+
+
+def _progress(console: Console) -> Progress:
+    bar = (TextColumn("measuring"), BarColumn(bar_width=None), TextColumn("{task.completed}/{task.total}"))
+    return Progress(*bar, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal)

@@ -1,0 +1,246 @@
+"""The verbs `convscope export`, `verify`, `evaluate` and `summary`."""
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+from cyclopts import CycloptsError, Parameter
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from export.artifact.directory import newest_version
+from export.artifact.formats import DEFAULT_FORMATS
+from export.artifact.manifest import ORIGINAL_FILE, read_manifest
+from export.cli.subject import find_subject
+from export.cli.tables import manifest_table, verification_table
+from export.pipeline.data import load_export_data, load_test, open_classifier
+from export.pipeline.export import choose_formats, export_checkpoint
+from export.verify.check import Limits
+from export.verify.reference import REFERENCE
+from export.verify.verification import verify_artifact
+from export.writers.triton import write_triton
+from models.checkpoint.directory import read_config
+from training.cli.arguments import check_memory, usage_errors
+from training.data.splits import MEMORY_LIMIT_MB
+from training.evaluate.evaluation import Evaluation, logits_of
+from training.evaluate.report import write_evaluation
+
+
+def export(
+    checkpoint: Path,
+    *,
+    formats: str = ",".join(DEFAULT_FORMATS),
+    precision: str = "fp32",
+    data: str | None = None,
+    data_dir: Path | None = None,
+    memory_limit_mb: int = MEMORY_LIMIT_MB,
+    workers: int | None = None,
+    name: str | None = None,
+    out: Path = Path("artifacts"),
+    triton: Path | None = None,
+    bentoml: Annotated[bool, Parameter(negative="")] = False,
+    limit_difference: float = Limits.difference,
+    limit_points: float = 100 * Limits.accuracy_loss,
+) -> None:
+    """Turns a checkpoint into a verified artifact: ONNX and TorchScript, compared with the network on real images.
+
+    For example `convscope export runs/lenet-mnist`, or with smaller files that are kept only if they are good enough
+    `convscope export runs/resnet20-cifar10 --precision fp32,fp16,int8 --data cifar10`.
+
+    Args:
+        checkpoint: The directory that `convscope train` wrote.
+        formats: Comma-separated: onnx, torchscript, pt2 (torch.export), aoti (compiled for this kind of machine only).
+        precision: Comma-separated: fp32, fp16 (ONNX and TorchScript), bf16 (TorchScript), int8 (ONNX); all below fp32
+            need --data.
+        data: The data set of the checkpoint: its test split gives every file an accuracy, its training split the ranges
+            of int8.
+        data_dir: Where data files are looked for first.
+        memory_limit_mb: A folder whose test images, decoded and resized, are larger is decoded anew for every use.
+        workers: Processes that decode then [default: one a processor, up to 8].
+        name: The artifact's name [default: the checkpoint directory's].
+        out: The folder of artifacts; the next free version is taken.
+        triton: A Triton model repository, to which the artifact is added as a model.
+        bentoml: Register the artifact in BentoML's model store too, as NAME:VERSION.
+        limit_difference: Largest difference of a probability to the trained network, for fp32.
+        limit_points: Most percentage points of accuracy that fp16, bf16 and int8 may lose; else they are left out.
+    """
+    wanted, precisions = _words(formats), _words(precision)
+    with usage_errors():
+        choose_formats(wanted, precisions, has_data=data is not None)
+        check_memory(memory_limit_mb, workers)
+    if limit_difference < 0 or limit_points < 0:
+        raise CycloptsError(msg="--limit-difference and --limit-points must be at least 0")
+    console, images = _console(), None
+    if data is not None:
+        images = load_export_data(
+            data, read_config(checkpoint), data_dir=data_dir, memory_limit_mb=memory_limit_mb, workers=workers
+        )
+        for remark in images.remarks:
+            console.print(remark, markup=False, soft_wrap=True)
+    path = export_checkpoint(
+        checkpoint,
+        out=out,
+        name=name,
+        formats=wanted,
+        precisions=precisions,
+        data=images,
+        limits=Limits(difference=limit_difference, accuracy_loss=limit_points / 100),
+        report=console.print,
+    )
+    console.print(manifest_table(read_manifest(path)))
+    console.print(f"artifact: {path}", markup=False)
+    if triton is not None:
+        console.print(f"Triton model: {write_triton(path, triton)}")
+    if bentoml:
+        from export.artifact.store import register  # BentoML takes a second to import
+
+        console.print(f"BentoML model: {register(path)}")
+    console.print(f"next: convscope serve {shlex.quote(str(path))}", markup=False)
+
+
+def verify(
+    artifact: Path,
+    *,
+    data: str | None = None,
+    data_dir: Path | None = None,
+    memory_limit_mb: int = MEMORY_LIMIT_MB,
+    workers: int | None = None,
+) -> None:
+    """Checks an artifact on this machine: every hash, the golden images, and every file against the network.
+
+    For example `convscope verify artifacts/lenet-mnist --data mnist`.
+
+    Args:
+        artifact: An artifact directory, or its name's folder for the newest version.
+        data: A data set whose test split is compared too, image by image, and gives an accuracy.
+        data_dir: Where data files are looked for first.
+        memory_limit_mb: A folder whose test images, decoded and resized, are larger is decoded anew for every use.
+        workers: Processes that decode then [default: one a processor, up to 8].
+    """
+    with usage_errors():
+        check_memory(memory_limit_mb, workers)
+    directory = newest_version(artifact)
+    manifest = read_manifest(directory)
+    test = data and load_test(data, manifest, data_dir=data_dir, memory_limit_mb=memory_limit_mb, workers=workers)
+    verified = verify_artifact(directory, test=test.images if test else None)
+    beside = ORIGINAL_FILE if ORIGINAL_FILE in manifest.files else REFERENCE
+    remarks = test.remarks if test else ()
+    _console().print(verification_table(f"{manifest.name}:{manifest.version}", verified, beside, remarks))
+
+
+def evaluate(
+    subject: Path,
+    *,
+    data: str,
+    data_dir: Path | None = None,
+    out: Path | None = None,
+    skip_bad: Annotated[bool, Parameter(negative="")] = False,
+    memory_limit_mb: int = MEMORY_LIMIT_MB,
+    workers: int | None = None,
+) -> None:
+    """Measures a checkpoint or an artifact on the test split of a data set.
+
+    For example `convscope evaluate runs/lenet-mnist --data mnist --out evaluation`.
+
+    Args:
+        subject: A checkpoint directory or an artifact.
+        data: digits, stripes, mnist, fashion-mnist, cifar10, or a folder of class folders, which test/ in it may hold,
+            and which may be fewer than the network's classes.
+        data_dir: Where data files are looked for first.
+        out: A folder for evaluation.json, confusion.png, reliability.png and mistakes.png.
+        skip_bad: Leave damaged files of a folder out.
+        memory_limit_mb: A folder whose test images, decoded and resized, are larger is decoded anew for every use.
+        workers: Processes that decode then [default: one a processor, up to 8].
+    """
+    with usage_errors():
+        check_memory(memory_limit_mb, workers)
+    judged = open_classifier(subject)
+    loaded = load_test(
+        data,
+        judged.network,
+        data_dir=data_dir,
+        skip_bad=skip_bad,
+        memory_limit_mb=memory_limit_mb,
+        workers=workers,
+    )
+    test = loaded.images
+    logits = logits_of(lambda images: judged.run(images.numpy())[1], test)
+    result = Evaluation.of(logits, test.labels, temperature=judged.network.temperature)
+    before = Evaluation.of(logits, test.labels)
+    console, scores = _console(), result.scores
+    title = f"{judged.what} on {data}: {result.accuracy:.2%} correct of {len(test):,} test images"
+    table = Table("class", "images", "recall", "precision", "F1", title=title)
+    said = result.confusion.sum(axis=0)
+    for index, label in enumerate(judged.network.classes):
+        images, right = scores.images[index], result.confusion[index, index]
+        f1 = f"{scores.f1[index]:.1%}" if images + said[index] else "-"
+        table.add_row(escape(label), str(images), _share(right, images), _share(right, said[index]), f1)
+    figures = (
+        f"top-5 {result.top5_accuracy:.2%}, loss {result.loss:.4f}, calibration error "
+        f"{result.reliability.calibration_error:.2%} (at temperature 1: {before.reliability.calibration_error:.2%})"
+    )
+    table.caption = escape("; ".join([figures, *loaded.remarks]))
+    console.print(table)
+    if out is not None:
+        write_evaluation(
+            out,
+            result,
+            before,
+            lambda index: test.take(torch.from_numpy(index)).in_memory().images.numpy(),
+            classes=judged.network.classes,
+            subject=judged.what,
+            data=data,
+            temperature=judged.network.temperature,
+        )
+        console.print(f"evaluation: {out}")
+
+
+def summary(
+    subject: str,
+    *,
+    size: int | None = None,
+    channels: int | None = None,
+    classes: int = 10,
+) -> None:
+    """Lists the layers of a network: shape, parameters, multiply-accumulates, receptive field, step in input pixels.
+
+    For example `convscope summary resnet18 --size 224`.
+
+    Args:
+        subject: A network's name, a checkpoint directory or an artifact.
+        size: Height and width, of a network by name [default: what it was made for].
+        channels: 1 or 3, of a network by name [default: 1 up to 28x28, else 3].
+        classes: Class count, of a network by name.
+    """
+    with usage_errors():
+        found = find_subject(subject, size=size, channels=channels, classes=classes)
+    table = Table(title=found.title, caption=found.caption)
+    for heading in ("node", "op", "shape", "parameters", "MACs", "receptive field", "step"):
+        left = heading in ("node", "op")
+        table.add_column(heading, justify="left" if left else "right", no_wrap=heading == "node", overflow="fold")
+    for node in found.nodes:
+        table.add_row(
+            node.name,
+            node.op,
+            "x".join(map(str, node.shape)),
+            f"{node.parameters:,}" if node.parameters else "",
+            f"{node.macs:,}" if node.macs else "",
+            "x".join(map(str, node.receptive_field)) if node.receptive_field else "",
+            "x".join(map(str, node.jump)) if node.jump else "",
+        )
+    _console().print(table)
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _share(part: np.int64, whole: np.int64) -> str:
+    return f"{part / whole:.1%}" if whole else "-"
+
+
+def _console() -> Console:
+    return Console(highlight=False, soft_wrap=True)

@@ -1,0 +1,107 @@
+"""The verb `convscope import-onnx`."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+from rich.console import Console
+
+from export.artifact.manifest import ONNX_FILE, check_name, read_manifest
+from export.onnx_import.importer import import_model
+from export.onnx_import.input_spec import Mode, choose_mode, choose_size, make_spec, parse_numbers, parse_size
+from export.onnx_import.source import read_onnx
+from training.cli.arguments import usage_errors
+
+
+def import_onnx(
+    file: Path,
+    *,
+    classes: str,
+    mean: str,
+    std: str,
+    input: str | None = None,
+    mode: Mode | None = None,
+    resize: str | None = None,
+    crop: str | None = None,
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear",
+    background: int = 255,
+    output: str | None = None,
+    images: Annotated[list[Path] | None, Parameter(consume_multiple=True, negative="")] = None,
+    name: str | None = None,
+    out: Path = Path("artifacts"),
+) -> None:
+    """Makes an artifact of an ONNX image classifier that was not trained here, and compares it with the original.
+
+    The file takes float images (N, C, H, W) and gives a score a class: logits, or their softmax. For example
+    `convscope import-onnx resnet50.onnx --classes imagenet.txt --mean imagenet --std imagenet --resize 256`.
+
+    Images are scaled to [0, 1] before the mean is subtracted. For a network that takes 0 to 255 give
+    `--mean 0 --std 1/255`, for one that takes -1 to 1 `--mean 0.5 --std 0.5`.
+
+    Args:
+        file: The ONNX file, weights included.
+        classes: A text file with a class name a line, or names with commas between, in the order of the scores.
+        mean: imagenet, or a number a channel with commas between (or one for all); 0 if none is subtracted.
+        std: Likewise; 1 if there is no division.
+        input: Size the network sees, HxW or one number [default: what the file says].
+        mode: RGB or L (grey) [default: by the channels the file says].
+        resize: HxW stretches; one number scales the shorter side to it [default: the size of --input].
+        crop: HxW or one number: what is then cut out of the centre [default: the size of --input].
+        interpolation: nearest, bilinear, bicubic, lanczos.
+        background: Grey level (0-255) that shows through transparent pixels.
+        output: Name of the output to use, where there are several.
+        images: Files and folders to compare on [default: crops of two photographs].
+        name: The artifact's name [default: the file's].
+        out: The folder of artifacts; the next free version is taken.
+    """
+    with usage_errors():
+        names, numbers = read_classes(classes), (parse_numbers("mean", mean), parse_numbers("std", std))
+        size, resized, cropped = parse_size("input", input), parse_size("resize", resize), parse_size("crop", crop)
+        check_name(name or file.stem)
+        if not 0 <= background <= 255:
+            raise ValueError(f"--background is {background}; it must be 0 to 255")
+    console = Console(highlight=False, soft_wrap=True)
+    foreign = read_onnx(file, output=output)
+    chosen = choose_mode(foreign, mode), choose_size(foreign, size)
+    with usage_errors():
+        spec = make_spec(
+            *chosen,
+            mean=numbers[0],
+            std=numbers[1],
+            resize=resized,
+            crop=cropped,
+            interpolation=interpolation,
+            background=background,
+        )
+    path = import_model(
+        foreign, classes=names, spec=spec, out=out, name=name, images=images or (), report=console.print
+    )
+    manifest = read_manifest(path)
+    parity = manifest.files[ONNX_FILE].parity
+    console.print(
+        f"{len(manifest.nodes)} layers, {len(names)} classes; largest difference of a probability to the original "
+        f"{parity['maximum_difference']:.1e} at batches {', '.join(map(str, parity['batches']))}",
+        f"artifact: {path}",
+        f"next: convscope serve {path}",
+        sep="\n",
+    )
+
+
+def read_classes(given: str) -> list[str]:
+    """Class names: the lines of a text file, or words between commas.
+
+    Raises:
+        ValueError: fewer than two, or an empty one. One may come twice, as `crane` does among ImageNet's.
+    """
+    path = Path(given)
+    if path.is_file():
+        names = [line.strip() for line in path.read_text(encoding="utf-8-sig").rstrip().splitlines()]
+    elif "," in given:
+        names = [word.strip() for word in given.split(",")]
+    else:
+        raise ValueError(f"--classes is {given!r}; wanted a text file that exists, or names with commas between")
+    if len(names) < 2:
+        raise ValueError(f"--classes has {len(names)} names; a classifier needs at least 2")
+    if "" in names:
+        raise ValueError(f"--classes: name {names.index('') + 1} of {len(names)} is empty")
+    return names

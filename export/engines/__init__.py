@@ -1,0 +1,1 @@
+"""Engines that run exported files, and the choice among them."""

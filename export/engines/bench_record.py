@@ -1,0 +1,102 @@
+"""bench.json: what `convscope bench` measured on one machine, beside the manifest, for the engine `auto`."""
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from export.artifact.formats import GRAPH_FORMATS, GraphFormat
+from export.artifact.manifest import MANIFEST_FILE, ArtifactError
+from export.engines.machine import this_machine
+from models.files import atomic_write, sha256_of
+
+BENCH_FILE = "bench.json"  # not in the manifest: it is of one machine, and may be missing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """One batch size: images a second by the median run, latency in milliseconds at the 50th and 99th percentile."""
+
+    batch: int
+    images_per_s: float
+    p50_ms: float
+    p99_ms: float
+    runs: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One file on one device.
+
+    Attributes:
+        form: which file, engine and precision.
+        device: `cpu` or `cuda`.
+        timings: by batch size, in the order asked for; empty if it failed.
+        memory_mb: the most that its process took, Python and the engine's libraries included, in 10**6 bytes.
+        failed: why it does not run here, or nothing.
+    """
+
+    form: GraphFormat
+    device: str
+    timings: tuple[Timing, ...] = ()
+    memory_mb: float = 0.0
+    failed: str = ""
+
+    @property
+    def images_per_s(self) -> float:
+        """The geometric mean over the batch sizes; 0 if it failed."""
+        rates = [timing.images_per_s for timing in self.timings]
+        return math.exp(sum(map(math.log, rates)) / len(rates)) if rates else 0.0
+
+
+def write_record(directory: Path, rows: list[Row], *, threads: int) -> Path:
+    """Writes bench.json into an artifact.
+
+    Raises:
+        UnwritableError: it cannot be written.
+    """
+    measured = [
+        {
+            "file": row.form.file,
+            "device": row.device,
+            "images_per_s": row.images_per_s,
+            "memory_mb": row.memory_mb,
+            "timings": [asdict(timing) for timing in row.timings],
+        }
+        for row in rows
+        if row.timings
+    ]
+    content = {
+        "machine": this_machine(),
+        "manifest_sha256": sha256_of(directory / MANIFEST_FILE),
+        "threads": threads,
+        "rows": measured,
+    }
+    path = directory / BENCH_FILE
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n")
+    return path
+
+
+def measured_order(directory: Path, *, device: str) -> list[GraphFormat]:
+    """The artifact's forms from fastest to slowest, as measured on this machine and device.
+
+    Returns:
+        Nothing if there is no record, or one of another machine, of other libraries or of another manifest.
+
+    Raises:
+        ArtifactError: the record cannot be read.
+    """
+    path = directory / BENCH_FILE
+    if not path.is_file():
+        return []
+    try:
+        content = json.loads(path.read_text())
+        same = content["manifest_sha256"] == sha256_of(directory / MANIFEST_FILE)
+        if content["machine"] != this_machine() or not same:
+            return []
+        rates = {row["file"]: float(row["images_per_s"]) for row in content["rows"] if row["device"] == device}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{path}: {error!r}; run `convscope bench` again, or remove the file") from None
+    known = [form for form in GRAPH_FORMATS if form.file in rates]
+    return sorted(known, key=lambda form: -rates[form.file])

@@ -1,0 +1,174 @@
+"""Runs a torch module on a GPU: page-locked buffers, streams of its own, and CUDA graphs for small batches.
+
+A batch is copied into page-locked memory, from which the GPU reads by itself while the processor goes on. A small
+batch takes less time on the GPU than the processor needs to launch its kernels one by one; a CUDA graph launches them
+together. See CUDA C++ Programming Guide, sections "Page-Locked Host Memory", "Streams" and "CUDA Graphs".
+"""
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from export.engines.protocol import DeviceLost, DeviceMemoryFull, EngineError
+from models.images.decode import Floats, Pixels
+
+Module = Callable[[Tensor], tuple[Tensor, Tensor]]
+GRAPH_BATCHES = (1, 2, 4, 8, 16, 32)  # other sizes up to the largest are padded
+IN_FLIGHT = 2  # batches at once: one is computed while the next is copied
+WARM_UP_RUNS = 3  # TorchScript profiles two runs and then compiles
+_TIMED_RUNS = 10
+_MEMORY_SIGNS = ("out of memory", "ALLOC_FAILED")
+_LOSS_SIGNS = ("CUDA error", "CUDNN_STATUS_EXECUTION_FAILED", "CUBLAS_STATUS_EXECUTION_FAILED")
+
+
+class CudaRunner:
+    """Maps uint8 images (N, H, W, C) in ordinary memory to probabilities and logits (N, K); may be called by several
+    threads.
+
+    When the GPU's memory is full, a batch is run in halves, down to single images.
+
+    Args:
+        module: on `device`.
+        device: a GPU.
+        cuda: `torch.cuda`; tests bring a stand-in.
+    """
+
+    def __init__(self, module: Module, *, device: torch.device, cuda: Any = torch.cuda) -> None:
+        self._module, self._device, self._cuda = module, device, cuda
+        self._pool = cuda.graph_pool_handle()  # one graph runs at a time, so all can share their inner memory
+        self._streams: queue.LifoQueue[Any] = queue.LifoQueue()  # the last one is taken first, while it is warm
+        cuda.synchronize()  # the weights were copied on another stream
+        for _ in range(IN_FLIGHT):
+            self._streams.put(cuda.Stream(device))
+        self._graphs: dict[int, _Graph | None] = {}
+        self._graph_lock = threading.Lock()  # of the graphs, whose buffers hold one batch at a time
+
+    def __call__(self, images: Pixels) -> tuple[Floats, Floats]:
+        """Runs one batch.
+
+        Raises:
+            DeviceMemoryFull: not even one image fits.
+            DeviceLost: the GPU does not work any more; neither will any later call in this process.
+        """
+        try:
+            return self._run(images)
+        except RuntimeError as error:
+            failure = explain(error)
+        if not isinstance(failure, DeviceMemoryFull):
+            raise failure
+        # The handler above is over, and with it the frames that kept the batch's tensors alive.
+        self._cuda.empty_cache()
+        if (half := len(images) // 2) == 0:
+            raise failure
+        parts = self(images[:half]), self(images[half:])
+        probabilities, logits = (np.concatenate(rows) for rows in zip(*parts, strict=True))
+        return probabilities, logits
+
+    def _run(self, images: Pixels) -> tuple[Floats, Floats]:
+        stream = self._streams.get()
+        try:
+            size = next((size for size in GRAPH_BATCHES if size >= len(images)), None)
+            if size is not None and self._graph_lock.acquire(blocking=False):
+                try:
+                    if (graph := self._graph(size, images.shape[1:], stream)) is not None:
+                        return graph.run(images, stream)
+                finally:
+                    self._graph_lock.release()
+            return self._launch(images, stream)
+        finally:
+            self._streams.put(stream)
+
+    def _launch(self, images: Pixels, stream: Any) -> tuple[Floats, Floats]:
+        host = page_locked(images.shape, torch.uint8, self._device)
+        host.numpy()[...] = images
+        with self._cuda.stream(stream), torch.inference_mode():
+            outputs = self._module(host.to(self._device, non_blocking=True))
+            found = [page_locked(output.shape, output.dtype, self._device) for output in outputs]
+            for output, copy in zip(outputs, found, strict=True):
+                copy.copy_(output, non_blocking=True)
+        stream.synchronize()
+        probabilities, logits = (copy.numpy() for copy in found)
+        return probabilities, logits
+
+    def _graph(self, size: int, shape: tuple[int, ...], stream: Any) -> "_Graph | None":
+        """The graph of a batch size, captured when it is first asked for; None where it is not faster or impossible."""
+        if size not in self._graphs:
+            self._graphs[size] = None
+            blank = np.zeros((size, *shape), np.uint8)
+            for _ in range(WARM_UP_RUNS):
+                self._launch(blank, stream)
+            try:
+                graph = _Graph(self._module, (size, *shape), stream, self._device, self._cuda, self._pool)
+            except RuntimeError as error:
+                if isinstance(failure := explain(error), DeviceLost) and "captur" not in str(error):
+                    raise failure from None
+                return None  # an operation that cannot be captured; or there is no memory for it now
+            if _seconds(lambda: graph.run(blank, stream)) < _seconds(lambda: self._launch(blank, stream)):
+                self._graphs[size] = graph
+        return self._graphs[size]
+
+
+class _Graph:
+    """The kernels of one batch size, launched together; smaller batches are padded with what was there before."""
+
+    def __init__(
+        self, module: Module, shape: tuple[int, ...], stream: Any, device: torch.device, cuda: Any, pool: Any
+    ) -> None:
+        self._cuda = cuda
+        self._host = page_locked(shape, torch.uint8, device).zero_()
+        self._images = self._host.to(device)
+        self._graph = cuda.CUDAGraph()
+        # Other threads may allocate memory meanwhile, which the mode "global" forbids.
+        capture = cuda.graph(self._graph, pool=pool, stream=stream, capture_error_mode="thread_local")
+        with torch.inference_mode(), capture:
+            self._outputs = module(self._images)
+        self._found = [page_locked(output.shape, output.dtype, device) for output in self._outputs]
+
+    def run(self, images: Pixels, stream: Any) -> tuple[Floats, Floats]:
+        """Probabilities and logits, (N, K) each."""
+        self._host.numpy()[: len(images)] = images
+        with self._cuda.stream(stream), torch.inference_mode():
+            self._images.copy_(self._host, non_blocking=True)
+            self._graph.replay()
+            for output, copy in zip(self._outputs, self._found, strict=True):
+                copy.copy_(output, non_blocking=True)
+        stream.synchronize()
+        probabilities, logits = (copy.numpy()[: len(images)].copy() for copy in self._found)
+        return probabilities, logits
+
+
+def page_locked(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """From torch's pool of page-locked memory, to which it returns once the GPU has read or written it."""
+    return torch.empty(shape, dtype=dtype, pin_memory=device.type == "cuda")
+
+
+def explain(error: RuntimeError) -> EngineError | RuntimeError:
+    """The domain's error for one of torch's, by its message: TorchScript turns every class into RuntimeError.
+
+    Returns:
+        `DeviceMemoryFull`, `DeviceLost`, or the error itself if it is neither.
+    """
+    text = str(error)
+    reason = next((line for line in reversed(text.splitlines()) if "CUDA" in line or "CU" in line), text)
+    if any(sign in text for sign in _MEMORY_SIGNS):
+        return DeviceMemoryFull("the GPU's memory is full")
+    if any(sign in text for sign in _LOSS_SIGNS):
+        return DeviceLost(f"the GPU stopped working: {reason.strip()[:200]}")
+    return error
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    """The median of several runs, after one that is not counted."""
+    run()
+    times = []
+    for _ in range(_TIMED_RUNS):
+        began = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - began)
+    return sorted(times)[len(times) // 2]

@@ -1,0 +1,115 @@
+"""ONNX Runtime: the session that serves, and the one that shows inner values."""
+
+import hashlib
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import onnxruntime
+
+from export.engines.cuda import Device, cuda_unavailable_reason
+from export.engines.protocol import EngineError
+from models.images.decode import Floats, Pixels
+
+_FATAL_ONLY = 4  # a failing CUDA provider prints its reason otherwise; it is in the exception or asked for below
+
+
+def cuda_provider_unavailable_reason() -> str | None:
+    """None if this build of ONNX Runtime can use a GPU; otherwise what is missing, for people to read."""
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        return None
+    return "no CUDA provider in this build of ONNX Runtime (the package onnxruntime-gpu has one)"
+
+
+def open_session(content: bytes, *, device: Device, threads: int) -> onnxruntime.InferenceSession:
+    """A session over the bytes of an ONNX file, so that nothing outside them can be referred to.
+
+    Raises:
+        EngineError: not an ONNX model that can run, or CUDA was asked for and its provider does not load.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _FATAL_ONLY
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the event loop needs the core
+    # Weights that are said to lie in other files would be looked for in the working directory.
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
+    reason = None if device == "cpu" else cuda_unavailable_reason() or cuda_provider_unavailable_reason()
+    if device == "cuda" and reason:
+        raise EngineError(f"device is cuda, but there is {reason}")
+    try:
+        if device != "cpu" and reason is None:
+            onnxruntime.preload_dlls()
+            cuda = ("CUDAExecutionProvider", {"use_tf32": "0"})  # TF32 rounds to 10 bits; parity is checked in fp32
+            session = onnxruntime.InferenceSession(content, options, providers=[cuda, "CPUExecutionProvider"])
+            if device == "cuda" and "CUDAExecutionProvider" not in session.get_providers():
+                raise EngineError("device is cuda, but ONNX Runtime's CUDA provider does not load; see its libraries")
+            return session
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except EngineError:
+        raise
+    except Exception as error:  # onnxruntime's exceptions share no base class
+        raise EngineError(f"ONNX Runtime cannot open the model: {error}") from None
+
+
+class OnnxEngine:
+    """Serves `model.onnx`."""
+
+    name = "onnxruntime"
+
+    def __init__(self, path: Path, *, device: Device = "auto", threads: int = 0) -> None:
+        self.file = path.name
+        self._session = open_session(path.read_bytes(), device=device, threads=threads)
+        on_cuda = "CUDAExecutionProvider" in self._session.get_providers()
+        self.device: Literal["cpu", "cuda"] = "cuda" if on_cuda else "cpu"
+
+    def run(self, images: Pixels) -> tuple[Floats, Floats]:
+        """See `Engine.run`."""
+        probabilities, logits = self._session.run(["probabilities", "logits"], {"image": images})
+        return probabilities, logits
+
+
+class OnnxFeatureExtractor:
+    """Shows values inside `model.onnx`: the same graph with them added as outputs, opened when first asked for.
+
+    Extra outputs cost fusions, so this session is apart from the one that serves. It may also be on another device:
+    `auto` takes the CPU where this build of ONNX Runtime has no CUDA provider.
+    """
+
+    def __init__(
+        self, path: Path, values: Sequence[str], *, sha256: str = "", device: Device = "cpu", threads: int = 0
+    ) -> None:
+        self.file = path.name
+        self._sha256 = sha256
+        self._path, self._values, self._device, self._threads = path, list(values), device, threads
+        self._session: onnxruntime.InferenceSession | None = None
+        self._opening = threading.Lock()
+
+    def run(self, images: Pixels, values: Sequence[str]) -> tuple[Floats, list[Floats]]:
+        """Probabilities (N, K) and the values called `values`, (N, ...) each.
+
+        Raises:
+            EngineError: the graph has no such value.
+        """
+        with self._opening:
+            self._session = self._session or self._open()
+        probabilities, *found = self._session.run(["probabilities", *values], {"image": images})
+        return probabilities, found
+
+    def _open(self) -> onnxruntime.InferenceSession:
+        import onnx  # only inspection needs it
+
+        try:
+            content = self._path.read_bytes()
+        except OSError as error:
+            raise EngineError(f"{self._path} cannot be read: {error.strerror}") from None
+        if self._sha256 and hashlib.sha256(content).hexdigest() != self._sha256:
+            raise EngineError(f"{self._path} was changed since it was loaded for serving")
+        model = onnx.load_model_from_string(content)
+        known: dict[str, Any] = {name: None for node in model.graph.node for name in node.output}
+        if missing := [value for value in self._values if value not in known]:
+            raise EngineError(f"{self._path.name} has no inner value {missing[0]!r}")
+        model.graph.output.extend(onnx.ValueInfoProto(name=value) for value in self._values)
+        return open_session(model.SerializeToString(), device=self._device, threads=self._threads)

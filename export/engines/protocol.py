@@ -1,0 +1,42 @@
+"""What an engine is: something that runs one exported file."""
+
+from collections.abc import Callable
+from typing import Literal, Protocol
+
+from models.images.decode import Floats, Pixels
+
+Run = Callable[[Pixels], tuple[Floats, Floats]]  # see `Engine.run`
+
+
+class EngineError(RuntimeError):
+    """A file that cannot be opened on the wanted device; the message names what is missing."""
+
+
+class DeviceMemoryFull(EngineError):
+    """The GPU's memory is full; a smaller batch, or a later one, may fit."""
+
+
+class DeviceLost(EngineError):
+    """The GPU stopped working, for this process for good: a CUDA context that has failed never recovers."""
+
+
+class Engine(Protocol):
+    """Runs one exported file.
+
+    Attributes:
+        name: `onnxruntime`, `torchscript`, `pt2` or `aoti`.
+        file: the artifact's file that runs.
+        device: where: `cpu` or `cuda`.
+    """
+
+    name: str
+    file: str
+    device: Literal["cpu", "cuda"]
+
+    def run(self, images: Pixels) -> tuple[Floats, Floats]:
+        """Probabilities and logits, float32 (N, K) each, of uint8 images (N, H, W, C); in several threads at once.
+
+        Raises:
+            DeviceMemoryFull, DeviceLost: see there.
+        """
+        ...

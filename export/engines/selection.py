@@ -1,0 +1,115 @@
+"""Which engine a request means, and how it is opened."""
+
+from pathlib import Path
+from typing import get_args
+
+from export.artifact.formats import (
+    GRAPH_FORMATS,
+    EngineName,
+    FormatEngine,
+    GraphFormat,
+    PrecisionName,
+    engines_of,
+    find_format,
+)
+from export.artifact.manifest import Manifest, check_file
+from export.engines.bench_record import measured_order
+from export.engines.cuda import Device, cuda_unavailable_reason
+from export.engines.onnxruntime import OnnxEngine, cuda_provider_unavailable_reason
+from export.engines.protocol import Engine, EngineError
+
+
+def open_engine(
+    directory: Path,
+    manifest: Manifest,
+    *,
+    engine: EngineName | FormatEngine = "auto",
+    precision: PrecisionName = "fp32",
+    device: Device = "auto",
+    threads: int = 0,
+) -> Engine:
+    """Opens an artifact's file for inference, after checking its hash.
+
+    Args:
+        directory: the artifact.
+        manifest: its manifest.
+        engine: `auto` takes what `convscope bench` found fastest here; ONNX Runtime where it was not run, if there is
+            an ONNX file, but TorchScript where only torch can use the GPU.
+        precision: fp16, bf16 and int8 where the artifact has them; `auto` likewise, or fp32.
+        device: `auto` takes CUDA when it works; `cuda` fails where it does not.
+        threads: of one run; 0 leaves it to the engine.
+
+    Raises:
+        ArtifactError: the file is missing or was changed.
+        EngineError: there is no such file in the manifest, it does not open, or the device is not there.
+    """
+    form = _choose(directory, manifest, engine, precision, device)
+    chosen, file = form.engine, form.file
+    if file not in manifest.files:
+        why = f"; export left it out: {manifest.dropped[file]}" if file in manifest.dropped else ""
+        there = ", ".join(manifest.files)
+        raise EngineError(f"{directory} has no {file} for the engine {chosen}; it has {there}{why}")
+    check_file(directory, manifest, file)
+    if device == "cuda" and (reason := cuda_unavailable_reason()):
+        raise EngineError(f"device is cuda, but there is {reason}")
+    return open_file(chosen, directory / file, device=device, threads=threads)
+
+
+def _choose(
+    directory: Path,
+    manifest: Manifest,
+    engine: EngineName | FormatEngine,
+    precision: PrecisionName,
+    device: Device,
+) -> GraphFormat:
+    if "auto" in (engine, precision):
+        where = ("cpu" if cuda_unavailable_reason() else "cuda") if device == "auto" else device
+        for form in measured_order(directory, device=where):
+            fits = engine == form.engine or (engine == "auto" and form.engine in get_args(EngineName))
+            if form.file in manifest.files and fits and precision in ("auto", form.precision):
+                return form
+    wanted = "fp32" if precision == "auto" else precision
+    if engine == "auto":
+        usable = [form for form in GRAPH_FORMATS if form.precision == wanted and form.engine in get_args(EngineName)]
+        there = [form for form in usable if form.file in manifest.files] or usable
+        on_torch = [form for form in there if form.engine == "torchscript"]
+        return on_torch[0] if on_torch and device != "cpu" and _torch_alone_uses_the_gpu() else there[0]
+    found = find_format(engine, wanted)
+    if found is None:
+        raise EngineError(f"the engine {engine} runs no {wanted}; {' and '.join(engines_of(wanted))} can")
+    return found
+
+
+def _torch_alone_uses_the_gpu() -> bool:
+    """True if there is a GPU that this build of ONNX Runtime cannot use, and that torch can, which is imported then."""
+    if cuda_unavailable_reason() or not cuda_provider_unavailable_reason():
+        return False
+    try:
+        import torch
+    except ModuleNotFoundError:
+        return False
+    return torch.cuda.is_available()
+
+
+def open_file(engine: FormatEngine, path: Path, *, device: Device = "auto", threads: int = 0) -> Engine:
+    """Opens a graph file that is known to be as it was written.
+
+    Raises:
+        EngineError: it does not open, or the engine or the device is not there.
+    """
+    if engine == "onnxruntime":
+        return OnnxEngine(path, device=device, threads=threads)
+    try:  # torch takes seconds to import
+        if engine == "pt2":
+            from export.engines.torch import Pt2Engine
+
+            return Pt2Engine(path, device=device, threads=threads)
+        if engine == "aoti":
+            from export.engines.torch import AotiEngine
+
+            return AotiEngine(path, device=device, threads=threads)
+        from export.engines.torch import TorchScriptEngine
+    except ModuleNotFoundError as error:
+        raise EngineError(f"the engine {engine} needs the package {error.name}, which is not installed") from None
+
+    return TorchScriptEngine(path, device=device, threads=threads)

@@ -1,0 +1,114 @@
+"""What the engines on torch share: where they run, and how arrays go in and out."""
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from export.engines.cuda import Device
+from export.engines.cuda_runner import CudaRunner
+from export.engines.protocol import EngineError
+from models.images.decode import Floats, Pixels
+
+
+class TorchEngine:
+    """Runs a module that maps uint8 images (N, H, W, C) to probabilities and logits; see `Engine`."""
+
+    name: str
+
+    def __init__(self, path: Path, *, device: Device = "auto", threads: int = 0) -> None:
+        if device == "cuda" and not torch.cuda.is_available():
+            raise EngineError("device is cuda, but this build of torch finds no GPU it can use")
+        self.file = path.name
+        self.device: Literal["cpu", "cuda"] = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+        if threads:
+            torch.set_num_threads(threads)  # torch has one pool for the whole process
+        if self.device == "cuda":
+            forbid_tf32()
+        self._module = self._load(path)
+        self._on_cuda = CudaRunner(self._module, device=torch.device("cuda")) if self.device == "cuda" else None
+
+    def _load(self, path: Path) -> Callable[[torch.Tensor], Any]:
+        """The module of a file, on `device`.
+
+        Raises:
+            EngineError: torch cannot open it.
+        """
+        raise NotImplementedError
+
+    def run(self, images: Pixels) -> tuple[Floats, Floats]:
+        """See `Engine.run`."""
+        if self._on_cuda is not None:
+            return self._on_cuda(images)
+        # from_numpy warns about arrays that cannot be written to; as_tensor of a decoded image would be one.
+        batch = torch.from_numpy(images if images.flags.writeable else images.copy())
+        with torch.inference_mode():
+            probabilities, logits = self._module(batch)
+        return probabilities.numpy(), logits.numpy()
+
+
+def forbid_tf32() -> None:
+    """Makes fp32 mean fp32 in this process: torch lets cuDNN round convolutions to TF32's 10 bits by default."""
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+
+
+class AotiEngine(TorchEngine):
+    """Runs `model.aoti.pt2`, whose hash has been checked, on the kind of machine that compiled it."""
+
+    name = "aoti"
+
+    def __init__(self, path: Path, *, device: Device = "auto", threads: int = 0) -> None:
+        if device == "cuda":
+            raise EngineError(f"{path} was compiled for the CPU")
+        super().__init__(path, device="cpu", threads=threads)
+
+    def _load(self, path: Path) -> Callable[[torch.Tensor], Any]:
+        try:
+            package: Callable[[torch.Tensor], Any] = torch._inductor.aoti_load_package(str(path))
+            return package
+        except Exception as error:  # of zip, JSON, the linker or torch, as the damage has it
+            raise EngineError(f"torch cannot open {path}: {(str(error) or repr(error)).splitlines()[0]}") from None
+
+
+class Pt2Engine(TorchEngine):
+    """Runs `model.pt2`, whose hash has been checked."""
+
+    name = "pt2"
+
+    def _load(self, path: Path) -> Callable[[torch.Tensor], Any]:
+        try:
+            return torch.export.load(path).module().to(self.device)
+        except Exception as error:  # of zip, JSON, pickle or torch, as the damage has it
+            raise EngineError(f"torch cannot open {path}: {(str(error) or repr(error)).splitlines()[0]}") from None
+
+
+@contextmanager
+def quiet_torchscript() -> Iterator[None]:
+    """Silences what torch.jit announces: that it is deprecated, as the form is still asked for; and which numbers it
+    takes for constants, as a file that goes wrong by it fails its comparison.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*torch.jit", category=FutureWarning)
+        warnings.filterwarnings("ignore", message=".*torch.jit", category=DeprecationWarning)
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]  # not in __all__
+        yield
+
+
+class TorchScriptEngine(TorchEngine):
+    """Serves `model.ts`."""
+
+    name = "torchscript"
+
+    def _load(self, path: Path) -> Callable[[torch.Tensor], Any]:
+        try:
+            with quiet_torchscript():
+                module: Callable[[torch.Tensor], Any] = torch.jit.load(  # type: ignore[no-untyped-call]
+                    str(path), map_location=self.device
+                )
+                return module
+        except RuntimeError as error:
+            raise EngineError(f"torch cannot open {path}: {str(error).splitlines()[0]}") from None

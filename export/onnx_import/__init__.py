@@ -1,0 +1,1 @@
+"""Artifacts from ONNX classifiers that were trained elsewhere."""

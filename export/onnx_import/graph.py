@@ -1,0 +1,195 @@
+"""model.onnx around a foreign classifier: pixels are normalised in front of it, probabilities computed behind it.
+
+The foreign graph stays as it is, names included, so that it computes what it did; names of ours that it uses itself
+move aside.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveInitializersFromInputsPass, RemoveUnusedNodesPass
+
+from export.onnx_import.source import OnnxClassifier, OnnxImportError
+from models.images.decode import InputSpec
+
+SCOPES = "pkg.torch.onnx.name_scopes"
+_CONTRACT = ("image", "probabilities", "logits")
+_OURS = "convscope:"
+_IR_VERSION = 8  # from 4 on initializers need not be inputs
+
+
+@dataclass(frozen=True)
+class WrappedGraph:
+    """The wrapped graph.
+
+    Attributes:
+        model: `image` uint8 (N, H, W, C) to `probabilities` and `logits` float32 (N, K).
+        first: the foreign network's input, normalised.
+        last: the value in it that gives the logits.
+        gives: what the original's output is: `logits` or `probabilities`.
+    """
+
+    model: ir.Model
+    first: ir.Value
+    last: ir.Value
+    gives: str
+
+    @property
+    def nodes(self) -> list[ir.Node]:
+        """The foreign operations that the logits may depend on, in the order of computation."""
+        whole = list(self.model.graph)
+        after = self.first.producer()
+        until = self.last.producer()
+        assert after is not None and until is not None
+        return whole[whole.index(after) + 1 : whole.index(until) + 1]
+
+
+def wrap(file: OnnxClassifier, spec: InputSpec) -> WrappedGraph:
+    """Puts normalisation in front, and cast or softmax behind. If the network ends in a softmax, that one stays, and
+    the logits are what it takes.
+
+    Raises:
+        ForeignError: the network ends in something that gives neither logits nor their softmax.
+    """
+    model = ir.from_proto(file.model)
+    graph = model.graph
+    _forget_sizes(graph)
+    RemoveInitializersFromInputsPass()(model)
+    (given,) = graph.inputs
+    output = next(value for value in graph.outputs if value.name == file.output)
+    softmax = _softmax(file, output)
+    last = output if softmax is None else softmax.inputs[0]
+    if last is None or last.producer() is None:
+        raise OnnxImportError(f"{file.path}: nothing is computed before its output {file.output!r}")
+    _move_aside(graph)
+
+    image = ir.val("image", ir.DataType.UINT8, ["N", *spec.shape])
+    front = _normalisation(image, spec, ir.DataType[file.dtype])
+    first = front[-1].outputs[0]
+    first.name, given.name = given.name, None
+    given.replace_all_uses_with(first)
+    graph.insert_before(graph[0], front)
+
+    behind = _as_floats(last, "logits")
+    if softmax is None:
+        behind.append(_node("Softmax", behind[-1].outputs, "probabilities", axis=1))
+    else:
+        behind += _as_floats(output, "probabilities")
+    graph.extend(behind)
+    graph.inputs[:] = [image]
+    made = {value.name: value for node in behind for value in node.outputs}
+    graph.outputs[:] = [made["probabilities"], made["logits"]]
+    for value in graph.outputs:
+        value.type, value.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(["N", None])
+    RemoveUnusedNodesPass()(model)
+    model.ir_version = max(model.ir_version, _IR_VERSION)
+    return WrappedGraph(model, first, last, "logits" if softmax is None else "probabilities")
+
+
+def explain_fixed_batch(graph: WrappedGraph) -> str:
+    """The first operation that fixes the batch, in words, for the message about a graph that takes one size only."""
+    for node in graph.nodes:
+        shape = node.inputs[1] if node.op_type in ("Reshape", "Expand") and len(node.inputs) > 1 else None
+        tensor = None if shape is None else ir.convenience.get_const_tensor(shape)
+        sizes = [] if tensor is None else tensor.numpy().reshape(-1).tolist()
+        if len(sizes) > 1 and sizes[0] > 0:
+            return f"; {node.op_type} {node.name!r} makes {sizes} of whatever batch: export the model with a free batch"
+    return ""
+
+
+def _softmax(file: OnnxClassifier, output: ir.Value) -> ir.Node | None:
+    maker = output.producer()
+    while maker is not None and maker.op_type in ("Identity", "Cast") and maker.inputs[0] is not None:
+        maker = maker.inputs[0].producer()
+    if maker is None or maker.op_type not in ("Softmax", "Sigmoid", "HardSigmoid", "ArgMax", "TopK"):
+        return None
+    if maker.op_type != "Softmax":
+        raise OnnxImportError(
+            f"{file.path}: {file.output!r} comes out of {maker.op_type}; wanted logits or their softmax"
+        )
+    axis = maker.attributes.get_int("axis", -1 if file.opset >= 13 else 1)
+    if axis not in (1, -1):
+        raise OnnxImportError(f"{file.path}: its softmax is over axis {axis}; wanted 1, the classes")
+    return maker
+
+
+def _normalisation(image: ir.Value, spec: InputSpec, dtype: ir.DataType) -> list[ir.Node]:
+    constants = [_constant(f"{_OURS}{name}", 255 * np.asarray(getattr(spec, name))) for name in ("mean", "std")]
+    mean, std = (constant.outputs[0] for constant in constants)
+    floats = _node("Cast", [image], f"{_OURS}floats", to=ir.DataType.FLOAT)
+    centred = _node("Sub", [*floats.outputs, mean], f"{_OURS}centred")
+    normalised = _node("Div", [*centred.outputs, std], f"{_OURS}normalised")
+    rounded = _node("Cast", normalised.outputs, f"{_OURS}rounded", to=dtype)
+    nchw = _node("Transpose", rounded.outputs, f"{_OURS}nchw", perm=[0, 3, 1, 2])
+    return [*constants, floats, centred, normalised, rounded, nchw]
+
+
+def _as_floats(value: ir.Value, name: str) -> list[ir.Node]:
+    # Of two casts in a row ONNX Runtime drops the one to half precision, so that nothing would be rounded as it is in
+    # the original. Flatten, which changes nothing here, stands between them; in front the transposition does.
+    flat = _node("Flatten", [value], f"{_OURS}{name}.flat", axis=1)
+    return [flat, _node("Cast", flat.outputs, name, to=ir.DataType.FLOAT)]
+
+
+def _constant(name: str, numbers: npt.NDArray[np.float64]) -> ir.Node:
+    made = ir.node("Constant", [], {"value": ir.tensor(numbers.astype(np.float32))}, name=name)
+    made.outputs[0].name = name
+    return made
+
+
+def _node(op: str, inputs: Any, value: str, **attributes: Any) -> ir.Node:
+    made = ir.node(op, inputs, attributes, name=value if value.startswith(_OURS) else _OURS + value)
+    made.outputs[0].name = value
+    return made
+
+
+def _move_aside(graph: ir.Graph) -> None:
+    """Renames values that have a name of the contract, or one of those that begin as ours do."""
+    known = ir.convenience.create_value_mapping(graph)
+    for name, value in known.items():
+        if name in _CONTRACT or name.startswith(_OURS):
+            other = f"{name}.inner"
+            while other in known:
+                other += "_"
+            ir.convenience.rename_values(value, other)
+
+
+def to_proto(graph: WrappedGraph, properties: dict[str, str]) -> onnx.ModelProto:
+    """The wrapped graph as ONNX keeps it, with `properties` as its metadata.
+
+    Raises:
+        ForeignError: ONNX's checker refuses it.
+    """
+    model = ir.to_proto(graph.model)
+    _strip(model)
+    onnx.helper.set_model_props(model, properties)
+    try:
+        onnx.checker.check_model(model)
+    except onnx.checker.ValidationError as error:
+        raise OnnxImportError(f"the wrapped graph is not sound: {' '.join(str(error).split())}") from None
+    return model
+
+
+def _forget_sizes(graph: ir.Graph) -> None:
+    """Noted shapes may hold a frozen batch; runtimes infer them anew."""
+    for value in ir.convenience.create_value_mapping(graph).values():
+        if not value.is_initializer():
+            value.shape = None
+
+
+def _strip(message: Any) -> None:
+    """Removes notes, which may tell of the machine that wrote the file; those of modules stay."""
+    for field, value in message.ListFields():
+        if field.name == "doc_string":
+            message.ClearField(field.name)
+        elif field.name == "metadata_props":
+            scopes = [entry for entry in value if entry.key == SCOPES]
+            del value[:]
+            value.extend(scopes)
+        elif field.message_type is not None:
+            for part in value if field.is_repeated else (value,):
+                _strip(part)

@@ -1,0 +1,238 @@
+"""From a checkpoint directory to a published artifact."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from export.artifact import manifest as artifact
+from export.artifact.directory import file_entry, publish, stage_artifact
+from export.artifact.formats import DEFAULT_FORMATS, FORMATS, GRAPH_FORMATS, PRECISIONS, GraphFormat, formats_of
+from export.artifact.golden import save_golden
+from export.artifact.identity import FileIdentity
+from export.artifact.manifest import FileEntry, Manifest
+from export.engines.machine import this_machine
+from export.engines.protocol import Run
+from export.engines.selection import open_file
+from export.verify.check import CheckedFile, Limits, accuracy_of, check_graph, checking_device
+from export.verify.parity import ParityError
+from export.verify.reference import REFERENCE, reference
+from export.verify.speed import measure_speed
+from export.writers.aoti import write_aoti
+from export.writers.onnx import write_onnx
+from export.writers.precision import write_fp16, write_int8
+from export.writers.pt2 import write_pt2
+from export.writers.torchscript import UnsupportedPrecision, write_torchscript
+from models.checkpoint.directory import WEIGHTS_FILE, Checkpoint, load_checkpoint
+from models.checkpoint.samples import SAMPLES_FILE, Samples, load_samples
+from models.graph.node import Node
+from models.graph.node_table import node_table
+from models.images.decode import Pixels, preprocess_image, to_pil
+from training.data.streaming import Source
+
+
+@dataclass(frozen=True)
+class ExportData:
+    """Images of the data set that the network was trained on, as the network takes them.
+
+    Attributes:
+        test: of the test split, for accuracies.
+        calibration: of the training split, for the ranges of int8; uint8 (N, H, W, C).
+        remarks: in words what is doubtful about them.
+    """
+
+    test: Source
+    calibration: Pixels
+    remarks: tuple[str, ...] = ()
+
+
+def export_checkpoint(
+    directory: Path,
+    *,
+    out: Path,
+    name: str | None = None,
+    formats: Sequence[str] = DEFAULT_FORMATS,
+    precisions: Sequence[str] = ("fp32",),
+    data: ExportData | None = None,
+    limits: Limits | None = None,
+    report: Callable[[str], None] = lambda line: None,
+) -> Path:
+    """Exports a checkpoint, compares every file with the trained network on the checkpoint's sample images, and
+    publishes the result as the next version of `out`/`name`.
+
+    An fp32 file that differs fails the export. One of lower precision is left out, with the reason in the manifest, if
+    it loses too much accuracy or the network has an operation that does not run in it; int8 also if it is not faster
+    here than fp32, at batch 1 and at batch 32.
+
+    Args:
+        directory: the checkpoint.
+        out: the folder of artifacts.
+        name: of the artifact; the checkpoint directory's if None.
+        formats: of `FORMATS`, at least one.
+        precisions: of `PRECISIONS`; int8 is an ONNX file only, bf16 TorchScript only, fp16 both.
+        data: for accuracies; precisions below fp32 need it.
+        limits: what every file must keep.
+        report: is told each step in a line.
+
+    Returns:
+        The artifact directory.
+
+    Raises:
+        CheckpointError, ValueError: the checkpoint cannot be read or exported, or the arguments do not fit each other.
+        ParityError: a file differs from the network; then nothing is published.
+    """
+    forms = choose_formats(formats, precisions, has_data=data is not None)
+    name, limits = artifact.check_name(name or directory.resolve().name), limits or Limits()
+    checkpoint = load_checkpoint(directory)
+    samples = load_samples(directory / SAMPLES_FILE)
+    nodes = node_table(checkpoint.network, checkpoint.config.input)
+    network = reference(checkpoint)
+    with stage_artifact(out, name) as staging:
+        shutil.copyfile(directory / WEIGHTS_FILE, staging.path / artifact.WEIGHTS_FILE)
+        weights = file_entry(staging.path / artifact.WEIGHTS_FILE)
+        identity = FileIdentity(name=name, version=staging.version, weights_sha256=weights.sha256)
+        checked: dict[str, CheckedFile] = {}
+        unwritable: dict[str, str] = {}
+        test = None if data is None else data.test
+        for form in forms:
+            path = staging.path / form.file
+            try:
+                nodes = _write(form, checkpoint, nodes, samples, path, data, identity)
+            except UnsupportedPrecision as error:
+                unwritable[form.file] = str(error)
+                report(f"{form.file}: not kept: {error}")
+                continue
+            report(f"{form.file}: comparing it with the trained network")
+            engine = open_file(form.engine, path, device=checking_device(form))
+            try:
+                checked[form.file] = check_graph(engine, form, network, samples.images, test, limits)
+            except ParityError as error:
+                raise ParityError(f"{form.file}: {error}; nothing was exported") from None
+        runs = {file: one.engine.run for file, one in checked.items()}
+        rates = measure_speed({REFERENCE: network, **runs}, samples.images)
+        accuracy = None if data is None else accuracy_of(network, data.test)
+        dropped = _judge(checked, rates, accuracy, limits)
+        for file, reason in dropped.items():
+            (staging.path / file).unlink()
+            report(f"{file}: not kept: {reason}")
+        files = {
+            file: file_entry(
+                staging.path / file,
+                asdict(one.parity),
+                accuracy=one.accuracy,
+                images_per_s=rates[file],
+                machine=this_machine() if one.form.bound else {},
+            )
+            for file, one in checked.items()
+            if file not in dropped
+        }
+        _write_golden(checkpoint, network, samples, staging.path)
+        files[artifact.WEIGHTS_FILE] = weights
+        files[artifact.GOLDEN_FILE] = file_entry(staging.path / artifact.GOLDEN_FILE)
+        trained = {"accuracy": accuracy, "images_per_s": rates[REFERENCE]}
+        return publish(staging, _manifest(name, checkpoint, nodes, files, unwritable | dropped, trained))
+
+
+def choose_formats(formats: Sequence[str], precisions: Sequence[str], *, has_data: bool) -> list[GraphFormat]:
+    """What to write, in an order in which each finds what it is made of.
+
+    Raises:
+        ValueError: an unknown word, or words that do not fit each other.
+    """
+    for kind, words, known in (("format", formats, FORMATS), ("precision", precisions, PRECISIONS)):
+        if unknown := [word for word in words if word not in known]:
+            raise ValueError(f"no {kind} is called {unknown[0]!r}; known are {', '.join(known)}")
+        if not words:
+            raise ValueError(f"no {kind} was given; known are {', '.join(known)}")
+    if "fp32" not in precisions:
+        raise ValueError("fp32 cannot be left out: the other precisions are made of it and measured against it")
+    reduced = [precision for precision in PRECISIONS if precision in precisions and precision != "fp32"]
+    for precision in reduced:
+        if not set(possible := formats_of(precision)).intersection(formats):
+            raise ValueError(f"there is no {precision} file in {', '.join(formats)}; add {' or '.join(possible)}")
+    if reduced and not has_data:
+        raise ValueError(f"{reduced[0]} needs the data set: it is kept only if its accuracy holds")
+    return [form for form in GRAPH_FORMATS if form.format in formats and form.precision in precisions]
+
+
+def _write(
+    form: GraphFormat,
+    checkpoint: Checkpoint,
+    nodes: tuple[Node, ...],
+    samples: Samples,
+    path: Path,
+    data: ExportData | None,
+    identity: FileIdentity,
+) -> tuple[Node, ...]:
+    source, example = path.with_name(artifact.ONNX_FILE), samples.images[:2]
+    match form.format, form.precision:
+        case "onnx", "fp32":
+            return write_onnx(checkpoint, nodes, path, identity=identity)
+        case "onnx", "fp16":
+            write_fp16(source, path)
+        case "onnx", "int8":
+            assert data is not None, "choose_forms refuses"
+            write_int8(source, data.calibration, path)
+        case "torchscript", ("fp32" | "fp16" | "bf16") as precision:
+            write_torchscript(checkpoint, example, path, precision=precision, identity=identity)
+        case "pt2", _:
+            write_pt2(checkpoint, example, path, identity=identity)
+        case _:
+            write_aoti(checkpoint, example, path, identity=identity)
+    return nodes
+
+
+def _write_golden(checkpoint: Checkpoint, network: Run, samples: Samples, staging: Path) -> None:
+    images = np.stack([preprocess_image(to_pil(image), checkpoint.config.input) for image in samples.raw])
+    save_golden(staging, samples.raw, network(images)[0])
+
+
+def _judge(
+    checked: dict[str, CheckedFile], rates: dict[str, dict[str, float]], accuracy: float | None, limits: Limits
+) -> dict[str, str]:
+    """Why files of lower precision are not kept."""
+    reasons: dict[str, str] = {}
+    for file, one in checked.items():
+        if one.form.precision == "fp32" or accuracy is None or one.accuracy is None:
+            continue
+        if accuracy - one.accuracy > limits.accuracy_loss:
+            lost = f"{one.accuracy:.2%} of the test images instead of {accuracy:.2%}"
+            reasons[file] = f"{lost}; at most {100 * limits.accuracy_loss:g} points may be lost"
+        elif one.form.precision == "int8":
+            slower = {size: rate for size, rate in rates[file].items() if rate <= rates[artifact.ONNX_FILE][size]}
+            if slower:
+                size, rate = next(iter(slower.items()))
+                whole = rates[artifact.ONNX_FILE][size]
+                reasons[file] = f"no faster here: {rate:,.0f} images/s at batch {size}, {whole:,.0f} in fp32"
+    return reasons
+
+
+def _manifest(
+    name: str,
+    checkpoint: Checkpoint,
+    nodes: tuple[Node, ...],
+    files: dict[str, FileEntry],
+    dropped: dict[str, str],
+    trained: dict[str, Any],
+) -> Manifest:
+    config = checkpoint.config
+    return Manifest(
+        name=name,
+        version=0,  # publish() sets it
+        classes=config.classes,
+        input=config.input,
+        temperature=config.temperature,
+        model=config.model,
+        options=config.options,
+        nodes=nodes,
+        files=files,
+        metrics=config.metrics,
+        dataset=config.dataset,
+        revision=config.revision,
+        versions=config.versions,
+        dropped=dropped,
+        reference=trained,
+    )

@@ -1,0 +1,1 @@
+"""Comparison of exported files with the trained network: parity, diagnosis and speed."""

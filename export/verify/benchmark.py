@@ -1,0 +1,145 @@
+"""How fast every file of an artifact runs on this machine: each in a process of its own, all of them in turns."""
+
+import multiprocessing
+from collections.abc import Callable, Sequence
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TypeVar, get_args
+
+import numpy as np
+
+from export.artifact.formats import GRAPH_FORMATS, EngineName, FormatEngine, GraphFormat
+from export.engines.bench_record import Row, Timing
+from export.engines.cuda import Device, cuda_unavailable_reason
+from export.engines.machine import peak_memory_mb
+from export.engines.protocol import Engine, EngineError
+from export.engines.selection import open_file
+from export.verify.speed import run_times
+from models.images.decode import Pixels
+
+ROUNDS = 3
+WARM_UP_RUNS = 3  # of each batch size, in each round
+LEAST_RUNS = 5  # measured likewise
+T = TypeVar("T")
+
+
+@dataclass
+class _Candidate:
+    form: GraphFormat
+    device: Device
+    pool: ProcessPoolExecutor
+    seconds: dict[int, list[float]] = field(default_factory=dict)
+    failed: str = ""
+
+    def ask(self, function: Callable[..., T], *arguments: object) -> T | None:
+        """What `function` returns in its process; None after a failure, which is noted once and for all."""
+        if self.failed:
+            return None
+        try:
+            return self.pool.submit(function, *arguments).result()
+        except BrokenExecutor:
+            self.failed = "its process died; the system's log may say that memory ran out"
+        except Exception as error:  # engines raise what they like
+            self.failed = (str(error) or repr(error)).splitlines()[0]
+        return None
+
+    def row(self) -> Row:
+        """What was found; to be asked for while the process lives."""
+        peak_mb = self.ask(peak_memory_mb)
+        if peak_mb is None:
+            return Row(form=self.form, device=self.device, failed=self.failed)
+        timings = tuple(_timing(batch, seconds) for batch, seconds in self.seconds.items())
+        return Row(form=self.form, device=self.device, timings=timings, memory_mb=peak_mb)
+
+
+def benchmark(
+    directory: Path,
+    files: Sequence[str],
+    images: Pixels,
+    *,
+    batches: Sequence[int],
+    threads: int,
+    seconds: float = 1.0,
+    device: Device = "auto",
+    report: Callable[[], None] = lambda: None,
+) -> list[Row]:
+    """Measures graph files; the rows are in the order of `GRAPH_FORMATS`, on the CPU first.
+
+    Every file has its own process, so that memory can be told apart. The processes take turns, batch size by batch
+    size and round by round, so that other work on the machine hits all of them alike.
+
+    Args:
+        directory: the artifact.
+        files: of it; those that are no graphs are left out.
+        images: uint8 (N, H, W, C), repeated to fill a batch.
+        batches: images a run.
+        threads: of one run.
+        seconds: for one file at one batch size, over all rounds, warm-up not counted.
+        device: `auto` is the CPU, and CUDA too where it works.
+        report: called after each measurement, of which there are `measurements`.
+    """
+    with ExitStack() as stack:
+        candidates = [
+            _Candidate(form, where, stack.enter_context(_process()))
+            for where in devices(device)
+            for form in GRAPH_FORMATS
+            if form.file in files
+        ]
+        for batch in batches:
+            filled = images[np.resize(np.arange(len(images)), batch)]
+            for _ in range(ROUNDS):
+                for one in candidates:
+                    opened = (one.form.engine, directory / one.form.file, one.device, threads)
+                    one.seconds.setdefault(batch, []).extend(one.ask(_measure, *opened, filled, seconds / ROUNDS) or ())
+                    report()
+        return [one.row() for one in candidates]
+
+
+def devices(device: Device) -> tuple[Device, ...]:
+    """Where files are measured."""
+    if device != "auto":
+        return (device,)
+    return ("cpu",) if cuda_unavailable_reason() else ("cpu", "cuda")
+
+
+def measurements(files: Sequence[str], batches: Sequence[int], device: Device) -> int:
+    """How often `benchmark` reports."""
+    return len([form for form in GRAPH_FORMATS if form.file in files]) * len(batches) * ROUNDS * len(devices(device))
+
+
+def best_row(rows: Sequence[Row]) -> Row | None:
+    """The fastest that a server may run, on the device that it takes unless told otherwise; None if none runs."""
+    usable = [
+        row for row in rows if row.timings and row.device == rows[-1].device and row.form.engine in get_args(EngineName)
+    ]
+    return max(usable, key=lambda row: row.images_per_s, default=None)
+
+
+def _timing(batch: int, seconds: list[float]) -> Timing:
+    p50, p99 = np.percentile(seconds, (50, 99)).tolist()
+    return Timing(batch=batch, images_per_s=batch / p50, p50_ms=1e3 * p50, p99_ms=1e3 * p99, runs=len(seconds))
+
+
+def _process() -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+
+
+# What follows runs in the process of a file.
+
+
+@cache
+def _engine(engine: FormatEngine, path: Path, device: Device, threads: int) -> Engine:
+    opened = open_file(engine, path, device=device, threads=threads)
+    if opened.device != device:
+        raise EngineError(f"asked for {device}, but it runs on {opened.device}")
+    return opened
+
+
+def _measure(
+    engine: FormatEngine, path: Path, device: Device, threads: int, images: Pixels, seconds: float
+) -> list[float]:
+    opened = _engine(engine, path, device, threads)
+    return run_times(opened.run, images, seconds=seconds, warm_up=WARM_UP_RUNS, least=LEAST_RUNS)

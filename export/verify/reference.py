@@ -1,0 +1,62 @@
+"""What the files of an artifact are compared with: the trained network, rebuilt from the manifest and
+`weights.safetensors`, or the foreign file that was imported."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from export.artifact.manifest import ORIGINAL_FILE, WEIGHTS_FILE, Manifest
+from export.engines.original import MODEL, ImportedModel
+from export.engines.protocol import Run
+from export.writers.deployable import Deployable
+from models.checkpoint.directory import Checkpoint, CheckpointConfig, load_weights
+from models.images.decode import Floats, Pixels
+
+REFERENCE = "PyTorch"  # beside the files in tables
+
+
+def reference(checkpoint: Checkpoint) -> Run:
+    """The trained network itself, in float32 on the CPU, as something to compare files with."""
+    deployable = Deployable(checkpoint)
+
+    def run(images: Pixels) -> tuple[Floats, Floats]:
+        with torch.inference_mode():
+            probabilities, logits = deployable(torch.from_numpy(np.array(images)))
+        return probabilities.numpy(), logits.numpy()
+
+    return run
+
+
+def reference_for(directory: Path, manifest: Manifest) -> Run:
+    """What gives the right answers for an artifact, on the CPU.
+
+    Raises:
+        ValueError, EngineError: it cannot be rebuilt or opened.
+    """
+    if manifest.model != MODEL:
+        return reference(rebuild(directory, manifest))
+    content = (directory / ORIGINAL_FILE).read_bytes()
+    output, gives = str(manifest.options["output"]), str(manifest.options["gives"])
+    return ImportedModel(content, manifest.input, output=output, gives=gives).run
+
+
+def rebuild(directory: Path, manifest: Manifest) -> Checkpoint:
+    """The checkpoint that was exported, in evaluation mode on the CPU.
+
+    Raises:
+        ValueError: the network is not in the registry any more.
+        CheckpointError: the weights do not fit it.
+    """
+    config = CheckpointConfig(
+        model=manifest.model,
+        options=manifest.options,
+        classes=manifest.classes,
+        input=manifest.input,
+        metrics=manifest.metrics,
+        dataset=manifest.dataset,
+        temperature=manifest.temperature,
+    )
+    network = config.build_network()
+    load_weights(network, directory / WEIGHTS_FILE)
+    return Checkpoint(config, network.eval())

@@ -1,0 +1,114 @@
+"""`convscope verify`: everything export proved, proved again on this machine."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from export.artifact.formats import GRAPH_FORMATS
+from export.artifact.golden import check_golden, load_golden
+from export.artifact.manifest import ArtifactError, check_files, read_manifest
+from export.engines.machine import incompatible_files
+from export.engines.selection import open_engine
+from export.verify.check import CheckedFile, Limits, accuracy_of, check_graph, checking_device
+from export.verify.parity import Parity, ParityError
+from export.verify.reference import REFERENCE, reference_for
+from export.verify.speed import measure_speed
+from training.data.streaming import Source
+
+
+@dataclass(frozen=True)
+class FileReport:
+    """What one exported file did here.
+
+    Attributes:
+        file, engine, device, precision: what ran where.
+        size_bytes: of the file.
+        golden_difference: the largest of a golden image's probabilities.
+        parity: against the network in PyTorch.
+        accuracy: on the test set, in [0, 1], if there was one.
+        images_per_s: by batch size.
+    """
+
+    file: str
+    engine: str
+    device: str
+    precision: str
+    size_bytes: int
+    golden_difference: float
+    parity: Parity
+    accuracy: float | None
+    images_per_s: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What every file did.
+
+    Attributes:
+        files: a report each.
+        accuracy, images_per_s: of the network itself, beside them.
+        skipped: files of which only the hash was checked, with the reason.
+    """
+
+    files: tuple[FileReport, ...]
+    accuracy: float | None
+    images_per_s: dict[str, float]
+    skipped: dict[str, str]
+
+
+def verify_artifact(directory: Path, *, test: Source | None = None, limits: Limits | None = None) -> Verification:
+    """Checks every hash, then every graph file on this machine's engines against the network rebuilt from the weights.
+
+    Args:
+        directory: the artifact.
+        test: labelled images as the network takes them; the golden images alone are used if None.
+        limits: what every file must keep; accuracies are compared if there is `test`.
+
+    Raises:
+        ArtifactError: a hash, a golden image, the parity or an accuracy is wrong; the message names the file and says
+            by how much.
+    """
+    limits = limits or Limits()
+    manifest = read_manifest(directory)
+    check_files(directory, manifest)
+    network = reference_for(directory, manifest)
+    images = load_golden(directory, manifest)[0]
+    elsewhere = incompatible_files(manifest)
+    forms = [form for form in GRAPH_FORMATS if form.file in manifest.files and form.file not in elsewhere]
+    engines = {
+        form.file: open_engine(
+            directory, manifest, engine=form.engine, precision=form.precision, device=checking_device(form)
+        )
+        for form in forms
+    }
+    wanted = None if test is None else accuracy_of(network, test)
+    found: dict[str, tuple[float, CheckedFile]] = {}
+    for form in forms:
+        engine, path = engines[form.file], directory / form.file
+        golden = check_golden(engine, directory, manifest)
+        try:
+            checked = check_graph(engine, form, network, images if test is None else test, test, limits)
+        except ParityError as error:
+            raise ArtifactError(f"{path}: {error}") from None
+        if checked.accuracy is not None and wanted is not None and wanted - checked.accuracy > limits.accuracy_loss:
+            raise ArtifactError(
+                f"{path}: {checked.accuracy:.2%} of the test images are right, and {wanted:.2%} in the trained "
+                f"network; at most {100 * limits.accuracy_loss:g} points may be lost"
+            )
+        found[form.file] = golden, checked
+    runs = {file: engine.run for file, engine in engines.items()}
+    rates = measure_speed({REFERENCE: network, **runs}, images)
+    files = tuple(
+        FileReport(
+            file=file,
+            engine=checked.engine.name,
+            device=checked.engine.device,
+            precision=checked.form.precision,
+            size_bytes=manifest.files[file].size_bytes,
+            golden_difference=golden,
+            parity=checked.parity,
+            accuracy=checked.accuracy,
+            images_per_s=rates[file],
+        )
+        for file, (golden, checked) in found.items()
+    )
+    return Verification(files, wanted, rates[REFERENCE], elsewhere)

@@ -1,0 +1,81 @@
+"""Networks in half precision: batch norms folded, weights and inner values in float16 or bfloat16, channels last.
+
+The interface stays: uint8 images in, probabilities and logits in float32 out. Normalisation, temperature and softmax
+are computed in float32, where rounding would cost accuracy and nothing is gained.
+"""
+
+import copy
+from collections import Counter
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from export.writers.deployable import Deployable
+from models.checkpoint.directory import Checkpoint
+from models.graph.trace import trace_whole
+from models.images.normalize import Normalize
+
+HalfPrecision = Literal["fp16", "bf16"]
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+_BATCH_NORMS: dict[type[nn.Module], type[nn.Module]] = {
+    nn.Conv1d: nn.BatchNorm1d,
+    nn.Conv2d: nn.BatchNorm2d,
+    nn.Conv3d: nn.BatchNorm3d,
+}
+
+
+class HalfDeployable(Deployable):
+    """The deployable graph with its network in half precision.
+
+    Args:
+        checkpoint: the trained network, which is left as it is.
+        precision: fp16, or bf16, which has the range of float32 and 8 bits of precision instead of 11.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, precision: HalfPrecision) -> None:
+        dtype = DTYPES[precision]
+        folded = fold_batch_norms(checkpoint.network)
+        super().__init__(checkpoint, folded.to(dtype).to(memory_format=torch.channels_last))
+        self.normalize = Normalize(checkpoint.config.input, memory_format=torch.channels_last)
+        self.dtype = dtype
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 (N, H, W, C) to probabilities and logits, float32 (N, K) each."""
+        logits = self.network(self.normalize(image).to(self.dtype)).float()  # (N, K)
+        return self.probabilities(logits), logits
+
+
+def fold_batch_norms(network: nn.Module) -> nn.Module:
+    """A copy in evaluation mode whose batch norms are folded into the convolutions before them.
+
+    Folding before rounding loses less than rounding both. A convolution or a batch norm that is used more than once, a
+    batch norm without running statistics, and a network that cannot be traced stay as they are.
+    """
+    network = copy.deepcopy(network).eval()
+    try:
+        graph = trace_whole(network)
+    except ValueError:
+        return network
+    uses = Counter(node.target for node in graph.nodes if node.op == "call_module")
+    for node in list(graph.nodes):
+        pair = _pair(node, network)
+        if pair is None or uses[node.target] > 1 or uses[node.args[0].target] > 1:
+            continue
+        convolution, norm = pair
+        network.set_submodule(node.args[0].target, fuse_conv_bn_eval(convolution, norm))
+        node.replace_all_uses_with(node.args[0])
+        graph.erase_node(node)
+    return fx.GraphModule(network, graph).eval()
+
+
+def _pair(node: fx.Node, network: nn.Module) -> tuple[Any, Any] | None:
+    """The convolution and the batch norm of a node that calls a batch norm on what a convolution alone gives it."""
+    before = node.args[0] if node.op == "call_module" and node.args else None
+    if not isinstance(before, fx.Node) or before.op != "call_module" or len(before.users) > 1:
+        return None
+    convolution, norm = network.get_submodule(str(before.target)), network.get_submodule(str(node.target))
+    if not isinstance(norm, _BATCH_NORMS.get(type(convolution), ())) or norm.running_mean is None:
+        return None
+    return convolution, norm

@@ -1,0 +1,118 @@
+"""model.onnx: the deployable graph with a dynamic batch, its inner values named as the network's nodes are.
+
+The exporter renames only graph outputs, and its optimiser folds away what nobody asks for. So every node of the
+network is exported as an output, which gives its value the node's name and keeps a convolution apart from its batch
+norm; then the extra outputs are struck from the list again, and the values stay. Runtimes fold convolution and batch
+norm when they load the file (ONNX Runtime at its basic level), so serving loses nothing.
+"""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import onnx
+import torch
+
+from export.artifact.identity import KEY, FileIdentity, describe
+from export.writers.deployable import DeployableWithFeatures
+from models.checkpoint.directory import Checkpoint
+from models.graph.node import Node
+from models.graph.trace import trace
+
+OPSET = 20  # the newest that torch's exporter writes without converting; ONNX Runtime reads it from 1.17 on
+OUTPUTS = ("probabilities", "logits")
+_TAKEN = {"image", *OUTPUTS}
+_OURS = "convscope:"  # no value that the exporter names begins so
+
+
+def write_onnx(
+    checkpoint: Checkpoint, nodes: tuple[Node, ...], path: Path, *, identity: FileIdentity | None = None
+) -> tuple[Node, ...]:
+    """Writes the file and returns the node table with the graph's value names filled in.
+
+    Raises:
+        ValueError: the exporter refuses the network, or loses one of its nodes.
+    """
+    spec = checkpoint.config.input
+    # The last node is the logits, an output in any case.
+    nodes = (*(replace(node, value=_value_name(node.name)) for node in nodes[:-1]), replace(nodes[-1], value="logits"))
+    tapped = DeployableWithFeatures(checkpoint, trace(checkpoint.network).returning([node.name for node in nodes[:-1]]))
+    example = torch.zeros(2, *spec.shape, dtype=torch.uint8)  # batch 1 would be taken for a constant
+    with _quiet():
+        program = torch.onnx.export(
+            tapped,
+            (example,),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+            opset_version=OPSET,
+            input_names=["image"],
+            output_names=[*OUTPUTS, *(f"{_OURS}{node.value}" for node in nodes[:-1])],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+        )
+    if program is None:
+        raise ValueError("torch.onnx.export returned nothing")
+    model = program.model_proto
+    kept = [output for output in model.graph.output if output.name in OUTPUTS]
+    del model.graph.output[:]
+    model.graph.output.extend(kept)
+    _name_values(model.graph, {f"{_OURS}{node.value}": node.value for node in nodes[:-1]})
+    _strip(model)
+    known = {name for node in model.graph.node for name in node.output}
+    if lost := [node.name for node in nodes if node.value not in known]:
+        raise ValueError(f"the exporter lost the values {', '.join(lost)}")
+    onnx.helper.set_model_props(model, {KEY: describe(checkpoint.config, identity)})
+    onnx.checker.check_model(model)
+    path.write_bytes(model.SerializeToString())
+    return nodes
+
+
+def _value_name(name: str) -> str:
+    return f"{name}.inner" if name in _TAKEN else name
+
+
+def _name_values(graph: onnx.GraphProto, names: dict[str, str]) -> None:
+    """Renames values; one that the exporter had given such a name (`permute`, say) moves aside."""
+    taken, names = set(names.values()), dict(names)
+    for value in (*(output for node in graph.node for output in node.output), *(t.name for t in graph.initializer)):
+        if value in taken:
+            names[value] = f"{value}.other"
+    for node in graph.node:
+        node.input[:] = [names.get(value, value) for value in node.input]
+        node.output[:] = [names.get(value, value) for value in node.output]
+    for named in (*graph.value_info, *graph.initializer):
+        named.name = names.get(named.name, named.name)
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Removes what the exporter notes about this machine: source lines, paths, traces."""
+    for node in model.graph.node:
+        node.doc_string = ""
+        scopes = [prop for prop in node.metadata_props if prop.key == "pkg.torch.onnx.name_scopes"]
+        del node.metadata_props[:]
+        node.metadata_props.extend(scopes)
+    for value in (*model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer):
+        del value.metadata_props[:]
+        value.doc_string = ""
+    del model.graph.metadata_props[:]
+    del model.metadata_props[:]
+    model.graph.doc_string = model.doc_string = ""
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter warns about its own internals; what matters is checked on the result."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,51 @@
+"""model.pt2: the deployable graph as torch.export saves it, without the source lines it would carry."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.export import ExportedProgram
+
+from export.artifact.identity import KEY, FileIdentity, describe
+from export.writers.deployable import Deployable
+from models.checkpoint.directory import Checkpoint
+from models.images.decode import Pixels
+
+_PRIVATE = ("stack_trace", "nn_module_stack", "source_fn_stack", "from_node", "torch_fn")
+
+
+def write_pt2(checkpoint: Checkpoint, example: Pixels, path: Path, *, identity: FileIdentity | None = None) -> None:
+    """Exports with a free batch and writes the archive.
+
+    Loading one unpickles its example input, so the server never does; it is for deployment with torch, and for
+    compilers that start from it.
+
+    Args:
+        example: uint8 (N, H, W, C), N at least 2; a batch of one would be taken for a constant.
+
+    Raises:
+        ValueError: torch refuses the network.
+    """
+    program = export_program(checkpoint, example)
+    for node in program.graph.nodes:
+        for key in _PRIVATE:
+            node.meta.pop(key, None)
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer, extra_files={f"{KEY}.json": describe(checkpoint.config, identity)})
+    path.write_bytes(buffer.getvalue())
+
+
+def export_program(checkpoint: Checkpoint, example: Pixels) -> ExportedProgram:
+    """The deployable graph with a free batch, as torch.export has it; arguments as for `write_pt2`.
+
+    Raises:
+        ValueError: torch refuses the network.
+    """
+    images = torch.from_numpy(np.array(example))
+    try:
+        return torch.export.export(
+            Deployable(checkpoint), (images,), dynamic_shapes={"image": {0: torch.export.Dim("batch")}}, strict=False
+        )
+    except Exception as error:  # torch.export raises errors of many kinds, its own and Python's
+        raise ValueError(f"torch.export cannot export the network: {str(error).splitlines()[0]}") from None

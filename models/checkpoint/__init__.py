@@ -1,0 +1,1 @@
+"""The checkpoint directory and the weights in it or from elsewhere."""

@@ -1,0 +1,116 @@
+"""Where the weights of a network come from that does not begin with random ones."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import torch
+import torchvision
+
+from models.checkpoint.directory import CONFIG_FILE, WEIGHTS_FILE, read_config
+from models.files import sha256_of
+from models.images.decode import InputSpec
+from models.networks.torchvision import PREFIX, torchvision_names
+
+TENSOR_FILES = (".pth", ".pt", ".bin", ".safetensors")
+
+
+@dataclass(frozen=True)
+class InitialWeights:
+    """A file of weights.
+
+    Attributes:
+        path: .pth, .pt or .safetensors.
+        name: how the caller called it, without folders; it goes into config.json.
+        input: what the weights were trained on, where it is known.
+        classes: that they tell apart, where it is known.
+    """
+
+    path: Path
+    name: str
+    input: InputSpec | None = None
+    classes: tuple[str, ...] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """What config.json says of them."""
+        return {"name": self.name, "sha256": sha256_of(self.path)}
+
+
+def resolve_weights(given: str, *, model: str) -> InitialWeights:
+    """The weights that `given` means for the network `model`.
+
+    Args:
+        given: a file of tensors by name; a checkpoint directory; or, for a network of torchvision's, the name of one of
+            its published weights (`DEFAULT`, `IMAGENET1K_V1`), which are fetched unless torch's cache has them.
+
+    Raises:
+        ValueError: nothing is there, or it cannot be fetched.
+    """
+    path = Path(given)
+    if (path / CONFIG_FILE).is_file():
+        return _of_checkpoint(path)
+    published = _published(model)
+    if not path.exists() and path.suffix not in TENSOR_FILES and path.name == given:
+        if published is None:
+            raise ValueError(f"--weights {given}: no such file or checkpoint directory, and {_why_none(model)}")
+        if given not in published.__members__:
+            names = ", ".join(["DEFAULT", *(member.name for member in published)])
+            raise ValueError(f"--weights {given}: no such file, and torchvision's weights of this network are {names}")
+        weights = published[given]
+        return InitialWeights(_fetch(weights), weights.name, _input_of(weights))
+    if not path.is_file():
+        raise ValueError(f"--weights {given}: no such file, and no checkpoint directory (one with {CONFIG_FILE})")
+    return InitialWeights(path, path.name, None if published is None else _input_of(published["DEFAULT"]))
+
+
+def _of_checkpoint(directory: Path) -> InitialWeights:
+    config = read_config(directory)
+    return InitialWeights(directory / WEIGHTS_FILE, directory.resolve().name, config.input, config.classes)
+
+
+def _published(model: str) -> Any:
+    """The enumeration of torchvision's published weights; None for a network that is not torchvision's."""
+    from models.networks.registry import NETWORKS
+
+    plain = model.removeprefix(PREFIX)
+    if model in NETWORKS or plain not in torchvision_names():
+        return None
+    return torchvision.models.get_model_weights(plain)
+
+
+def _why_none(model: str) -> str:
+    if model in torchvision_names():
+        return f"only torchvision's own have published weights: {PREFIX}{model}"
+    return f"{model} has no published weights"
+
+
+def _fetch(weights: Any) -> Path:
+    """The file in torch's cache (TORCH_HOME), fetched and compared with its hash if it is not there."""
+    try:
+        torch.hub.load_state_dict_from_url(
+            weights.url, map_location="cpu", check_hash=True, weights_only=True, progress=False
+        )
+    except Exception as error:  # of the network, the disk, or a damaged file: all mean that there are no weights
+        raise ValueError(
+            f"--weights {weights.name}: fetching {weights.url} failed: {str(error).splitlines()[0]}; "
+            f"with the file at hand, give its path"
+        ) from None
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(weights.url).path).name
+
+
+def _input_of(weights: Any) -> InputSpec:
+    """What torchvision evaluates its published weights on."""
+    how = weights.transforms()
+    height = width = how.crop_size[0]
+    return InputSpec(
+        mode="RGB",
+        height=height,
+        width=width,
+        resize=how.resize_size[0],
+        crop=(height, width),
+        interpolation=how.interpolation.value,
+        background=(0, 0, 0),
+        mean=tuple(how.mean),
+        std=tuple(how.std),
+    )

@@ -1,0 +1,1 @@
+"""Networks as graphs of named nodes: tracing, the node table and receptive fields."""

@@ -1,0 +1,32 @@
+"""The first layer of every deployed graph: uint8 pixels to normalised floats."""
+
+import torch
+from torch import Tensor, nn
+
+from models.images.decode import InputSpec
+
+
+class Normalize(nn.Module):
+    """Scales uint8 images to [0, 1], subtracts the mean and divides by the standard deviation, channel by channel.
+
+    Training and the exported graph both use this module, so that they cannot differ.
+
+    Args:
+        spec: the mean and the standard deviation.
+        memory_format: of the result; `torch.channels_last` needs no copy, as that is how the pixels lie in memory.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, spec: InputSpec, *, memory_format: torch.memory_format = torch.contiguous_format) -> None:
+        super().__init__()
+        self.memory_format = memory_format
+        self.register_buffer("mean", torch.tensor(spec.mean).view(1, -1, 1, 1) * 255.0, persistent=False)
+        self.register_buffer("std", torch.tensor(spec.std).view(1, -1, 1, 1) * 255.0, persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """uint8 (N, H, W, C) to float32 (N, C, H, W)."""
+        # .contiguous(): without it the exported adaptive pooling becomes a chain of Range and Gather.
+        x = images.permute(0, 3, 1, 2).contiguous(memory_format=self.memory_format).float()  # (N, C, H, W)
+        return (x - self.mean) / self.std

@@ -1,0 +1,85 @@
+"""Every classification network of torchvision, by its name there."""
+
+import functools
+import inspect
+import typing
+from typing import Any
+
+import torch
+import torchvision
+from torch import nn
+
+from models.networks.spec import GIVEN, NetworkSpec, check_logits, set_signature
+
+PREFIX = "torchvision:"
+# Without these the auxiliary classifiers, which only training uses, would change what the network returns.
+_ALWAYS: dict[str, dict[str, Any]] = {
+    "googlenet": {"aux_logits": False, "init_weights": True},
+    "inception_v3": {"aux_logits": False, "init_weights": True},
+}
+
+
+@functools.cache
+def torchvision_names() -> tuple[str, ...]:
+    """Names of torchvision's image classifiers, without the quantised ones."""
+    return tuple(torchvision.models.list_models(module=torchvision.models))
+
+
+def torchvision_spec(name: str) -> NetworkSpec:
+    """The entry of `name`, one of `torchvision_names()`."""
+    weights = torchvision.models.get_model_weights(name).DEFAULT
+    size = weights.transforms.keywords["crop_size"]
+    parameters = _parameters(name)
+
+    def build(*, channels: int, height: int, width: int, classes: int, **options: Any) -> nn.Module:
+        made_for_size: dict[str, Any] = {}
+        if "image_size" in parameters:  # ViT; says nothing useful if it is not square
+            if height != width:
+                raise ValueError(f"{name} takes square images, got {height}x{width}")
+            made_for_size["image_size"] = height
+        if "input_size" in parameters:  # MaxViT
+            made_for_size["input_size"] = (height, width)
+        settings = {**_ALWAYS.get(name, {}), **made_for_size, **options}
+        try:
+            network: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=classes, **settings)
+        except (TypeError, ValueError, RuntimeError, AssertionError, ZeroDivisionError) as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise ValueError(f"{name} cannot be built for {height}x{width} with {options}: {reason}") from error
+        if channels == 1:
+            to_grayscale_input(network)
+        check_logits(name, network, torch.zeros(2, channels, height, width), classes=classes, meta=True)
+        return network
+
+    hidden = {"num_classes", "image_size", "input_size", *_ALWAYS.get(name, {})}
+    set_signature(build, [parameter for key, parameter in parameters.items() if key not in hidden])
+    return NetworkSpec(build, (size,), f"torchvision's {name}")
+
+
+def to_grayscale_input(network: nn.Module) -> None:
+    """Makes the first convolution take a single channel.
+
+    Its weights become the sum over the three: it then gives for a grey image what it gave for three copies of it.
+
+    Raises:
+        ValueError: there is no convolution that takes three channels.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d) and module.in_channels == 3 and module.groups == 1:
+            module.weight = nn.Parameter(module.weight.detach().sum(1, keepdim=True))
+            module.in_channels = 1
+            return
+    raise ValueError(f"{type(network).__name__} has no convolution of three channels to replace for grey images")
+
+
+def _parameters(name: str) -> dict[str, inspect.Parameter]:
+    """What the network's class can be told beside what its builder decides: parameters with plain defaults."""
+    builder = inspect.unwrap(torchvision.models.get_model_builder(name))
+    kind = typing.get_type_hints(builder)["return"]
+    parameters = inspect.signature(kind.__init__).parameters
+    plain = {
+        key: parameter
+        for key, parameter in parameters.items()
+        if key not in GIVEN and isinstance(parameter.default, bool | int | float)
+    }
+    sizes = {key: parameters[key] for key in ("image_size", "input_size") if key in parameters}
+    return {**plain, **sizes}

@@ -1,0 +1,1 @@
+"""The verbs `serve`, `classify`, `inspect` and `demo`."""

@@ -1,0 +1,94 @@
+"""The verb `convscope demo`: the whole path on the digits that scikit-learn brings."""
+
+import subprocess
+from pathlib import Path
+
+import httpx
+from cyclopts import CycloptsError
+from PIL import Image
+from rich.console import Console
+
+from export.artifact.directory import newest_version
+from export.artifact.manifest import ArtifactError
+from export.pipeline.export import export_checkpoint
+from export.verify.verification import verify_artifact
+from models.checkpoint.directory import CONFIG_FILE, load_checkpoint
+from models.checkpoint.samples import SAMPLES_FILE, load_samples
+from models.files import atomic_write
+from models.images.decode import to_pil
+from service.process.server import command, environment, preflight, wait_until_ready
+from service.settings import Settings, SettingsError, read_settings
+from training.cli.progress import TrainingProgress
+from training.cli.train import train_checkpoint
+from training.loop.resume import RESUME_FILE
+
+RUN = Path("runs/lenet-digits")
+ARTIFACT = Path("artifacts/lenet-digits")
+
+
+def demo(*, port: int | None = None) -> int:
+    """Trains LeNet on the built-in digits, exports, verifies and serves it, and keeps serving until Ctrl-C.
+
+    For example `CONVSCOPE_PORT=3001 convscope demo`. A second run takes what the first one made.
+
+    Args:
+        port: Port to listen on [default: CONVSCOPE_PORT, else 3000].
+    """
+    console = Console(highlight=False, soft_wrap=True)
+    _train(console)
+    artifact = _export(console)
+    try:
+        settings = read_settings(artifacts=artifact, port=port)
+    except SettingsError as error:
+        raise CycloptsError(msg=str(error)) from None
+    preflight(settings)
+    server = subprocess.Popen(command(settings), env=environment(settings))
+    try:
+        _first_answer(console, settings, server)
+        return server.wait()
+    except KeyboardInterrupt:
+        console.print("stopping")
+    finally:
+        server.terminate()
+        server.wait()
+    return 0
+
+
+def _train(console: Console) -> None:
+    if (RUN / CONFIG_FILE).is_file():
+        metrics = load_checkpoint(RUN).config.metrics
+        console.print(f"1. {RUN} is there: {metrics['test']['accuracy']:.2%} of its test images right")
+        return
+    unfinished = (RUN / RESUME_FILE).is_file()
+    console.print(f"1. {'going on with' if unfinished else 'training LeNet on scikit-learn digits into'} {RUN}")
+    with TrainingProgress(console) as progress:
+        train_checkpoint("lenet", "digits", out=RUN, resume=unfinished, report=progress)
+
+
+def _export(console: Console) -> Path:
+    try:
+        artifact = newest_version(ARTIFACT)
+        console.print(f"2. {artifact} is there; verifying it")
+    except ArtifactError:
+        console.print(f"2. exporting to {ARTIFACT} and comparing with the network on real images")
+        artifact = export_checkpoint(RUN, out=ARTIFACT.parent, report=console.print)
+    for report in verify_artifact(artifact).files:
+        console.print(
+            f"   {report.file} on {report.engine} ({report.device}): {report.parity.images} golden images, "
+            f"largest difference {report.parity.maximum_difference:.1e}, same top-1 for all"
+        )
+    return artifact
+
+
+def _first_answer(console: Console, settings: Settings, server: "subprocess.Popen[bytes]") -> None:
+    url = f"http://{settings.host}:{settings.port}"
+    console.print(f"3. starting the server at {url}")
+    wait_until_ready(url, server, timeout_s=120)
+    samples = load_samples(RUN / SAMPLES_FILE)
+    picture = RUN / "example.png"
+    with atomic_write(picture) as path:
+        to_pil(samples.raw[0]).resize((80, 80), Image.Resampling.NEAREST).save(path, "PNG")
+    answer = httpx.post(f"{url}/v1/classify", params={"top_k": 3}, content=picture.read_bytes())
+    console.print(f"4. curl --data-binary @{picture} '{url}/v1/classify?top_k=3'", answer.text, sep="\n")
+    console.print(f"   (it is a {load_checkpoint(RUN).config.classes[int(samples.raw_labels[0])]})")
+    console.print(f"5. look inside at {url}/ ; Ctrl-C stops")

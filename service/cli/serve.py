@@ -1,0 +1,58 @@
+"""The verb `convscope serve`."""
+
+import os
+from pathlib import Path
+
+from cyclopts import CycloptsError
+
+from export.artifact.formats import EngineName, PrecisionName
+from export.engines.cuda import Device
+from service.process.server import command, environment, preflight
+from service.settings import SettingsError, read_settings
+
+
+def serve(
+    artifacts: Path | None = None,
+    *,
+    host: str | None = None,
+    port: int | None = None,
+    workers: int | None = None,
+    engine: EngineName | None = None,
+    precision: PrecisionName | None = None,
+    device: Device | None = None,
+) -> None:
+    """Serves artifacts over HTTP, after checking every hash in them. Ctrl-C stops.
+
+    For example `convscope serve artifacts --port 3000 --workers 2`, or from BentoML's model store
+    `convscope serve bentoml:lenet-mnist:1`. Every other setting is an environment variable
+    CONVSCOPE_...; the README lists them.
+
+    Args:
+        artifacts: A folder of artifacts, one, or bentoml:NAME:VERSION [default: artifacts].
+        host: Address to listen on [default: 127.0.0.1].
+        port: Port to listen on [default: 3000].
+        workers: Server processes [default: 1].
+        engine: auto takes what `convscope bench` found fastest here; if it was not run, ONNX Runtime where there is an
+            ONNX file.
+        precision: fp32, fp16, bf16 or int8; auto is likewise what was found fastest, or else fp32.
+        device: auto takes CUDA when it works.
+    """
+    try:
+        settings = read_settings(
+            artifacts=artifacts,
+            host=host,
+            port=port,
+            workers=workers,
+            engine=engine,
+            precision=precision,
+            device=device,
+        )
+    except SettingsError as error:
+        raise CycloptsError(msg=str(error)) from None
+    manifests = preflight(settings)
+    names = ", ".join(f"{manifest.name}:{manifest.version}" for manifest in manifests)
+    print(
+        f"serving {names} at http://{settings.host}:{settings.port} (the page is there too); Ctrl-C stops", flush=True
+    )
+    words = command(settings)
+    os.execve(words[0], words, environment(settings))  # so that signals reach the server itself

@@ -1,0 +1,179 @@
+"""A client of the server's own routes, for programs: typed, with files in batches and retries that wait as told.
+
+    with Client("http://127.0.0.1:3000") as client:
+        for result in client.classify([Path("one.png"), Path("two.jpg")]):
+            print(result.predictions[0].label if result.error is None else result.error)
+
+`AsyncClient` is the same with `await`. What is said to the server and when is in `service.client.protocol`.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import httpx
+import numpy.typing as npt
+
+from service.client.protocol import (
+    Exchange,
+    NoAnswer,
+    Outcome,
+    Policy,
+    Result,
+    Step,
+    classify_exchange,
+    feature_maps_exchange,
+    models_exchange,
+)
+
+__all__ = ["AsyncClient", "Client", "NoAnswer", "Policy", "Result"]
+T = TypeVar("T")
+Image = bytes | Path
+
+
+class Client:
+    """Speaks to one server over connections that stay open; to be closed, or used in a `with` block.
+
+    Args:
+        url: of the server.
+        token: its bearer token, if it wants one.
+        policy: batches, retries and patience.
+        transport: in place of the network, for tests.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: str | None = None,
+        policy: Policy = Policy(),  # noqa: B008  # frozen
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self._policy = policy
+        self._http = httpx.Client(base_url=url, headers=_headers(token), timeout=policy.timeout_s, transport=transport)
+
+    def classify(self, images: Sequence[Image], *, model: str | None = None, top_k: int | None = None) -> list[Result]:
+        """Classifies files or their bytes.
+
+        Args:
+            images: paths, or encoded images.
+            model: `NAME` or `NAME:VERSION`, where several are served.
+            top_k: how many classes, at least 1; the server's default if None.
+
+        Returns:
+            A result an image, in order; one that cannot be read or decoded has an `error`, and the others are answered.
+
+        Raises:
+            NoAnswer: the server cannot be reached, refuses the request, or stays too busy.
+        """
+        return self._drive(classify_exchange(images, self._policy, model=model, top_k=top_k))
+
+    def models(self) -> list[dict[str, Any]]:
+        """What is served, as `GET /v1/models` says it."""
+        return self._drive(models_exchange(self._policy))
+
+    def feature_maps(self, image: Image, *, model: str, layers: str = "*") -> dict[str, npt.NDArray[Any]]:
+        """Values inside the served network by layer name, (C, H, W) or (C,), and its `probabilities`, (K,).
+
+        Args:
+            image: a path, or an encoded image.
+            model: `NAME` or `NAME:VERSION`.
+            layers: names or globs, with commas between.
+
+        Raises:
+            NoAnswer: as for `classify`; the image cannot be decoded, or there is no such layer.
+            OSError: the file cannot be read.
+        """
+        return self._drive(feature_maps_exchange(image, self._policy, model=model, layers=layers))
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _drive(self, conversation: Exchange[T]) -> T:
+        outcome: Outcome = None
+        try:
+            while True:
+                step = conversation.send(outcome)
+                time.sleep(step.wait_s)
+                try:
+                    outcome = self._http.send(_request(self._http, step))
+                except (httpx.HTTPError, httpx.InvalidURL) as error:
+                    outcome = error
+        except StopIteration as done:
+            return done.value  # type: ignore[no-any-return]  # the generator's type has it
+
+
+class AsyncClient:
+    """The same for asyncio; batches go one after the other, so use several tasks for more at once."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: str | None = None,
+        policy: Policy = Policy(),  # noqa: B008  # frozen
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._policy = policy
+        self._http = httpx.AsyncClient(
+            base_url=url, headers=_headers(token), timeout=policy.timeout_s, transport=transport
+        )
+
+    async def classify(
+        self, images: Sequence[Image], *, model: str | None = None, top_k: int | None = None
+    ) -> list[Result]:
+        """See `Client.classify`."""
+        return await self._drive(classify_exchange(images, self._policy, model=model, top_k=top_k))
+
+    async def models(self) -> list[dict[str, Any]]:
+        """See `Client.models`."""
+        return await self._drive(models_exchange(self._policy))
+
+    async def feature_maps(self, image: Image, *, model: str, layers: str = "*") -> dict[str, npt.NDArray[Any]]:
+        """See `Client.feature_maps`."""
+        return await self._drive(feature_maps_exchange(image, self._policy, model=model, layers=layers))
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _drive(self, conversation: Exchange[T]) -> T:
+        outcome: Outcome = None
+        try:
+            while True:
+                step = conversation.send(outcome)
+                await asyncio.sleep(step.wait_s)
+                try:
+                    outcome = await self._http.send(_request(self._http, step))
+                except (httpx.HTTPError, httpx.InvalidURL) as error:
+                    outcome = error
+        except StopIteration as done:
+            return done.value  # type: ignore[no-any-return]  # the generator's type has it
+
+
+def _headers(token: str | None) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+def _request(http: httpx.Client | httpx.AsyncClient, step: Step) -> httpx.Request:
+    return http.build_request(step.method, step.path, params=step.parameters, files=step.files or None)

@@ -1,0 +1,60 @@
+"""Compressed request bodies, unpacked in parts, so that a small body that holds a huge one is found out in time."""
+
+import asyncio
+import zlib
+from collections.abc import AsyncIterator
+from concurrent.futures import Executor
+from contextlib import asynccontextmanager
+
+from service.errors import BodyTooLarge, MalformedBody, UnsupportedType
+from service.http.bodies import BodyReader
+from service.settings import Limit
+
+_WINDOW_BITS = {"gzip": 31, "deflate": 15}  # what HTTP calls deflate is zlib's format: RFC 9110, 8.4.1.2
+_PART_BYTES = 4 * 2**20
+
+
+@asynccontextmanager
+async def decompress_body(
+    body: bytes, encoding: str, *, body_reader: BodyReader, limit_bytes: Limit, executor: Executor
+) -> AsyncIterator[bytes]:
+    """What the body holds under its `Content-Encoding`; it counts as held too, until the block ends.
+
+    Raises:
+        UnsupportedType: another encoding than gzip, deflate or none.
+        BodyTooLarge: it holds more than `limit_bytes`.
+        MalformedBody: it is not so encoded, cut off, or goes on after its end.
+        QueueFull: too much is held already.
+    """
+    if encoding in ("", "identity"):
+        yield body
+        return
+    if encoding == "x-gzip":  # its old name, which is to be understood: RFC 9110, 8.4.1.3
+        encoding = "gzip"
+    if encoding not in _WINDOW_BITS:
+        raise UnsupportedType(f"Content-Encoding is {encoding[:40]!r}; wanted {', '.join(_WINDOW_BITS)} or none")
+    decoder = zlib.decompressobj(_WINDOW_BITS[encoding])
+    loop = asyncio.get_running_loop()
+    parts: list[bytes] = []
+    taken, rest = 0, body
+    try:
+        while not decoder.eof:
+            try:
+                part = await loop.run_in_executor(executor, decoder.decompress, rest, _PART_BYTES)
+            except zlib.error as error:
+                raise MalformedBody(f"the body is not {encoding}: {error}") from None
+            if not part and not decoder.eof:
+                raise MalformedBody(f"the {encoding} body is cut off")
+            if taken + len(part) > limit_bytes.value:
+                raise BodyTooLarge(f"the body holds more bytes than the limit, which is {limit_bytes}")
+            body_reader.take(len(part))
+            taken += len(part)
+            parts.append(part)
+            rest = decoder.unconsumed_tail
+            if decoder.unused_data and encoding == "gzip":  # its members may follow one another: RFC 1952, 2.2
+                decoder, rest = zlib.decompressobj(31), decoder.unused_data
+        if decoder.unused_data:
+            raise MalformedBody(f"{len(decoder.unused_data)} bytes follow the end of the {encoding} body")
+        yield b"".join(parts)
+    finally:
+        body_reader.give_back(taken)

@@ -1,0 +1,38 @@
+"""Clients that hang up: their work is given up, for nobody waits for an answer."""
+
+import asyncio
+from typing import TypeVar
+
+from starlette.types import Receive
+
+T = TypeVar("T")
+
+
+class ClientDisconnect(Exception):
+    """The client hung up before its answer was ready, or before its body was complete."""
+
+
+async def cancel_on_disconnect(work: "asyncio.Future[T]", receive: Receive) -> T:
+    """What `work` gives; it is cancelled if the client hangs up, or the caller is cancelled, before that.
+
+    Args:
+        work: under way.
+        receive: of a request whose body has been read whole.
+
+    Raises:
+        ClientGone: the client hung up.
+    """
+    listening = asyncio.ensure_future(_wait_for_disconnect(receive))
+    try:
+        await asyncio.wait((work, listening), return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            raise ClientDisconnect
+        return work.result()
+    finally:
+        work.cancel()
+        listening.cancel()
+
+
+async def _wait_for_disconnect(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

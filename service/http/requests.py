@@ -1,0 +1,73 @@
+"""Query parameters: known names only, each once unless it is a list, numbers in their range."""
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from urllib.parse import parse_qs
+
+from starlette.types import Scope
+
+from service.errors import UnknownParameter
+
+NUMBER = re.compile("[0-9]{1,9}")  # str.isdecimal takes other scripts' digits, and int() refuses thousands of them
+
+
+def parse_query(query: bytes, known: Collection[str]) -> dict[str, list[str]]:
+    """Values by parameter name, in order.
+
+    Raises:
+        UnknownParameter: a name that is not in `known`; the message lists those.
+    """
+    if not query:
+        return {}
+    values = parse_qs(query.decode("latin-1"), keep_blank_values=True)
+    if unknown := [name for name in values if name not in known]:
+        raise UnknownParameter(f"there is no parameter {unknown[0][:40]!r}; known are {', '.join(known)}")
+    return values
+
+
+def single(values: Mapping[str, Sequence[str]], name: str) -> str | None:
+    """The value of a parameter that may be given once, or None.
+
+    Raises:
+        UnknownParameter: it was given more than once, or is empty.
+    """
+    given = values.get(name)
+    if given is None:
+        return None
+    if len(given) > 1 or not given[0]:
+        raise UnknownParameter(f"{name} must have one value, got {len([v for v in given if v])}")
+    return given[0]
+
+
+def number(values: Mapping[str, Sequence[str]], name: str, *, least: int, most: int) -> int | None:
+    """A whole number between `least` and `most`, or None if it was not given.
+
+    Raises:
+        UnknownParameter: it is anything else.
+    """
+    given = single(values, name)
+    if given is None:
+        return None
+    if not NUMBER.fullmatch(given) or not least <= int(given) <= most:
+        raise UnknownParameter(f"{name} is {given[:20]!r}; wanted a whole number from {least} to {most}")
+    return int(given)
+
+
+def choice(values: Mapping[str, Sequence[str]], name: str, options: Sequence[str]) -> str:
+    """One of `options`, the first if it was not given.
+
+    Raises:
+        UnknownParameter: it is none of them.
+    """
+    given = single(values, name)
+    if given is not None and given not in options:
+        raise UnknownParameter(f"{name} is {given[:20]!r}; wanted one of {', '.join(options)}")
+    return given or options[0]
+
+
+def header(scope: Scope, name: bytes) -> str:
+    """The value of a header, which is in lower case here; empty if it was not sent."""
+    for key, value in scope["headers"]:
+        if key == name:
+            return str(value, "latin-1")
+    return ""

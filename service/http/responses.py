@@ -1,0 +1,27 @@
+"""Answers sent as bare ASGI messages."""
+
+from collections.abc import Iterable
+
+from starlette.types import Send
+
+
+async def send_body(
+    send: Send, status: int, body: bytes, content_type: bytes, headers: Iterable[tuple[bytes, bytes]] = ()
+) -> None:
+    """Sends a whole answer."""
+    start = {
+        "type": "http.response.start",
+        "status": status,
+        "headers": [
+            (b"content-type", content_type),
+            (b"content-length", str(len(body)).encode()),
+            *headers,
+        ],
+    }
+    await send(start)
+    await send({"type": "http.response.body", "body": body})
+
+
+async def send_json(send: Send, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
+    """Sends JSON that is already encoded."""
+    await send_body(send, status, body, b"application/json", headers)

@@ -1,0 +1,77 @@
+"""Looking inside: which layers a request means, and what the served ONNX file computes there for one image."""
+
+import difflib
+import fnmatch
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from models.graph.node import Node
+from models.images.decode import Floats, Pixels
+from service.errors import NotInspectable, TooManyValues, UnknownLayer
+from service.serving.served_model import ServedModel
+from service.settings import Limit
+
+
+@dataclass(frozen=True)
+class FeatureMaps:
+    """What one image makes of a network.
+
+    Attributes:
+        probabilities: (K,), as `file` computes them together with the maps.
+        layers: node and value, (C, H, W) or (K,) and so on, without the batch.
+        served_difference: largest difference to the probabilities of the file that serves.
+    """
+
+    file: str
+    probabilities: Floats
+    layers: list[tuple[Node, Floats]]
+    served_difference: float
+
+
+def select_nodes(model: ServedModel, patterns: Sequence[str]) -> list[Node]:
+    """The nodes that any of the patterns (names or globs such as `layer1.*`) mean, in the network's order.
+
+    Raises:
+        NotInspectable: the artifact has no ONNX file.
+        UnknownLayer: a pattern that means none; the message lists the nearest names.
+    """
+    if model.taps is None:
+        raise NotInspectable(f"{model.manifest.name} was exported without model.onnx, which inspection reads")
+    nodes = [node for node in model.manifest.nodes if node.value]
+    names = [node.name for node in nodes]
+    chosen: set[str] = set()
+    for pattern in patterns:
+        matching = [pattern] if pattern in names else fnmatch.filter(names, pattern)
+        if not matching:
+            near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.4) or names[:8]
+            raise UnknownLayer(f"{model.manifest.name} has no layer {pattern!r}; near are {', '.join(near)}")
+        chosen.update(matching)
+    return [node for node in nodes if node.name in chosen]
+
+
+def check_size(nodes: Sequence[Node], limit_values: Limit, advice: str, *, images: int = 1) -> None:
+    """Raises TooManyValues if the nodes hold more values than the limit; known from the manifest, before any run."""
+    total = images * sum(prod(node.shape) for node in nodes)
+    if total > limit_values.value:
+        whose = f"these {len(nodes)} layers" + (f" of {images} images" if images > 1 else "")
+        raise TooManyValues(f"{whose} hold {total} values; the limit is {limit_values}: {advice}")
+
+
+def inspect_image(model: ServedModel, image: Pixels, nodes: Sequence[Node]) -> FeatureMaps:
+    """Runs the tapped ONNX file on one image.
+
+    Args:
+        model: what is served.
+        image: uint8 (H, W, C) as the network takes it.
+        nodes: what to return.
+    """
+    assert model.taps is not None, "select_nodes refuses models without taps"
+    batch = image[np.newaxis]
+    probabilities, values = model.taps.run(batch, [node.value for node in nodes])
+    served, _ = model.engine.run(batch)
+    layers = [(node, np.asarray(value[0], np.float32)) for node, value in zip(nodes, values, strict=True)]
+    difference = float(np.abs(served[0] - probabilities[0]).max())
+    return FeatureMaps(model.taps.file, probabilities[0], layers, difference)

@@ -1,0 +1,94 @@
+"""The server as a process of its own: what is checked before it starts, and how it is started."""
+
+import math
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+
+import service
+from export.artifact.directory import find_versions, locate
+from export.artifact.manifest import ArtifactError, Manifest, check_files, read_manifest
+from export.engines.cuda import cuda_unavailable_reason
+from service.settings import Settings, to_environment
+
+_CHECKOUT = Path(service.__file__).parent.parent
+
+
+def preflight(settings: Settings) -> list[Manifest]:
+    """Everything that would keep a server from becoming ready, found while a person is still watching.
+
+    Returns:
+        The manifests of all artifacts, in the order of name and version.
+
+    Raises:
+        ArtifactError: no artifact, or a file that is damaged; the message names it.
+        ValueError: the port is taken, or CUDA was asked for and is not there.
+    """
+    versions = find_versions(settings.artifacts)
+    if not versions:
+        raise ArtifactError(f"no artifact in {settings.artifacts}; `convscope export CHECKPOINT` writes one")
+    manifests = []
+    for directory in versions:
+        manifests.append(read_manifest(directory))
+        check_files(directory, manifests[-1])
+    if settings.device == "cuda" and (reason := cuda_unavailable_reason()):
+        raise ValueError(f"--device is cuda, but there is {reason}; `auto` would take the CPU")
+    _check_port(settings.host, settings.port)
+    return manifests
+
+
+def command(settings: Settings) -> list[str]:
+    """The command line that serves with these settings; `environment` must go with it."""
+    where = ["--host", settings.host, "--port", str(settings.port), "--working-dir", str(_CHECKOUT)]
+    # Every request has a deadline, but a client that does not read its answer has none.
+    patience = ["--timeout-graceful-shutdown", str(math.ceil(settings.deadline_s))]
+    return [sys.executable, "-m", "bentoml", "serve", "service.app:Classifier", *where, *patience]
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """This process's environment with the settings in it, and without BentoML's usage statistics.
+
+    Raises:
+        ArtifactError: the artifacts are `bentoml:...`, and BentoML's store has no such artifact.
+    """
+    own = to_environment(settings.model_copy(update={"artifacts": locate(settings.artifacts).resolve()}))
+    return {**os.environ, **own, "BENTOML_DO_NOT_TRACK": "true"}
+
+
+def wait_until_ready(url: str, process: subprocess.Popen[bytes], *, timeout_s: float, path: str = "/readyz") -> None:
+    """Polls `path` until it answers 200.
+
+    Raises:
+        RuntimeError: the process ended, or the time is over; the message has the last answer.
+    """
+    deadline, answer = time.monotonic() + timeout_s, "nothing was answered"
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise RuntimeError(f"the server ended with status {process.returncode}; its output says why")
+        try:
+            response = httpx.get(f"{url}{path}", timeout=5)
+        except httpx.TransportError:
+            pass
+        else:
+            if response.status_code == 200:
+                return
+            answer = response.text.strip()
+        time.sleep(0.1)
+    raise RuntimeError(f"the server was not ready within {timeout_s:g} s: {answer}")
+
+
+def _check_port(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ValueError(
+                f"cannot listen on {host}:{port} ({error.strerror}); choose another port with --port or CONVSCOPE_PORT"
+            ) from None

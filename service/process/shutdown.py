@@ -1,0 +1,71 @@
+"""How a worker ends: unready at once, answering for a while yet; and when it ends the others with it."""
+
+import asyncio
+import os
+import signal
+import threading
+from types import FrameType
+
+from bentoml.serving import running_inside_container
+
+from service.serving.catalog import Catalog
+from service.serving.worker_files import WorkerFiles
+from service.telemetry.request_log import log
+
+_INTERVAL_S = 1.0
+_LONGEST_LOST_S = 5.0  # that a worker without its GPU waits for slow clients, and keeps its successor from starting
+
+
+class Shutdown:
+    """Puts a while between SIGTERM and the end, in which whoever sends requests can notice.
+
+    After it uvicorn's own handler takes over: it accepts nothing more, and ends when every request is answered.
+
+    A worker that loses its GPU ends likewise, but at once; other workers, or its successor, accept new connections.
+    """
+
+    def __init__(self, catalog: Catalog, *, drain_s: float) -> None:
+        self._catalog = catalog
+        self._drain_s = drain_s
+        self._watching: asyncio.Task[None] | None = None
+
+    def prepare(self, files: WorkerFiles | None) -> None:
+        """Takes the signal over, and watches the GPU from now on; to be called on the event loop, in the main thread.
+
+        Args:
+            files: what the workers of this server share; None for a worker on its own.
+        """
+        if files and running_inside_container():
+            self._watching = asyncio.get_running_loop().create_task(self._end_with_the_first(files))
+        loop, after = asyncio.get_running_loop(), signal.getsignal(signal.SIGTERM)
+        if not callable(after):  # no server that would end
+            return
+
+        def begin() -> None:
+            if self._catalog.draining:
+                return  # a process group's signal and the supervisor's: it is under way
+            self._catalog.draining = True
+            log.info("unready; ends in %g s", self._drain_s)
+            loop.call_later(self._drain_s, after, signal.SIGTERM, None)
+
+        def handle(number: int, frame: FrameType | None) -> None:
+            loop.call_soon_threadsafe(begin)
+
+        def end() -> None:
+            log.error("the worker ends, as its GPU is lost")
+            last = threading.Timer(_LONGEST_LOST_S, os._exit, (1,))
+            last.daemon = True
+            last.start()
+            after(signal.SIGTERM, None)
+
+        signal.signal(signal.SIGTERM, handle)
+        self._catalog.gpu.on_failure = lambda: loop.call_soon_threadsafe(end)
+
+    async def _end_with_the_first(self, files: WorkerFiles) -> None:
+        """Ends the server when a worker has died: in a container BentoML starts no other, and its owner must see it."""
+        while True:
+            await asyncio.sleep(_INTERVAL_S)
+            if (dead := files.dead()) and not self._catalog.draining:
+                log.error("the worker with process id %d has died, so the server ends", dead[0])
+                os.kill(os.getppid(), signal.SIGTERM)
+                return

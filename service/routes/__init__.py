@@ -1,0 +1,1 @@
+"""The application: routing, errors and what stands before them."""

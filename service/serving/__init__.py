@@ -1,0 +1,1 @@
+"""Served models: the catalog, batching, decoding and loading."""

@@ -1,0 +1,88 @@
+"""Decoding uploads: small ones on the event loop, larger ones in threads."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from functools import cached_property
+from typing import ParamSpec, TypeVar
+
+import numpy as np
+
+from models.images.decode import InputSpec, Pixels, decode_image, decode_opened, open_image
+from models.images.errors import ImageError, ImageTooLarge
+from service.settings import Limit
+from service.telemetry.request_context import current
+
+# A small file can hold a huge image, so both must be small. An MNIST digit as PNG takes 300 bytes and 50 us.
+INLINE_LIMIT_BYTES = 4096
+INLINE_LIMIT_PIXELS = 65_536
+STACKING_LIMIT_BYTES = 2**20  # copying more takes longer than the way to a thread
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Decoders(Executor):
+    """Threads that decode, counted when the first is wanted: by then it is known what the models run on.
+
+    Args:
+        count: how many.
+    """
+
+    def __init__(self, count: Callable[[], int]) -> None:
+        self._count = count
+
+    @cached_property
+    def threads(self) -> ThreadPoolExecutor:
+        """The pool behind this one."""
+        return ThreadPoolExecutor(self._count(), thread_name_prefix="decode")
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
+        """See `Executor.submit`."""
+        return self.threads.submit(fn, *args, **kwargs)
+
+
+def decode_or_error(data: bytes, spec: InputSpec, limit_pixels: Limit) -> Pixels | ImageError:
+    """The decoded image, or the error as a value, so that one bad image among many fails alone."""
+    try:
+        return decode_image(data, spec, limit_pixels=limit_pixels.value)
+    except ImageError as error:
+        return _with_setting_name(error, limit_pixels)
+
+
+async def decode_uploads(
+    uploads: Sequence[bytes], spec: InputSpec, *, limit_pixels: Limit, executor: Executor
+) -> list[Pixels | ImageError]:
+    """Decodes all images of a request.
+
+    Returns:
+        For each a uint8 array (H, W, C) of `spec`, or what is wrong with it.
+    """
+    started = time.perf_counter()
+    try:
+        if len(uploads) == 1 and len(uploads[0]) <= INLINE_LIMIT_BYTES:
+            try:
+                with open_image(uploads[0], limit_pixels=limit_pixels.value) as image:
+                    if image.width * image.height <= INLINE_LIMIT_PIXELS:
+                        return [decode_opened(image, spec)]
+            except ImageError as error:
+                return [_with_setting_name(error, limit_pixels)]
+        loop = asyncio.get_running_loop()
+        decoding = [loop.run_in_executor(executor, decode_or_error, data, spec, limit_pixels) for data in uploads]
+        return await asyncio.gather(*decoding)
+    finally:
+        current().decode_s += time.perf_counter() - started
+
+
+async def stack_images(images: Sequence[Pixels], executor: Executor) -> Pixels:
+    """The images (H, W, C) of a request as (N, H, W, C): a single one is not copied, many megabytes are in a thread."""
+    if len(images) == 1:
+        return images[0][np.newaxis]
+    if len(images) * images[0].nbytes <= STACKING_LIMIT_BYTES:
+        return np.stack(images)
+    return await asyncio.get_running_loop().run_in_executor(executor, np.stack, images)
+
+
+def _with_setting_name(error: ImageError, limit_pixels: Limit) -> ImageError:
+    return ImageTooLarge(f"{error} ({limit_pixels.setting})") if type(error) is ImageTooLarge else error

@@ -1,0 +1,94 @@
+"""GET /metrics, and the file through which the other workers' /metrics know of this one."""
+
+import asyncio
+import os
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.serving.catalog import Catalog
+from service.serving.worker_files import WorkerFiles
+from service.telemetry.counters import Snapshot, Values
+from service.telemetry.prometheus import PrometheusCollector
+from service.telemetry.request_log import log
+from service.telemetry.statistics import LAST
+
+INTERVAL_S = 1.0
+
+
+class MetricsRoute:
+    """The route; whichever worker a scrape reaches, it answers for all.
+
+    Attributes:
+        counts: of this worker.
+    """
+
+    def __init__(self, catalog: Catalog) -> None:
+        self.counts = catalog.metrics
+        self._catalog = catalog
+        self._files: WorkerFiles | None = None
+        self._writing: asyncio.Task[None] | None = None
+        self._failed = ""  # why the file could not be written last time
+
+    def start(self, files: WorkerFiles | None) -> None:
+        """Begins to write this worker's file; to be called on the event loop.
+
+        Args:
+            files: what the workers of this server share; None for a worker on its own.
+        """
+        self._files = files
+        if files:
+            self.counts.add(files.before())
+            self._writing = asyncio.get_running_loop().create_task(self._keep_writing(files))
+
+    def stop(self) -> None:
+        """Writes it for the last time; to be called when every request is answered."""
+        if self._files:
+            self._write(self._files)
+
+    async def __call__(self, request: Request) -> Response:
+        """Answers one scrape."""
+        snapshots, accept = await self.snapshots(), request.headers.get("accept", "")
+        # Not on the event loop: a thousand classes take some milliseconds.
+        body, content_type = await asyncio.to_thread(lambda: PrometheusCollector(snapshots).encode(accept))
+        return Response(body, headers={"content-type": content_type})
+
+    async def snapshots(self) -> list[Snapshot]:
+        """What every worker has counted: this one until now, the others until at most a second ago."""
+        own, files = self._snapshot(), self._files
+        return [own, *(await asyncio.to_thread(lambda: [*files.others()] if files else []))]
+
+    async def _keep_writing(self, files: WorkerFiles) -> None:
+        while True:
+            self._write(files)
+            await asyncio.sleep(INTERVAL_S)
+
+    def _write(self, files: WorkerFiles) -> None:
+        failed, self._failed = self._failed, ""
+        try:
+            files.write(self._snapshot())
+        except OSError as error:
+            self._failed = str(error)
+            if failed != self._failed:
+                log.error("/metrics of other workers miss this one: %s", error)
+
+    def _snapshot(self) -> Snapshot:
+        return Snapshot(os.getpid(), self.counts.values(), self._gauges())
+
+    def _gauges(self) -> Values:
+        waiting: dict[tuple[str, ...], list[float]] = {}
+        loaded: dict[tuple[str, ...], list[float]] = {}
+        last: dict[tuple[str, ...], list[float]] = {
+            entry.metrics.labels: [entry.metrics.statistics.last_s] for entry in self._catalog.entries()
+        }
+        for model in self._catalog.models():
+            name, version = model.manifest.name, str(model.manifest.version)
+            waiting[name, version] = [model.batcher.queued_images]
+            loaded[name, version, model.engine.file, model.engine.name, model.engine.device] = [1]
+        return {
+            "convscope_queue_images": waiting,
+            "convscope_model_loaded": loaded,
+            "convscope_artifacts_refused": {(): [len(self._catalog.failures)]},
+            "convscope_workers": {(): [1]},
+            LAST: last,
+        }

@@ -1,0 +1,88 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from export.artifact.manifest import read_manifest
+from export.engines.selection import open_engine
+from models.images.decode import decode_image
+from tests.in_process import digit, encoded
+from tests.real_server import running_server
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Three digits and a text file."""
+    for index in range(3):
+        (tmp_path / f"{index}.png").write_bytes(encoded(digit(index)))
+    (tmp_path / "notes.png").write_text("not an image")
+    return [tmp_path / "0.png", tmp_path / "notes.png", tmp_path / "1.png", tmp_path / "absent.png"]
+
+
+def test_classify_gives_the_same_here_and_on_a_server(run, lenet_artifact, pictures, tmp_path):
+    with running_server(lenet_artifact, tmp_path / "log") as server:
+        there = run("classify", *pictures, "--url", server.url, "--json", "--top-k", 3)
+    here = run("classify", *pictures, "--artifact", lenet_artifact, "--json", "--top-k", 3)
+    assert here.status == there.status == 3  # some images had errors
+    rows = [[json.loads(line) for line in done.out.splitlines()] for done in (here, there)]
+    for ours, theirs in zip(*rows, strict=True):
+        assert ours["image"] == theirs["image"]
+        if "error" in ours:
+            assert ours["error"]["code"] == theirs["error"]["code"]
+        else:
+            labels = [[row["label"] for row in result["predictions"]] for result in (ours, theirs)]
+            assert labels[0] == labels[1] and len(labels[0]) == 3
+    assert [row.get("error", {}).get("code") for row in rows[0]] == [None, "image_unsupported", None, "file_unreadable"]
+
+
+def test_classify_prints_the_engines_answer(run, lenet_artifact, pictures):
+    manifest = read_manifest(lenet_artifact)
+    image = decode_image(pictures[0].read_bytes(), manifest.input)
+    probabilities = open_engine(lenet_artifact, manifest, device="cpu").run(image[np.newaxis])[0][0]
+    done = run("classify", pictures[0], "--artifact", lenet_artifact.parent)
+    best = probabilities.argmax()
+    assert done.status == 0
+    assert done.out.startswith(f"{pictures[0]}: {manifest.classes[best]} {probabilities[best]:.1%}, ")
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        ([], 2, "no images were given"),
+        (["a.png"], 2, "give either --artifact DIR or --url URL"),
+        (["a.png", "--artifact", "nowhere"], 1, "nowhere is not an artifact"),
+        (["a.png", "--url", "http://127.0.0.1:9"], 1, "no answer from http://127.0.0.1:9"),
+        (["a.png", "--url", "not a url"], 1, "no answer from not a url"),
+    ],
+)
+def test_classify_refuses_in_one_line(run, tmp_path, monkeypatch, words, status, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.png").write_bytes(encoded(digit()))
+    done = run("classify", *words)
+    assert (done.status, len(done.err.splitlines())) == (status, 1), done.err
+    assert message in done.err
+
+
+def test_inspect_draws_a_sheet(run, lenet_artifact, pictures, tmp_path):
+    out = tmp_path / "sheet.png"
+    done = run("inspect", lenet_artifact, pictures[0], "--layers", "conv*,pool*", "--out", out)
+    assert done.status == 0, done.err
+    assert "4 layers of model.onnx" in done.out
+    with Image.open(out) as sheet:
+        assert sheet.width > 1000 and len(sheet.getcolors(1 << 24)) > 20
+
+
+@pytest.mark.parametrize(
+    ("image", "layers", "out", "status", "message"),
+    [
+        ("notes.png", "*", "sheet.png", 1, "not an image"),
+        ("absent.png", "*", "sheet.png", 1, "No such file"),
+        ("0.png", "conv7", "sheet.png", 1, "has no layer 'conv7'"),
+        ("0.png", "*", "sheet.jpg", 2, "the sheet is a .png"),
+    ],
+)
+def test_inspect_refuses_in_one_line(run, lenet_artifact, pictures, tmp_path, image, layers, out, status, message):
+    done = run("inspect", lenet_artifact, tmp_path / image, "--layers", layers, "--out", tmp_path / out)
+    assert (done.status, len(done.err.splitlines())) == (status, 1), done.err
+    assert message in done.err and not (tmp_path / out).exists()

@@ -1,0 +1,115 @@
+"""Forms: as three clients write them, and taken apart as Starlette's parser does it."""
+
+import asyncio
+from collections.abc import Callable
+
+import httpx
+import numpy as np
+import pytest
+from starlette.datastructures import Headers
+from starlette.formparsers import MultiPartException, MultiPartParser
+from urllib3.filepost import encode_multipart_formdata
+
+from service.errors import RequestError, TooManyImages
+from service.http.multipart import parse_multipart
+from service.settings import Limit
+
+FILES = [np.random.default_rng(3).bytes(size) for size in (0, 1, 300, 70_000)] + [
+    b"\r\n",
+    b"--",
+    b"\r\n--",
+    b"\n--x\n",
+    b"\r\n\r\n--x--\r\n",
+    b"--x\r\nContent-Disposition: form-data\r\n\r\n",
+]
+NAMES = ["a.png", "Übung.png", 'with "quotes".png', "semi;colon=.png", "back\\slash", "equal=sign", "a"]
+Form = tuple[bytes, str]
+
+
+def fields(files: list[bytes]) -> list[tuple[str, tuple[str, bytes]]]:
+    return [("image", (NAMES[index % len(NAMES)], data)) for index, data in enumerate(files)]
+
+
+def of_httpx(files: list[bytes]) -> Form:
+    request = httpx.Request("POST", "http://x", files=fields(files))
+    return request.read(), request.headers["content-type"]
+
+
+def of_urllib3(files: list[bytes]) -> Form:
+    return encode_multipart_formdata(fields(files))
+
+
+def of_aiohttp(files: list[bytes]) -> Form:
+    import aiohttp
+    from aiohttp.test_utils import make_mocked_coro
+
+    form = aiohttp.FormData()
+    for name, (filename, data) in fields(files):
+        form.add_field(name, data, filename=filename)
+    written = bytearray()
+
+    class Writer:
+        async def write(self, part: bytes) -> None:
+            written.extend(part)
+
+        write_eof = make_mocked_coro()
+
+    payload = form()
+    asyncio.run(payload.write(Writer()))
+    return bytes(written), payload.headers["Content-Type"]
+
+
+def of_starlettes_parser(body: bytes, content_type: str) -> list[bytes]:
+    async def parsed() -> list[bytes]:
+        async def stream():
+            yield body
+
+        form = await MultiPartParser(Headers({"content-type": content_type}), stream()).parse()
+        try:
+            return [await part.read() for _, part in form.multi_items()]
+        finally:
+            await form.close()
+
+    return asyncio.run(parsed())
+
+
+@pytest.mark.parametrize("written", [of_httpx, of_urllib3, of_aiohttp])
+def test_what_clients_write_is_read(written: Callable[[list[bytes]], Form]) -> None:
+    body, content_type = written(FILES)
+    assert (
+        parse_multipart(body, content_type, limit=Limit(len(FILES)))
+        == FILES
+        == of_starlettes_parser(body, content_type)
+    )
+    with pytest.raises(TooManyImages, match=f"the limit of one request, which is {len(FILES) - 1}"):
+        parse_multipart(body, content_type, limit=Limit(len(FILES) - 1))
+
+
+def test_text_before_and_after_the_form_is_ignored() -> None:
+    part = b'--x\r\nContent-Disposition: form-data; name="a"; filename="b"\r\nX: y\r\n\r\n1\r\n'
+    assert parse_multipart(
+        b"before\r\n" + part + b"--x-- \r\nafter", 'multipart/form-data; boundary="x"', limit=Limit(1)
+    ) == [b"1"]
+
+
+def test_damaged_forms_are_refused_or_read_as_another_parser_reads_them() -> None:
+    whole, content_type = of_httpx(FILES[:3])
+    random, same, refused = np.random.default_rng(1), 0, 0
+    for _ in range(2000):
+        damaged = bytearray(whole)
+        for _ in range(random.integers(1, 4)):
+            where = int(random.integers(len(damaged)))
+            damaged[where : where + int(random.integers(2))] = random.choice([b"\r\n", b"-", b"\r", b":", b";", b"\0"])
+        body = bytes(damaged[: random.integers(len(damaged)) if random.random() < 0.2 else None])
+        try:
+            found = parse_multipart(body, content_type, limit=Limit(5))
+        except RequestError:
+            refused += 1
+            continue
+        try:
+            wanted = of_starlettes_parser(body, content_type)
+        except (MultiPartException, ValueError):
+            continue  # it is stricter about the characters of headers that do not matter here
+        assert found == wanted
+        same += 1
+    assert same > 500 and refused > 200, (same, refused)

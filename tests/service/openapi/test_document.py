@@ -1,0 +1,121 @@
+"""The OpenAPI document: it is valid and whole, and a real server gives schemathesis no answer that is not in it."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from service.routes.application import build_application
+from service.serving.catalog import Catalog
+from service.settings import read_settings
+from tests.in_process import client_for, digit, encoded
+
+CONFIG = Path(__file__).with_name("schemathesis.toml")
+REQUESTS = {"V2Request", "V2Tensor", "V2Wanted"}
+
+
+@pytest.fixture
+def document(server):
+    answer = httpx.get(f"{server.url}/openapi.json")
+    assert answer.headers["content-type"] == "application/json"
+    return answer.json()
+
+
+def operations(document):
+    return [(path, method, one) for path, methods in document["paths"].items() for method, one in methods.items()]
+
+
+def test_the_document_is_valid_openapi(document):
+    assert document["openapi"].startswith("3.1.")
+    OpenAPIV31SpecValidator(document).validate()
+
+
+def test_every_route_is_described_and_nothing_else(document, tmp_path):
+    settings = read_settings(artifacts=tmp_path)
+    assert set(document["paths"]) == build_application(Catalog(settings), settings).templates
+
+
+def test_a_token_is_wanted_where_the_document_says_so(lenet_artifact):
+    client = client_for(lenet_artifact.parent.parent, token="a-long-secret")
+    document = client.get("/openapi.json", headers={"Authorization": "Bearer a-long-secret"}).json()
+    assert document["security"] == [{"bearer": []}]
+    for path, method, operation in operations(document):
+        wanted = client.request(method, path).status_code == 401
+        assert (operation.get("security") != []) == wanted == ("401" in operation["responses"]), path
+
+
+def test_the_limits_in_the_document_are_those_that_are_set(lenet_artifact):
+    client = client_for(lenet_artifact.parent.parent, images_per_request=3)
+    paths = client.get("/openapi.json").json()["paths"]
+    form = paths["/v1/classify"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
+    assert form["properties"]["images"]["maxItems"] == 3
+    for count, status in ((3, 200), (4, 413)):
+        files = [("images", ("digit.png", encoded(digit())))] * count
+        assert client.post("/v1/classify", files=files).status_code == status
+
+
+def known_here(document):
+    """The document with what is known of this server: its model, its size, and that answers have no further members."""
+    schemas = document["components"]["schemas"]
+    for name in schemas.keys() - REQUESTS:
+        forbid_further(schemas[name])
+    for _, _, operation in operations(document):
+        for content in (operation.get("requestBody", {}), *operation["responses"].values()):
+            forbid_further([media["schema"] for media in content.get("content", {}).values()])
+        for parameter in operation.get("parameters", ()):
+            schema = parameter["schema"]
+            if parameter["name"] in ("model", "name") and "enum" not in schema:
+                schema["enum"] = ["lenet", "lenet:1"]
+            elif most := {"version": 1, "top_k": 10}.get(parameter["name"]):
+                schema["maximum"] = most
+    pixels = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]
+    pixels["example"] = {"images": np.zeros((2, 28, 28, 1), int).tolist()}
+    return document
+
+
+def forbid_further(schema):
+    if isinstance(schema, dict) and schema.get("type") == "object" and "properties" in schema:
+        schema["additionalProperties"] = False
+    for part in schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ():
+        forbid_further(part)
+
+
+def run_schemathesis(document, url, folder, *, examples):
+    """Runs every operation; returns the statuses that were answered to each."""
+    path = folder / "openapi.json"
+    path.write_text(json.dumps(known_here(document)))
+    program = shutil.which("schemathesis", path=str(Path(sys.executable).parent))
+    words = ["--config-file", CONFIG, "run", path, "--url", url, "--max-examples", str(examples), "--no-color"]
+    report = ["--report", "ndjson", "--report-ndjson-path", folder / "report.ndjson"]
+    done = subprocess.run([program, *words, *report], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    statuses = defaultdict(set)
+    for line in (folder / "report.ndjson").read_text().splitlines():
+        recorder = json.loads(line).get("ScenarioFinished", {}).get("recorder", {})
+        for exchange in recorder.get("interactions", {}).values():
+            statuses[recorder["label"]].add((exchange["response"] or {}).get("status_code"))
+    return statuses
+
+
+def check_answers(document, server, folder, *, examples):
+    statuses = run_schemathesis(document, server.url, folder, examples=examples)
+    for path, method, operation in operations(document):
+        wanted = 200 if "200" in operation["responses"] else 403
+        assert wanted in statuses[f"{method.upper()} {path}"], path
+    assert server.log.count("ERROR") == 0, server.log
+
+
+def test_every_answer_is_one_that_the_document_has(document, server, tmp_path):
+    check_answers(document, server, tmp_path, examples=4)
+
+
+@pytest.mark.acceptance
+def test_hundreds_of_answers_of_each_route_are_ones_that_the_document_has(document, server, tmp_path):
+    check_answers(document, server, tmp_path, examples=200)

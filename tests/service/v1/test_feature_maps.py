@@ -1,0 +1,148 @@
+import base64
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
+
+from export.artifact.manifest import read_manifest
+from export.verify.reference import rebuild
+from models.images.decode import decode_image
+from tests.in_process import client_for, digit, encoded
+
+
+@pytest.fixture(scope="module")
+def client(lenet_artifact):
+    return client_for(lenet_artifact.parent.parent)
+
+
+@pytest.fixture(scope="module")
+def eager(lenet_artifact):
+    """Every layer of the trained network for `digit()`, by torchvision's own feature extractor."""
+    manifest = read_manifest(lenet_artifact)
+    network = rebuild(lenet_artifact, manifest).network
+    names = get_graph_node_names(network)[1][1:]
+    pixels = decode_image(encoded(digit()), manifest.input).astype(np.float32) / 255
+    normalised = (pixels - np.float32(manifest.input.mean)) / np.float32(manifest.input.std)
+    extractor = create_feature_extractor(network, train_return_nodes=names, eval_return_nodes=names).eval()
+    with torch.no_grad():
+        values = extractor(torch.from_numpy(normalised.transpose(2, 0, 1)[np.newaxis]))
+    return {name: value[0].numpy() for name, value in values.items()}
+
+
+def url(lenet_artifact, query=""):
+    return f"/v1/models/{lenet_artifact.parent.name}/feature-maps{query}"
+
+
+def test_json_has_every_layer_of_the_trained_network(client, eager, lenet_artifact):
+    answer = client.post(url(lenet_artifact), content=encoded(digit())).json()
+    assert [layer["name"] for layer in answer["layers"]] == list(eager)
+    for layer in answer["layers"]:
+        wanted = eager[layer["name"]]
+        assert layer["shape"] == list(wanted.shape)
+        np.testing.assert_allclose(layer["values"], wanted, atol=1e-4)
+        assert layer["minimum"] == pytest.approx(wanted.min(), abs=1e-4)
+        assert layer["maximum"] == pytest.approx(wanted.max(), abs=1e-4)
+        assert layer["mean"] == pytest.approx(wanted.mean(), abs=1e-4)
+
+
+def test_predictions_are_those_of_classify(client, lenet_artifact):
+    maps = client.post(url(lenet_artifact), content=encoded(digit())).json()
+    classified = client.post("/v1/classify", content=encoded(digit())).json()
+    for ours, theirs in zip(maps["predictions"], classified["results"][0]["predictions"], strict=True):
+        assert ours["index"] == theirs["index"]
+        assert ours["probability"] == pytest.approx(theirs["probability"], abs=1e-6)
+
+
+def test_npz_has_the_same_numbers(client, eager, lenet_artifact):
+    answer = client.post(url(lenet_artifact, "?format=npz&layers=conv*,relu_1"), content=encoded(digit()))
+    with np.load(io.BytesIO(answer.content)) as arrays:
+        assert set(arrays.files) == {"probabilities", "conv1", "conv2", "relu_1"}
+        for name in ("conv1", "conv2", "relu_1"):
+            np.testing.assert_allclose(arrays[name], eager[name], atol=1e-4)
+
+
+def test_tiles_show_each_channel_scaled_to_the_layers_range(client, eager, lenet_artifact):
+    answer = client.post(url(lenet_artifact, "?values=tiles&layers=conv2"), content=encoded(digit())).json()
+    (layer,) = answer["layers"]
+    tiles = layer["tiles"]
+    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(tiles["png"]))))
+    assert "values" not in layer
+    value = eager["conv2"]
+    grey = (value - value.min()) / (value.max() - value.min()) * 255
+    for channel in range(16):
+        row, column = divmod(channel, tiles["columns"])
+        top, left = row * (tiles["tile_height"] + 1), column * (tiles["tile_width"] + 1)
+        tile = picture[top : top + tiles["tile_height"], left : left + tiles["tile_width"]]
+        np.testing.assert_allclose(tile, grey[channel], atol=0.6)  # rounding, and float error at the half
+
+
+def test_the_image_is_shown_as_the_network_sees_it(client, lenet_artifact):
+    faint = (digit() // 4 + 60).astype(np.uint8)  # not to be stretched to full contrast
+    answer = client.post(url(lenet_artifact, "?values=tiles&layers=conv1"), content=encoded(faint)).json()
+    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(answer["image"]["png"]))))
+    assert (picture == decode_image(encoded(faint), read_manifest(lenet_artifact).input)[..., 0]).all()
+
+
+def test_png_is_one_sheet_of_the_layers_asked_for(client, lenet_artifact):
+    heights = []
+    for layers in ("conv1", "conv1,pool", "*"):
+        answer = client.post(url(lenet_artifact, f"?format=png&layers={layers}"), content=encoded(digit()))
+        assert answer.headers["content-type"] == "image/png"
+        sheet = Image.open(io.BytesIO(answer.content))
+        assert len(sheet.getcolors(1 << 24)) > 20
+        heights.append(sheet.height)
+    assert heights == sorted(set(heights))
+
+
+@pytest.mark.parametrize(
+    ("query", "body", "status", "code", "message"),
+    [
+        ("?layers=conv3", b"x", 404, "layer_unknown", "has no layer 'conv3'; near are conv"),
+        ("?layers=layer4.*", b"x", 404, "layer_unknown", "has no layer 'layer4.*'"),
+        ("?format=xml", b"x", 400, "parameter_invalid", "format is 'xml'; wanted one of json, npz, png"),
+        ("?layer=conv1", b"x", 400, "parameter_invalid", "no parameter 'layer'"),
+        ("", b"", 400, "body_empty", "empty"),
+        ("", b"text", 415, "image_unsupported", "not an image"),
+    ],
+)
+def test_bad_requests_are_refused_with_the_reason(client, lenet_artifact, query, body, status, code, message):
+    answer = client.post(url(lenet_artifact, query), content=body)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+    assert message in answer.json()["error"]["message"]
+
+
+def test_two_images_are_one_too_many(client, lenet_artifact):
+    answer = client.post(url(lenet_artifact), files=[("a", encoded(digit()))] * 2)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_many_images")
+
+
+def test_too_many_values_are_refused_before_anything_runs(lenet_artifact):
+    client = client_for(lenet_artifact.parent.parent, inspection_limit_json_values=5000)
+    answer = client.post(url(lenet_artifact), content=b"never looked at")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_many_values")
+    assert (
+        "the limit is 5000 (CONVSCOPE_INSPECTION_LIMIT_JSON_VALUES): choose some with ?layers="
+        in answer.json()["error"]["message"]
+    )
+    assert client.post(url(lenet_artifact, "?layers=conv1"), content=encoded(digit())).status_code == 200
+
+
+def test_another_served_file_is_named_with_its_difference(lenet_artifact):
+    client = client_for(lenet_artifact.parent.parent, engine="torchscript")
+    answer = client.post(url(lenet_artifact, "?layers=conv1"), content=encoded(digit())).json()
+    assert answer["file"] == "model.onnx"
+    assert answer["served"]["file"] == "model.ts"
+    assert 0 <= answer["served"]["maximum_difference"] < 1e-5
+
+
+def test_the_graph_lists_the_layers_with_their_geometry(client, eager, lenet_artifact):
+    graph = client.get(f"/v1/models/{lenet_artifact.parent.name}/graph").json()
+    nodes = {node["name"]: node for node in graph["nodes"]}
+    assert list(nodes) == list(eager)
+    assert nodes["conv2"]["receptive_field"] == [14, 14]
+    assert nodes["conv2"]["parents"] == ["pool"]
+    assert nodes["conv2"]["kernel"] == [5, 5]
+    assert sum(node["parameters"] for node in nodes.values()) == 61_706

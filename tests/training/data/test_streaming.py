@@ -1,0 +1,138 @@
+"""Images decoded in every epoch are those in memory; damaged files are named, or left out and counted."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from models.checkpoint.directory import load_checkpoint
+from models.networks.registry import build_network
+from tests.training.loop.test_fit import same
+from training.data.datasets import load_dataset
+from training.data.splits import Splits, prepare_splits
+from training.data.streaming import StreamingDataset
+from training.events import Event, Started, silent
+from training.loop.fit import FitResult, fit
+from training.loop.resume import seeded
+from training.recipes.recipe import Recipe
+from training.run.train import train_checkpoint
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
+    for name, level in (("dark", 0), ("light", 128)):
+        (root / name).mkdir()
+        for i in range(30):
+            height, width = rng.integers(20, 40, 2)
+            pixels = rng.integers(level, level + 128, (height, width, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{i:02}.{'jpg' if i % 2 else 'png'}")
+    return root
+
+
+def splits(root: Path, *, limit: int, workers: int = 2) -> Splits:
+    raw = load_dataset(str(root))
+    spec, data = prepare_splits(raw, size=(28, 28), fraction=0.2, seed=0, memory_limit_mb=limit, workers=workers)
+    assert spec == prepare_splits(raw, size=(28, 28), fraction=0.2, seed=0)[0]
+    return data
+
+
+def spoil(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).write_bytes((root / name).read_bytes()[:300])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_are_those_in_memory_in_every_epoch(workers: int, folder: Path) -> None:
+    memory, streamed = splits(folder, limit=4096), splits(folder, limit=0, workers=workers)
+    assert not memory.streamed and streamed.streamed
+    for part in ("train", "validation", "test"):
+        ours, theirs = getattr(streamed, part), getattr(memory, part)
+        assert isinstance(ours, StreamingDataset) and len(ours) == len(theirs)
+        for seed in range(3):
+            order = torch.randperm(len(ours), generator=torch.Generator().manual_seed(seed)).tensor_split(5)
+            pairs = list(zip(ours.batches(order), theirs.batches(order), strict=True))
+            assert len(pairs) == 5
+            assert all(torch.equal(a.images, b.images) and torch.equal(a.labels, b.labels) for a, b in pairs)
+
+
+def test_training_from_files_gives_the_weights_of_training_from_memory(folder: Path, tmp_path: Path) -> None:
+    raw, recipe = load_dataset(str(folder)), Recipe(epochs=2, batch_size=10, flip=True, device="cpu")
+
+    def trained(limit: int) -> FitResult:
+        spec, data = prepare_splits(raw, size=(28, 28), fraction=0.2, seed=0, memory_limit_mb=limit, workers=1)
+        with seeded(0, torch.device("cpu")):
+            network: nn.Module = build_network("lenet", channels=3, height=28, width=28, classes=2)
+        return fit(network, data, recipe, tmp_path, silent, spec=spec)
+
+    assert same(trained(4096), trained(0))
+
+
+def test_a_whole_run_from_files_says_so(folder: Path, tmp_path: Path) -> None:
+    events: list[Event] = []
+    overrides = {"epochs": 2}
+    path = train_checkpoint(
+        "lenet",
+        str(folder),
+        out=tmp_path / "x",
+        overrides=overrides,
+        memory_limit_mb=0,
+        workers=1,
+        report=events.append,
+    )
+    assert isinstance(events[0], Started) and events[0].streamed
+    memory = train_checkpoint("lenet", str(folder), out=tmp_path / "y", overrides=overrides)
+    assert load_checkpoint(path).config.metrics == load_checkpoint(memory).config.metrics
+
+
+def test_arrays_are_never_streamed() -> None:
+    _, data = prepare_splits(load_dataset("digits"), size=(28, 28), fraction=0.1, seed=0, memory_limit_mb=0)
+    assert not data.streamed
+
+
+def copy_of(folder: Path, to: Path) -> Path:
+    for path in folder.rglob("*.*"):
+        (to / path.parent.name).mkdir(exist_ok=True, parents=True)
+        (to / path.parent.name / path.name).write_bytes(path.read_bytes())
+    return to
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_file_is_named_by_the_process_that_trains(workers: int, folder: Path, tmp_path: Path) -> None:
+    root = copy_of(folder, tmp_path / "photos")
+    raw = load_dataset(str(root))
+    spoil(root, "dark/07.jpg", "light/11.jpg")
+    with pytest.raises(ValueError, match=r"^\S+/(dark/07|light/11).jpg: the [^\n]*(truncated|damaged)[^\n]*$"):
+        _, data = prepare_splits(raw, size=(28, 28), fraction=0.2, seed=0, memory_limit_mb=0, workers=workers)
+        for source in (data.train, data.validation, data.test):
+            source.in_memory()
+
+
+def test_damaged_files_are_left_out_counted_and_named(folder: Path, tmp_path: Path) -> None:
+    root = copy_of(folder, tmp_path / "photos")
+    spoil(root, "dark/07.jpg", "light/11.jpg")
+    (root / "dark/08.png").write_bytes(b"hello")
+    raw = load_dataset(str(root), skip_bad=True)
+    assert raw.left_out == ("dark/07.jpg", "dark/08.png", "light/11.jpg") and sum(raw.counts.values()) == 57
+    events: list[Event] = []
+    overrides = {"epochs": 1}
+    out = train_checkpoint(
+        "lenet", str(root), out=tmp_path / "x", overrides=overrides, skip_bad=True, report=events.append
+    )
+    assert isinstance(events[0], Started) and events[0].left_out == 3
+    config = json.loads((out / "config.json").read_text())
+    assert config["dataset"]["left_out"] == {"count": 3, "first": list(raw.left_out)}
+    with pytest.raises(ValueError, match=r"(07|11).jpg|08.png"):
+        train_checkpoint("lenet", str(root), out=tmp_path / "y", overrides=overrides)
+
+
+def test_a_class_of_damaged_files_alone_is_an_error(folder: Path, tmp_path: Path) -> None:
+    root = copy_of(folder, tmp_path / "photos")
+    for path in (root / "dark").iterdir():
+        path.write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"class folder .*/dark has damaged images only, for example .*/dark/00.png"):
+        load_dataset(str(root), skip_bad=True)

@@ -1,0 +1,78 @@
+"""A user's own network while it learns."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.conftest import run_command as run
+
+pytestmark = pytest.mark.usefixtures("own_directory")
+
+OWN = """
+import torch
+from torch import nn
+
+
+class Own(nn.Module):
+    def __init__(self, *, classes):
+        super().__init__()
+        self.norm, self.last = nn.BatchNorm2d(1), nn.LazyLinear(classes)
+
+    def forward(self, x):
+        y = self.last(self.norm(x).flatten(1))
+        return self.learning(y) if self.training else y
+
+
+class TwoHeads(Own):
+    def learning(self, y):
+        return y, y
+
+
+class Expanded(Own):
+    def __init__(self, *, classes):
+        super().__init__(classes=classes)
+        self.register_buffer("middle", torch.tensor(0.5).expand(1, classes), persistent=False)
+
+    def learning(self, y):
+        return y - self.middle
+
+
+class Careless(Own):
+    def learning(self, y):
+        return {}["auxiliary"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("TwoHeads", "in training mode returns tuple; it must return logits, a tensor of shape (2, 10)"),
+        ("Careless", "in training mode does not take 8x8 images of 1 channels: 'auxiliary'"),
+    ],
+)
+def test_a_network_that_is_another_while_it_learns_is_refused(
+    name: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("while_learning.py").write_text(OWN)
+    assert run("train", f"while_learning:{name}", "--data", "digits", "--out", "out") == 1
+    assert f"while_learning:{name} {message}" in capsys.readouterr().err
+    assert not Path("out").exists()
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_a_network_that_is_another_while_it_learns_is_taken_where_it_does_not(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path("packed.py").write_text(OWN)
+    sizes = {"norm.weight": (1,), "norm.bias": (1,), "norm.running_mean": (1,), "norm.running_var": (1,)}
+    sizes |= {"last.weight": (10, 64), "last.bias": (10,)}
+    torch.save({name: torch.rand(size) for name, size in sizes.items()}, "theirs.pth")
+    words = ["--data", "digits", "--weights", "theirs.pth", "--epochs", "0", "--out", "out"]
+    assert run("train", "packed:TwoHeads", *words) == 0, capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_buffers_that_cannot_be_written_to_are_left_alone() -> None:
+    Path("expanded.py").write_text(OWN)
+    assert run("train", "expanded:Expanded", "--data", "digits", "--epochs", "1", "--out", "out") == 0

@@ -1,0 +1,63 @@
+"""A network's own options as words: `--option hidden=84`."""
+
+import ast
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from models.networks.registry import NETWORKS, build_network, find_network
+from models.networks.torchvision import PREFIX, torchvision_names
+
+
+def parse_options(model: str, words: Sequence[str]) -> dict[str, Any]:
+    """Reads `key=value` words; values are Python literals (84, 0.5, 120,84, True) or else plain text.
+
+    Where the network's default is a tuple, a single value becomes one.
+
+    Raises:
+        ValueError: no such network or option, a word without `=`, or a key given twice.
+    """
+    parameters = find_network(model).options
+    options: dict[str, Any] = {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals or not key:
+            raise ValueError(f"--option is {word!r}; it must be key=value, for example hidden=84")
+        if key not in parameters:
+            raise ValueError(f"{model} has no option {key!r}; it has {', '.join(sorted(parameters)) or 'none'}")
+        if key in options:
+            raise ValueError(f"--option {key} is given twice")
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            value = text
+        wants_tuple = isinstance(parameters[key].default, tuple)
+        options[key] = (value,) if wants_tuple and not isinstance(value, tuple) else value
+    return options
+
+
+def check_options(model: str, options: dict[str, Any], *, size: int | None) -> None:
+    """Nothing if a network can be built with these options and for images of this size; it is tried if there are any.
+
+    Channels and classes are known with the data only. Networks of the user's own may insist on theirs and so are not
+    tried; all others take any.
+
+    Args:
+        model: its name.
+        options: from `parse_options`.
+        size: height and width, or None for those the network was made for.
+
+    Raises:
+        ValueError: it cannot; the message quotes the options or the size.
+    """
+    own = model not in NETWORKS and model.removeprefix(PREFIX) not in torchvision_names()
+    if own or not (options or size):
+        return
+    side = size or find_network(model).sizes[0]
+    try:
+        with torch.random.fork_rng(devices=[]):
+            build_network(model, channels=3, height=side, width=side, classes=10, **options)
+    except (TypeError, RuntimeError) as error:  # what torch raises for values that it cannot use
+        given = ", ".join(f"{key}={value!r}" for key, value in options.items()) or f"--size {size}"
+        raise ValueError(f"{model} cannot be built with {given}: {str(error).splitlines()[0]}") from error

@@ -1,0 +1,1 @@
+"""Data sets: by name or folder, in memory or streamed, and their splits."""

@@ -1,0 +1,234 @@
+"""A folder of class folders as a data set."""
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from models.files import sha256_of
+from models.images.decode import FORMATS, InputSpec
+from training.data.in_memory import load_pixels
+from training.data.raw import LabeledImages, RawDataset, select_test_images
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".gif", ".bmp", ".webp", ".tif", ".tiff"})
+VALIDATION = ("val", "valid", "validation")
+SAMPLED = 2000  # images whose headers decide the common mode and size; reading one takes a fifth of a millisecond
+WHITE = 255
+GREY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B"})
+
+
+def load_folder(root: Path, *, skip_bad: bool = False, test_only: bool = False) -> RawDataset:
+    """Reads `root/train/<class>/...` and `root/test/<class>/...`, optionally `root/val/<class>/...`.
+
+    `valid` and `validation` are taken for `val`, and `Train` beside `Test` for `train` and `test`. Where there is no
+    `test`, `val` is measured on, as with ImageNet, and validation images are drawn from `train`. Without any of these
+    the class folders are in `root` itself, and about a fifth of each becomes the test split, see `select_test_images`.
+    Files that are no images by their suffix are passed over, and so is what begins with a dot. With `skip_bad` every
+    file is decoded once, and those that cannot be are left out and named. With `test_only` there need be no `train`,
+    what is wrong with it is of no matter, one class is enough, and splits may differ in theirs.
+
+    Raises:
+        ValueError: a missing split, splits by other names, no class folders, one only, one without images, classes that
+            differ between splits, or a damaged file among those sampled; the message names it.
+    """
+    places = _splits_in(root, test_only=test_only)
+    bad: list[Path] = []
+    scanned = {}
+    for name, place in (places or {"": root}).items():
+        try:
+            scanned[name] = _scan(place, bad if skip_bad else None, least=1 if test_only else 2)
+        except ValueError:
+            if not (test_only and name in ("train", "val")):
+                raise
+    for name in () if test_only else places:
+        _check_same_classes(places["train"], scanned["train"], places[name], scanned[name])
+    classes = tuple(sorted(set().union(*scanned.values())))
+    splits = {name: _labelled(found, classes) for name, found in scanned.items()}
+    paths = [path for name in sorted(splits) for path in splits[name].images]
+    sampled = ["test"] if test_only and places else sorted(splits)
+    mode, size = _common([path for name in sampled for path in splits[name].images])
+    with ThreadPoolExecutor() as pool:
+        contents = dict(zip(paths, pool.map(sha256_of, paths), strict=True))
+    if not places:
+        whole = splits[""]
+        chosen = select_test_images(whole.labels, [contents[path] for path in paths])
+        if not test_only:
+            _check_both_sides(root, classes, whole, chosen)
+        splits = {"train": whole.take(np.flatnonzero(~chosen)), "test": whole.take(np.flatnonzero(chosen))}
+    return RawDataset(
+        name=root.resolve().name,
+        test_folder=places["test"].name if places and places["test"].name.lower() != "test" else "",
+        classes=classes,
+        train=splits.get("train", LabeledImages([], np.zeros(0, np.int64))),
+        test=splits["test"],
+        validation=splits.get("val"),
+        mode=mode,
+        size=size,
+        background=WHITE,
+        sha256=_hash(root, contents, {} if places else splits),
+        flat=not places,
+        duplicates=0 if test_only or not places else _duplicates(splits, contents),
+        left_out=tuple(sorted(path.relative_to(root).as_posix() for path in bad)),
+    )
+
+
+def _splits_in(root: Path, *, test_only: bool) -> dict[str, Path]:
+    """The folders of the splits `train`, `test` and `val`; none in a flat folder, which may have a class `valid`."""
+    folders = {path.name: path for path in root.iterdir() if path.is_dir() and path.name[0] != "."}
+    smaller = {name.lower(): path for name, path in folders.items()}
+    splits = {"train", "test", *VALIDATION} & smaller.keys()
+    if len(smaller) == len(folders) and splits and (splits > {"train"} or splits == smaller.keys()):
+        folders = smaller  # or `Train` may be a class, of vehicles
+    found = {name: folders[name] for name in ("train", "test", *VALIDATION) if name in folders}
+    others = sorted(folders.keys() - found.keys())
+    if not {"train", "test", "val"} & found.keys() and (others or not found):
+        _check_classes(root, folders)
+        return {}
+    validation = [name for name in VALIDATION if name in found]
+    if len(validation) > 1:
+        raise ValueError(f"{root} has the folders {' and '.join(validation)}; only one can be the validation split")
+    if "test" not in found and validation and (test_only or "train" in found):
+        _check_classes(root, {name: folders[name] for name in ("train", *others) if name in folders})
+        found["test"] = found.pop(validation[0])
+    if "test" not in found:
+        wanted = "test" if test_only else "train and test"
+        raise ValueError(
+            f"{root} has the folder {min(found)} but not test, to measure on; wanted {wanted}, or class folders only"
+        )
+    if "train" not in found and not test_only:
+        raise ValueError(
+            f"{root} has the folder {min(found)} but not train, to learn from or to calibrate int8 on; "
+            "only evaluate and verify take test alone"
+        )
+    if "train" not in found and others:
+        raise ValueError(
+            f"{root} has the folder {found['test'].name} beside {', '.join(others)}, and so is neither splits nor "
+            f"classes; give {found['test']} to measure on that alone"
+        )
+    return {"val" if name in VALIDATION else name: place for name, place in found.items()}
+
+
+def _check_classes(root: Path, folders: Mapping[str, Path]) -> None:
+    """Nothing unless some are splits by other names: `seg_train` and `seg_test`, for example, with the same classes."""
+    training = [path for name, path in folders.items() if "train" in name.lower()]
+    other = [path for name, path in folders.items() if any(word in name.lower() for word in ("test", "val"))]
+    for first, second in product(training, other):
+        inside = [{path.name for path in folder.iterdir() if path.is_dir()} for folder in (first, second)]
+        if first != second and inside[0] and inside[0] == inside[1]:
+            raise ValueError(
+                f"{root} has the folders {first.name} and {second.name} with the same folders inside "
+                f"({', '.join(sorted(inside[0]))[:80]}); splits must be called train and test (and val)"
+            )
+
+
+def _scan(folder: Path, bad: list[Path] | None, *, least: int) -> dict[str, list[Path]]:
+    """The images of each class folder, both sorted; damaged ones go to `bad` if it is given."""
+    names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if not names:
+        raise ValueError(
+            f"{folder} has no class folders; wanted <class>/<image>, or train/<class>/<image> and test/<class>/<image>"
+        )
+    if len(names) < least:
+        raise ValueError(f"{folder} has the one class folder {names[0]!r}; a classifier needs at least 2")
+    images: dict[str, list[Path]] = {}
+    for name in names:
+        found = sorted(_images_in(folder / name))
+        if not found:
+            raise ValueError(f"class folder {folder / name} has no images ({', '.join(sorted(SUFFIXES))})")
+        if bad is not None:
+            damaged = _damaged(found)
+            bad += damaged
+            found = sorted(set(found) - set(damaged))
+            if not found:
+                raise ValueError(f"class folder {folder / name} has damaged images only, for example {damaged[0]}")
+        images[name] = found
+    return images
+
+
+def _labelled(images: dict[str, list[Path]], classes: Sequence[str]) -> LabeledImages:
+    labels = np.repeat([classes.index(name) for name in images], [len(found) for found in images.values()])
+    return LabeledImages([path for found in images.values() for path in found], labels.astype(np.int64))
+
+
+def _check_both_sides(root: Path, classes: Sequence[str], whole: LabeledImages, chosen: npt.NDArray[np.bool_]) -> None:
+    held = np.bincount(whole.labels[chosen], minlength=len(classes))
+    if not held.all():
+        label = int(held.argmin())
+        copies = int((whole.labels == label).sum())
+        many = f", {copies} times" if copies > 1 else ""
+        raise ValueError(f"class folder {root / classes[label]} has 1 image{many}; training and test need one each")
+
+
+def _damaged(paths: Sequence[Path]) -> list[Path]:
+    """Those that cannot be decoded. The size they are decoded to is of no matter here."""
+    spec = InputSpec(mode="RGB", height=8, width=8, resize=(8, 8), background=(0,) * 3, mean=(0.0,) * 3, std=(1.0,) * 3)
+
+    def decodes(path: Path) -> bool:
+        try:
+            load_pixels(path, spec)
+        except ValueError:
+            return False
+        return True
+
+    with ThreadPoolExecutor() as pool:
+        return [path for path, good in zip(paths, pool.map(decodes, paths), strict=True) if not good]
+
+
+def _images_in(folder: Path) -> Iterator[Path]:
+    seen = set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(place)) in seen:  # a link to what holds it
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for path in (Path(place, name) for name in files if not name.startswith(".")):
+            if path.suffix.lower() in SUFFIXES and path.is_file():
+                yield path
+
+
+def _check_same_classes(first: Path, wanted: Iterable[str], second: Path, found: Iterable[str]) -> None:
+    if missing := sorted(set(wanted) - set(found)):
+        raise ValueError(f"class {missing[0]!r} is in {first} but not in {second}; both must have the same classes")
+    if extra := sorted(set(found) - set(wanted)):
+        raise ValueError(f"class {extra[0]!r} is in {second} but not in {first}; both must have the same classes")
+
+
+def _common(paths: Sequence[Path]) -> tuple[Literal["L", "RGB"], tuple[int, int] | None]:
+    """Grey if every sampled image is; their (height, width) if all have the same.
+
+    The sample is random, with a fixed seed: names may alternate between kinds of images, as a stride would.
+    """
+    modes, sizes = set(), set()
+    for index in np.random.default_rng(0).permutation(len(paths))[:SAMPLED]:
+        path = paths[index]
+        try:
+            with Image.open(path, formats=FORMATS) as image:
+                modes.add(image.mode)
+                sizes.add((image.height, image.width))
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise ValueError(f"{path} is not an image that can be read: {error}") from None
+    return "L" if modes <= GREY_MODES else "RGB", sizes.pop() if len(sizes) == 1 else None
+
+
+def _duplicates(splits: dict[str, LabeledImages], contents: dict[Path, str]) -> int:
+    """How many test images are training images, too."""
+    learnt, tested = ({contents[path] for path in splits[name].images} for name in ("train", "test"))
+    return sum(contents[path] in learnt & tested for path in splits["test"].images)
+
+
+def _hash(root: Path, contents: dict[Path, str], drawn: dict[str, LabeledImages]) -> str:
+    """Over names and contents; a name in a split that was `drawn` here begins with the split's, as if in its folder."""
+    side = {path: f"{name}/" for name, split in drawn.items() for path in split.images}
+    digest = hashlib.sha256()
+    for path in sorted(contents):
+        name = side.get(path, "") + path.relative_to(root).as_posix()
+        digest.update(os.fsencode(f"{name}\0{contents[path]}\n"))  # names need not be UTF-8
+    return digest.hexdigest()

@@ -1,0 +1,86 @@
+"""A data set in memory at the network's input size, as uint8 tensors."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.images.decode import InputSpec, Pixels, decode_image, preprocess_image, to_pil
+from models.images.errors import ImageError
+from training.data.raw import LabeledImages
+
+CHUNK = 256  # images a thread takes at a time: a task of its own for each would cost more than a small resize
+
+
+@dataclass(frozen=True)
+class InMemoryDataset:
+    """uint8 images (N, H, W, C) and int64 labels (N,) on one device."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, index: Tensor) -> "InMemoryDataset":
+        """The images at `index`."""
+        return InMemoryDataset(self.images[index], self.labels[index])
+
+    def to(self, device: torch.device) -> "InMemoryDataset":
+        """The same on `device`."""
+        return InMemoryDataset(self.images.to(device), self.labels.to(device))
+
+    def in_memory(self) -> "InMemoryDataset":
+        """The same on the CPU."""
+        return self.to(torch.device("cpu"))
+
+    def batches(self, indices: Sequence[Tensor]) -> Iterator["InMemoryDataset"]:
+        """The images at each of `indices`."""
+        for index in indices:
+            yield self.take(index.to(self.images.device))
+
+
+def prepare(split: LabeledImages, spec: InputSpec) -> InMemoryDataset:
+    """Brings every image to the size and mode of `spec` and stacks them.
+
+    Raises:
+        ValueError: a file that is no image, or damaged; it is named.
+    """
+    labels = torch.from_numpy(np.ascontiguousarray(split.labels))
+    if isinstance(split.images, np.ndarray) and _fits(split.images, spec):
+        # What `preprocess_image` would return for each; copied, as some arrays are read-only, which torch warns of.
+        return InMemoryDataset(torch.from_numpy(split.images.reshape(-1, *spec.shape).copy()), labels)
+    images = torch.empty((len(split), *spec.shape), dtype=torch.uint8)
+    out = images.numpy()
+
+    def fill(start: int) -> None:
+        for i in range(start, min(start + CHUNK, len(split))):
+            out[i] = load_pixels(split.images[i], spec)
+
+    with ThreadPoolExecutor() as pool:  # Pillow decodes and resizes without the interpreter's lock
+        for _ in pool.map(fill, range(0, len(split), CHUNK)):
+            pass
+    return InMemoryDataset(images, labels)
+
+
+def _fits(images: Pixels, spec: InputSpec) -> bool:
+    shape = (spec.height, spec.width) if spec.mode == "L" else spec.shape
+    return images.shape[1:] == shape
+
+
+def load_pixels(image: Pixels | Path, spec: InputSpec) -> Pixels:
+    """An image, or the one in a file, as the network takes it: uint8 (H, W, C).
+
+    Raises:
+        ValueError: a file that is no image, or damaged; it is named.
+    """
+    if not isinstance(image, Path):
+        return preprocess_image(to_pil(image), spec)
+    try:
+        return decode_image(image.read_bytes(), spec)
+    except ImageError as error:
+        raise ValueError(f"{image}: {error}") from None

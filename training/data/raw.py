@@ -1,0 +1,137 @@
+"""Labelled images before they are brought to a network's input size."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from models.images.decode import Pixels
+
+Labels = npt.NDArray[np.int64]
+
+TEST_FRACTION = 0.2  # of sets that come without a test split
+SPLIT_SEED = 1998
+
+
+@dataclass(frozen=True)
+class LabeledImages:
+    """Images at their own size, and their labels.
+
+    Attributes:
+        images: one uint8 array (N, H, W) or (N, H, W, 3), or N paths of image files.
+        labels: int64 (N,).
+    """
+
+    images: Pixels | list[Path]
+    labels: Labels
+
+    def __post_init__(self) -> None:
+        if len(self.images) != len(self.labels):
+            raise ValueError(f"{len(self.images)} images have {len(self.labels)} labels")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, index: npt.NDArray[np.int64]) -> "LabeledImages":
+        """The images at `index`."""
+        images = self.images[index] if isinstance(self.images, np.ndarray) else [self.images[i] for i in index]
+        return LabeledImages(images, self.labels[index])
+
+
+@dataclass(frozen=True, kw_only=True)
+class RawDataset:
+    """A data set before it is brought to a network's input size.
+
+    Attributes:
+        name: as config.json and the default run directory have it.
+        classes: names by label.
+        mode: the images' own, "L" (grey) or "RGB".
+        size: their common (height, width), or None if they have none.
+        background: grey level (0-255) that fills what shifting uncovers and what shows through transparent pixels.
+        sha256: over images and labels of all splits; for a folder over relative names and file bytes.
+        flat: whether it is a folder of class folders alone, which was split here.
+        test_folder: the one of a folder that is measured on for want of one called test, "val" for example.
+        duplicates: test images of a folder that are training images too, byte for byte.
+        left_out: damaged files of a folder that are in no split, by relative name.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    train: LabeledImages
+    test: LabeledImages
+    validation: LabeledImages | None = None
+    mode: Literal["L", "RGB"]
+    size: tuple[int, int] | None
+    background: int
+    sha256: str
+    flat: bool = False
+    test_folder: str = ""
+    duplicates: int = 0
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def whole(self) -> LabeledImages:
+        """The training and the test images of a flat folder, together."""
+        assert isinstance(self.train.images, list) and isinstance(self.test.images, list), "only folders are flat"
+        return LabeledImages(
+            self.train.images + self.test.images, np.concatenate([self.train.labels, self.test.labels])
+        )
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Images by split."""
+        splits = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: len(split) for name, split in splits.items() if split is not None}
+
+
+def stratified_split(labels: Labels, *, fraction: float, seed: int) -> tuple[Labels, Labels]:
+    """Indices of what stays and of what is split off, each in order; stratified: the fraction is kept in every class.
+
+    Raises:
+        ValueError: a class too small to be in both.
+    """
+    generator = np.random.default_rng(seed)
+    chosen = np.zeros(len(labels), dtype=bool)
+    for label in np.unique(labels):
+        members = generator.permutation(np.flatnonzero(labels == label))
+        count = max(1, round(fraction * len(members)))
+        if count >= len(members):
+            raise ValueError(f"class {label} has too few images to split: {len(members)}; it needs at least 2")
+        chosen[members[:count]] = True
+    return np.flatnonzero(~chosen), np.flatnonzero(chosen)
+
+
+def select_test_images(labels: Labels, contents: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """Which images of a folder are its test split, about `TEST_FRACTION` of every class, as bool (N,).
+
+    Each image is drawn by its own content, not by its place among the others, so it keeps its side when others come or
+    go. Content and not name, as it is hashed anyway: then neither renaming moves an image, and copies of one are on the
+    same side. Only a class that would have no image on a side gives that side its nearest one.
+
+    Args:
+        labels: int64 (N,).
+        contents: what identifies the content of each; a class in which all are the same is for training as a whole.
+    """
+    drawn = [hashlib.sha256(f"{SPLIT_SEED} {content}".encode()).digest()[:6] for content in contents]
+    places = np.array([int.from_bytes(number) / 2**48 for number in drawn])  # in [0, 1), exactly
+    chosen = places < TEST_FRACTION
+    for label in np.unique(labels):
+        own = np.flatnonzero(labels == label)
+        if not chosen[own].any():
+            chosen[own[places[own] == places[own].min()]] = True
+        if chosen[own].all():
+            chosen[own[places[own] == places[own].max()]] = False
+    return chosen
+
+
+def arrays_hash(*splits: LabeledImages) -> str:
+    """SHA-256 over images and labels of splits that are arrays."""
+    digest = hashlib.sha256()
+    for split in splits:
+        digest.update(np.asarray(split.images).tobytes())
+        digest.update(split.labels.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,34 @@
+"""The test images that travel with a checkpoint, so that export can compare on real ones without the data set."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from models.checkpoint.samples import Samples
+from models.images.decode import Pixels, to_mode
+from training.data.raw import RawDataset
+from training.data.streaming import Source
+
+COUNT = 128  # two batches of 64, the largest size that export compares
+RAW_COUNT = 16
+LONGEST_SIDE = 512  # raw photographs are shrunk to this, or a checkpoint would hold megabytes of them
+
+
+def sample_test_images(raw: RawDataset, test: Source) -> Samples:
+    """Images spread evenly over the test split, which may be sorted by class."""
+    chosen = np.unique(np.linspace(0, len(test) - 1, COUNT).astype(np.int64))
+    few = chosen[:: max(1, len(chosen) // RAW_COUNT)][:RAW_COUNT]
+    taken = test.take(torch.from_numpy(chosen)).in_memory()
+    originals = tuple(_original(raw.test.images[index], raw) for index in few)
+    return Samples(taken.images.numpy(), taken.labels.numpy(), originals, test.labels.numpy()[few])
+
+
+def _original(image: Pixels | Path, raw: RawDataset) -> Pixels:
+    if not isinstance(image, Path):
+        return image
+    with Image.open(image) as file:
+        picture = to_mode(ImageOps.exif_transpose(file), raw.mode, (raw.background,) * (1 if raw.mode == "L" else 3))
+    picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+    return np.asarray(picture)

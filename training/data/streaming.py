@@ -1,0 +1,126 @@
+"""Images that are decoded when they are needed, for data sets larger than memory."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from models.images.decode import InputSpec
+from training.data.in_memory import InMemoryDataset, load_pixels
+
+CHUNK = 256
+AHEAD = 4  # batches each worker decodes beforehand
+
+
+class _Files(Dataset[Tensor | str]):
+    """Decoded images, uint8 (H, W, C), by index; what is wrong with a file comes back as words, not as an exception,
+    which would cross the processes with its traceback for a message."""
+
+    def __init__(self, paths: Sequence[str], spec: InputSpec) -> None:
+        self.paths, self.spec = np.asarray(paths), spec  # an array: forked workers would copy a list's pages
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Tensor | str:
+        try:
+            return torch.from_numpy(np.array(load_pixels(Path(str(self.paths[index])), self.spec)))
+        except (ValueError, OSError) as error:
+            return str(error)
+
+
+class _Order(Sampler[list[int]]):
+    """The batches that are asked for next; the loader and its workers stay."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+def _stack(items: list[Tensor | str]) -> Tensor | str:
+    tensors = [item for item in items if not isinstance(item, str)]
+    return torch.stack(tensors) if len(tensors) == len(items) else next(item for item in items if isinstance(item, str))
+
+
+@dataclass(frozen=True)
+class StreamingDataset:
+    """Like `InMemoryDataset`, but of paths: each batch is decoded by worker processes that live as long as this does.
+
+    Attributes:
+        paths: of N image files.
+        labels: int64 (N,), on the CPU.
+        spec: size and mode to decode to.
+        workers: processes that decode; with 0 this one does.
+        device: that batches are brought to.
+    """
+
+    paths: list[Path]
+    labels: Tensor
+    spec: InputSpec
+    workers: int
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    _loaders: list[tuple[_Order, DataLoader[Tensor | str]]] = field(default_factory=list, init=False, compare=False)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def take(self, index: Tensor) -> "StreamingDataset":
+        """The images at `index`."""
+        chosen = [self.paths[i] for i in index.tolist()]
+        return StreamingDataset(chosen, self.labels[index.cpu()], self.spec, self.workers, self.device)
+
+    def to(self, device: torch.device) -> "StreamingDataset":
+        """The same, whose batches are brought to `device`."""
+        return StreamingDataset(self.paths, self.labels, self.spec, self.workers, device)
+
+    def in_memory(self) -> InMemoryDataset:
+        """All of them, decoded, on the CPU."""
+        images = torch.empty((len(self), *self.spec.shape), dtype=torch.uint8)
+        order = sequential_batches(len(self), CHUNK)
+        for index, batch in zip(order, self.to(torch.device("cpu")).batches(order), strict=True):
+            images[index] = batch.images
+        return InMemoryDataset(images, self.labels)
+
+    def batches(self, indices: Sequence[Tensor]) -> Iterator[InMemoryDataset]:
+        """The images at each of `indices`, decoded ahead of their use.
+
+        Raises:
+            ValueError: a file that is no image, or damaged; it is named.
+        """
+        if not self._loaders:
+            order = _Order()
+            loader = DataLoader(
+                _Files([str(path) for path in self.paths], self.spec),
+                batch_sampler=order,
+                num_workers=self.workers,
+                collate_fn=_stack,
+                persistent_workers=self.workers > 0,
+                prefetch_factor=AHEAD if self.workers else None,
+                pin_memory=self.device.type == "cuda",
+                generator=torch.Generator(),  # or it would draw a base seed from the global one
+            )
+            self._loaders.append((order, loader))
+        order, loader = self._loaders[0]
+        order.batches = [index.tolist() for index in indices]
+        for index, images in zip(indices, loader, strict=True):
+            if isinstance(images, str):
+                raise ValueError(images)
+            labels = self.labels[index.cpu()].to(self.device)
+            yield InMemoryDataset(images.to(self.device, non_blocking=True), labels)
+
+
+def sequential_batches(count: int, size: int) -> tuple[Tensor, ...]:
+    """Indices of `count` images in batches of `size`, the last of which may be smaller."""
+    return torch.split(torch.arange(count), size) if count else ()
+
+
+Source = InMemoryDataset | StreamingDataset

@@ -1,0 +1,112 @@
+"""What a classifier makes of labelled images: probabilities, and the figures that follow from them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from training.data.streaming import Source, sequential_batches
+from training.evaluate.metrics import ClassScores, Reliability, class_scores, reliability, top_k_accuracy
+
+Classify = Callable[[Tensor], Tensor | npt.NDArray[np.float32]]
+BATCH = 250
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The outcome for N images and K classes.
+
+    Attributes:
+        loss: mean negative log-likelihood of the labels, in nats.
+        probabilities: float32 (N, K), rows sum to 1.
+        labels: int64 (N,).
+    """
+
+    loss: float
+    probabilities: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, logits: Tensor, labels: Tensor, *, temperature: float = 1.0) -> "Evaluation":
+        """Of logits (N, K), which are divided by the temperature, and labels (N,)."""
+        scaled = logits / temperature
+        loss = functional.cross_entropy(scaled, labels)
+        return cls(loss.item(), scaled.softmax(1).cpu().numpy(), labels.cpu().numpy())
+
+    @cached_property
+    def predictions(self) -> npt.NDArray[np.int64]:
+        """The most probable class of each image, (N,)."""
+        return np.asarray(self.probabilities.argmax(axis=1), dtype=np.int64)
+
+    @property
+    def accuracy(self) -> float:
+        """Share of images whose most probable class is their label, in [0, 1]."""
+        return float((self.predictions == self.labels).mean())
+
+    @property
+    def top5_accuracy(self) -> float:
+        """Share of images whose label is among the five most probable classes, in [0, 1]."""
+        return top_k_accuracy(self.probabilities, self.labels, k=5)
+
+    @cached_property
+    def confusion(self) -> npt.NDArray[np.int64]:
+        """Images by (label, prediction), (K, K)."""
+        k = self.probabilities.shape[1]
+        return np.bincount(self.labels * k + self.predictions, minlength=k * k).reshape(k, k)
+
+    @property
+    def scores(self) -> ClassScores:
+        """Precision, recall and F1 of each class."""
+        return class_scores(self.confusion)
+
+    @cached_property
+    def reliability(self) -> Reliability:
+        """Accuracy by confidence."""
+        return reliability(self.probabilities, self.labels)
+
+    def surest_mistakes(self, count: int) -> npt.NDArray[np.int64]:
+        """Up to `count` indices of wrongly classified images, the most confident first."""
+        wrong = np.flatnonzero(self.predictions != self.labels)
+        return wrong[np.argsort(-self.probabilities[wrong].max(axis=1), kind="stable")][:count]
+
+    def to_json(self) -> dict[str, float]:
+        """The metrics as config.json has them."""
+        return {
+            "accuracy": self.accuracy,
+            "top5_accuracy": self.top5_accuracy,
+            "loss": self.loss,
+            "calibration_error": self.reliability.calibration_error,
+        }
+
+
+def logits_of(classify: Classify, images: Source, *, batch_size: int = BATCH) -> Tensor:
+    """Runs a classifier over all images, batch by batch.
+
+    Args:
+        classify: takes uint8 (n, H, W, C) on the device of `images` and returns logits (n, K), a tensor or an array.
+        images: at least one.
+        batch_size: images a call.
+
+    Returns:
+        float32 logits (N, K).
+
+    Raises:
+        ValueError: there are no images.
+    """
+    if not len(images):
+        raise ValueError("there are no images to evaluate on")
+    with torch.inference_mode():
+        batches = images.batches(sequential_batches(len(images), batch_size))
+        return torch.cat([torch.as_tensor(classify(batch.images)).float() for batch in batches])
+
+
+def evaluate(classify: Classify, images: Source, *, batch_size: int = BATCH, temperature: float = 1.0) -> Evaluation:
+    """What a classifier makes of all images, see `logits_of`; its logits are divided by `temperature`."""
+    logits = logits_of(classify, images, batch_size=batch_size)
+    with torch.inference_mode():
+        return Evaluation.of(logits, images.labels.to(logits.device), temperature=temperature)

@@ -1,0 +1,87 @@
+"""The training loop: epoch by epoch, resumable after each."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from models.checkpoint.weights import Weights
+from models.files import UnwritableError
+from models.images.decode import InputSpec
+from training.data.splits import Splits
+from training.events import EpochDone, Report
+from training.loop.process_group import SINGLE_PROCESS, ProcessGroup
+from training.loop.resume import RESUME_FILE, RunState, resume_hint, seeded
+from training.loop.trainer import LossError, Trainer
+from training.recipes.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """The epochs of a training, and the weights after the last one, on the CPU: the average's if there is one."""
+
+    history: tuple[EpochDone, ...]
+    weights: Weights
+
+
+def fit(
+    network: nn.Module,
+    data: Splits,
+    recipe: Recipe,
+    workdir: Path,
+    report: Report,
+    *,
+    spec: InputSpec,
+    facts: dict[str, Any] | None = None,
+    state: RunState | None = None,
+    group: ProcessGroup = SINGLE_PROCESS,
+) -> FitResult:
+    """Trains a network in place.
+
+    The last epoch's weights count: every schedule ends with a rate of 0, and docs/training.md tells what choosing an
+    epoch on the validation split made of it.
+
+    Before the first epoch and after each one, resume.pt and log.jsonl are written to `workdir`; an exception, Ctrl-C
+    included, leaves the last ones there. The test split is not touched.
+
+    Args:
+        network: freshly initialised, or any if `state` is given.
+        data: at the size of `spec`; what is in memory is moved to the recipe's device as a whole.
+        recipe: the settings.
+        workdir: a folder, made unless the settings do not suit the network.
+        report: called with `StepDone` and `EpochDone`.
+        spec: mean, deviation and background.
+        facts: kept in resume.pt, for the caller to compare before going on.
+        state: from `read_state`, of an interrupted run of the same network, data and recipe.
+        team: the processes that train together, each of which calls this with the same; one of them writes.
+
+    Raises:
+        ValueError: settings that do not suit the network, such as muon where there is no convolution.
+        LossError: a loss became infinite or NaN. Looked at every 50 steps, so up to 49 further ones were done by then.
+        UnwritableError: the disk is full, for example; resume.pt is then as it was after the last epoch.
+    """
+    trainer = Trainer(network, data, recipe, spec, facts or {}, group)
+    if group.writes:
+        workdir.mkdir(parents=True, exist_ok=True)
+    with seeded(recipe.seed + group.rank, trainer.device):  # dropout draws from the global generator
+        if state is not None:
+            trainer.restore(state)
+        try:
+            trainer.save(workdir)
+            for epoch in range(len(trainer.history) + 1, recipe.epochs + 1):
+                done = trainer.epoch(epoch, report)
+                trainer.save(workdir)
+                report(done)
+        except LossError as error:
+            raise LossError(
+                f"{error}; {workdir / RESUME_FILE} holds the state after epoch {len(trainer.history)}. "
+                f"Resumed, it would come to the same step: start anew with a --learning-rate smaller than "
+                f"{recipe.learning_rate} or --clip-norm 1; --weights {workdir / RESUME_FILE} keeps what was learnt"
+            ) from None
+        except UnwritableError as error:
+            if trainer.saved is None:
+                raise
+            raise UnwritableError(f"{error}; {resume_hint(trainer.saved)}") from error
+    weights = {name: tensor.detach().cpu() for name, tensor in trainer.learner.evaluated.state_dict().items()}
+    return FitResult(tuple(trainer.history), weights)

@@ -1,0 +1,169 @@
+"""A network with what changes it: device, forward pass, optimizer, schedule, and the single training step."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from models.images.decode import InputSpec
+from models.images.normalize import Normalize
+from training.augment.mixing import MixedLabels
+from training.loop.process_group import SINGLE_PROCESS, ProcessGroup
+from training.optim.ema import ExponentialMovingAverage
+from training.optim.schedules import make_optimizer, make_schedule
+from training.recipes.recipe import Recipe
+
+Forward = Callable[[Tensor], Tensor]
+
+
+@dataclass
+class Learner:
+    """What a step needs and changes.
+
+    Attributes:
+        network: on its device, in training mode while it learns.
+        forward: images (N, H, W, C) in [0, 255] to logits (N, K), through `network`; see `training_forward`.
+        average: follows the network, or None.
+        autocast: compute in bf16 where that is safe.
+    """
+
+    network: nn.Module
+    forward: Forward
+    optimizer: Optimizer
+    schedule: LRScheduler
+    average: ExponentialMovingAverage | None
+    label_smoothing: float
+    clip_norm: float
+    autocast: bool
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The network whose weights are evaluated and kept."""
+        return self.network if self.average is None else self.average.network
+
+
+def pick_device(name: str, *, local_rank: int | None = None) -> torch.device:
+    """The device of a recipe; `auto` is CUDA where there is one.
+
+    Args:
+        name: auto, cpu, cuda or cuda:1.
+        local_rank: the GPU's number where each of several processes has its own.
+
+    Raises:
+        ValueError: a CUDA device that is not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    if device.type == "cuda" and local_rank is not None:
+        device = torch.device("cuda", local_rank)
+    if device.type == "cuda" and (device.index or 0) >= (count := torch.cuda.device_count()):
+        raise ValueError(f"device is {str(device)!r}; torch sees {count} CUDA devices here")
+    return device
+
+
+def pick_precision(recipe: Recipe, device: torch.device) -> str:
+    """The precision of a recipe, "fp32" or "bf16".
+
+    `auto` is bf16 with CUDA and on processors with instructions for it: `benchmarks/training.py` measures the gain, and
+    docs/training.md the accuracies.
+    """
+    if recipe.precision != "auto":
+        return recipe.precision
+    if device.type == "cuda":
+        return "bf16"
+    processor: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # newer than the oldest torch we take
+    fast = processor.get("avx512_bf16") or processor.get("amx_bf16")
+    return "bf16" if fast else "fp32"
+
+
+def make_forward(
+    network: Callable[[Tensor], Tensor], spec: InputSpec, *, device: torch.device, channels_last: bool = False
+) -> Forward:
+    """The network behind the normalisation that is also exported: uint8 (N, H, W, C) to logits (N, K)."""
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    normalize = Normalize(spec, memory_format=layout).to(device)
+
+    def forward(images: Tensor) -> Tensor:
+        logits: Tensor = network(normalize(images))  # (N, K)
+        return logits
+
+    return forward
+
+
+def training_forward(
+    network: nn.Module, spec: InputSpec, recipe: Recipe, *, group: ProcessGroup = SINGLE_PROCESS
+) -> Forward:
+    """The same for training: compiled if the recipe says so, its gradients averaged over the team.
+
+    It is to be made anew when other parameters learn than before.
+    """
+    device = next(network.parameters()).device
+    module: Callable[[Tensor], Tensor] = group.wrap(network)
+    if recipe.compile:
+        module = torch.compile(module)
+    return make_forward(module, spec, device=device, channels_last=recipe.channels_last)
+
+
+def make_learner(
+    network: nn.Module, spec: InputSpec, recipe: Recipe, *, steps: int, device: torch.device | None = None
+) -> Learner:
+    """Moves the network to the device, by default the recipe's, and adds what the recipe says for `steps` steps."""
+    device = device or pick_device(recipe.device)
+    network.to(device)
+    if recipe.channels_last:
+        network.to(memory_format=torch.channels_last)
+    optimizer = make_optimizer(network, recipe)
+    return Learner(
+        network=network,
+        forward=make_forward(network, spec, device=device, channels_last=recipe.channels_last),
+        optimizer=optimizer,
+        schedule=make_schedule(optimizer, recipe, steps=steps),
+        average=ExponentialMovingAverage(network, recipe.ema) if recipe.ema else None,
+        label_smoothing=recipe.label_smoothing,
+        clip_norm=recipe.clip_norm,
+        autocast=pick_precision(recipe, device) == "bf16",
+    )
+
+
+def train_step(
+    learner: Learner, images: Tensor, labels: Tensor, *, partners: MixedLabels | None = None, weight: float = 1.0
+) -> Tensor:
+    """One step down the gradient.
+
+    Args:
+        learner: is changed.
+        images: uint8, or float32 in [0, 255], (N, H, W, C).
+        labels: int64 (N,).
+        partners: of images that were mixed.
+        weight: of the loss.
+
+    Returns:
+        float64 (2,), on the device: the loss summed over the images, and how many were right before the step.
+
+    Raises:
+        ValueError: the loss depends on no parameter that may learn.
+    """
+    with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=learner.autocast):
+        logits = learner.forward(images).float()  # (N, K)
+    loss = functional.cross_entropy(logits, labels, label_smoothing=learner.label_smoothing)
+    if partners is not None:
+        mixed_in = functional.cross_entropy(logits, partners.labels, label_smoothing=learner.label_smoothing)
+        loss = loss.lerp(mixed_in, partners.share)
+    if not loss.requires_grad:
+        raise ValueError("nothing that may learn takes part in the network's answer; freeze fewer epochs or layers")
+    learner.optimizer.zero_grad()
+    (loss if weight == 1 else loss * weight).backward()  # type: ignore[no-untyped-call]  # torch's own
+    if learner.clip_norm:
+        clip_grad_norm_(learner.network.parameters(), learner.clip_norm)
+    learner.optimizer.step()
+    learner.schedule.step()
+    if learner.average is not None:
+        learner.average.update()
+    right = (logits.detach().argmax(1) == labels).sum()
+    return torch.stack((loss.detach() * len(labels), right)).double()

@@ -1,0 +1,110 @@
+"""The processes that train one network together, as torchrun starts them; or the one that trains it alone."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ProcessGroup:
+    """This process among those that train together.
+
+    Attributes:
+        rank: from 0; that of rank 0 writes and tells.
+        size: how many there are.
+        local_rank: among those on this machine, which is the number of its GPU.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+
+    @property
+    def writes(self) -> bool:
+        """Whether this one writes files."""
+        return self.rank == 0
+
+    def share(self, index: Tensor) -> Tensor:
+        """This process's part of (N,); the parts are disjoint, are all of it, and differ in length by one at most."""
+        return index.tensor_split(self.size)[self.rank]
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum over all processes, in place."""
+        if self.size > 1:
+            distributed.all_reduce(tensor)
+        return tensor
+
+    def average_buffers(self, network: nn.Module) -> None:
+        """Makes the running statistics of batch norms the mean of all processes'."""
+        if self.size > 1:
+            for buffer in network.buffers():
+                if buffer.is_floating_point():
+                    distributed.all_reduce(buffer)
+                    buffer /= self.size
+
+    def gather(self, value: T) -> list[T]:
+        """Every process's value, by rank."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        distributed.all_gather_object(values, value)
+        return values
+
+    def from_writer(self, make: Callable[[], T]) -> T:
+        """What `make` returns in the writing process; an error there is a ValueError in every one."""
+        if self.size == 1:
+            return make()
+        outcome: list[Any] = [None, None]
+        if self.writes:
+            try:
+                outcome[0] = make()
+            except (ValueError, OSError) as error:
+                outcome[1] = str(error)
+        distributed.broadcast_object_list(outcome, src=0)
+        if outcome[1] is not None:
+            raise ValueError(outcome[1])
+        value: T = outcome[0]
+        return value
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.size > 1:
+            distributed.barrier()
+
+    def wrap(self, network: nn.Module) -> nn.Module:
+        """The network with its gradients averaged over all processes; itself if there is one process."""
+        if self.size == 1:
+            return network
+        # Told that every step is like the first, it learns there which parameters have no part in the logits, and waits
+        # for no gradient of theirs. Searching for them in every step would take time and print a warning.
+        return DistributedDataParallel(network, static_graph=True)
+
+
+SINGLE_PROCESS = ProcessGroup()
+
+
+@contextmanager
+def process_group(*, cuda: bool) -> Iterator[ProcessGroup]:
+    """Joins the processes that torchrun started, over NCCL with CUDA and gloo without; else `SINGLE_PROCESS`.
+
+    Reads the environment that torchrun sets.
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        yield SINGLE_PROCESS
+        return
+    group = ProcessGroup(*(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
+    if cuda:
+        torch.cuda.set_device(group.local_rank)
+    distributed.init_process_group("nccl" if cuda else "gloo")
+    try:
+        yield group
+    finally:
+        distributed.destroy_process_group()

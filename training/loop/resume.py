@@ -1,0 +1,112 @@
+"""resume.pt: all that an interrupted training needs to go on as if nothing had happened."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.checkpoint.weights import Weights
+from models.files import atomic_write
+from training.recipes.recipe import Recipe
+
+SCHEMA = 2
+RESUME_FILE = "resume.pt"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunState:
+    """A training between two epochs; tensors and primitives only, so that it loads with `weights_only=True`.
+
+    Attributes:
+        facts: what must be the same for the run to go on: network, options, classes, input, data set.
+        recipe: every setting.
+        epoch: epochs done.
+        history: a dict an epoch.
+        average: weights and steps of the moving average, or None without one.
+        generators: for each process, states by name, torch's global ones among them.
+    """
+
+    facts: dict[str, Any]
+    recipe: dict[str, Any]
+    epoch: int
+    history: list[dict[str, Any]]
+    weights: Weights
+    optimizer: dict[str, Any]
+    schedule: dict[str, Any]
+    average: dict[str, Any] | None
+    generators: list[dict[str, Tensor]]
+
+    def write(self, workdir: Path) -> None:
+        """Writes resume.pt, whole or not at all."""
+        with (
+            atomic_write(workdir / RESUME_FILE) as path,
+            path.open("wb") as file,
+        ):  # given a path, torch tells no reason
+            torch.save({"schema": SCHEMA, **vars(self)}, file)
+
+
+def read_state(workdir: Path) -> RunState:
+    """Reads what `RunState.write` wrote, onto the CPU.
+
+    Raises:
+        ValueError: there is none, or it is damaged or of another version.
+    """
+    path = workdir / RESUME_FILE
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist; there is nothing to resume")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        schema = content.pop("schema")
+    except Exception as error:  # torch.load raises whatever its unpickler stumbles over
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{path} is damaged: {reason}") from None
+    if schema != SCHEMA:
+        raise ValueError(f"{path}: schema is {schema!r}; this version reads {SCHEMA}")
+    for once in ("best_epoch", "best_weights"):  # from when the epoch to keep was chosen
+        content.pop(once, None)
+    try:
+        state = RunState(**content)
+        Recipe(**state.recipe)
+    except (TypeError, ValueError) as error:
+        reason = str(error).partition("__init__() ")[2] or str(error)
+        raise ValueError(f"{path} is of another version of convscope, which has to go on with it: {reason}") from None
+    return state
+
+
+def resume_hint(epoch: int) -> str:
+    """What to say when a file could not be written; `epoch` is the last that resume.pt holds."""
+    return f"{RESUME_FILE} is as it was after epoch {epoch}, and --resume goes on from there"
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Torch's global generators of the CPU and of `device` start at `seed` inside, and are as before afterwards."""
+    cuda = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda):
+        torch.default_generator.manual_seed(seed)
+        for each in cuda:
+            with torch.cuda.device(each):
+                torch.cuda.manual_seed(seed)
+        yield
+
+
+def generator_states(own: dict[str, torch.Generator], device: torch.device) -> dict[str, Tensor]:
+    """The states of `own` by name, and of torch's global generators, on the CPU."""
+    states = {name: generator.get_state() for name, generator in own.items()}
+    states["torch.cpu"] = torch.get_rng_state()
+    if device.type == "cuda":
+        states["torch.cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def set_generator_states(own: dict[str, torch.Generator], device: torch.device, states: dict[str, Tensor]) -> None:
+    """Sets what `generator_states` returned."""
+    for name, generator in own.items():
+        generator.set_state(states[name])
+    torch.set_rng_state(states["torch.cpu"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states["torch.cuda"], device)

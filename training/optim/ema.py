@@ -1,0 +1,42 @@
+"""A moving average of a network's weights, which often classifies better than the weights themselves."""
+
+import copy
+
+import torch
+from torch import nn
+
+from models.checkpoint.weights import Weights, load_tensors
+
+
+class ExponentialMovingAverage:
+    """A copy of a network that follows it: each value moves by 1 - decay towards the network's at every step.
+
+    Early on it moves faster, by 9 / (10 + steps), so that initial weights are soon forgotten. The running statistics of
+    batch norms are averaged too, as they belong to the weights they were taken with; whole numbers are copied.
+
+    Attributes:
+        network: the copy, in evaluation mode.
+        steps: updates so far.
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.network, self.decay, self.steps = copy.deepcopy(network).eval().requires_grad_(False), decay, 0
+        own, followed = self.network.state_dict(), network.state_dict()  # the tensors themselves, not copies
+        floats = [name for name, tensor in own.items() if tensor.is_floating_point()]
+        self._own = [own[name] for name in floats]
+        self._followed = [followed[name] for name in floats]
+        self._counters = [(own[name], followed[name]) for name in own.keys() - set(floats)]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Follows the network by a step."""
+        self.steps += 1
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        torch._foreach_lerp_(self._own, self._followed, 1 - decay)
+        for own, followed in self._counters:
+            own.copy_(followed)
+
+    def restore(self, weights: Weights, steps: int) -> None:
+        """Goes on from the state of an earlier one."""
+        load_tensors(self.network, weights)
+        self.steps = steps

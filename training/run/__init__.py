@@ -1,0 +1,1 @@
+"""A whole training run, from data set to checkpoint directory."""

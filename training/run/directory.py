@@ -1,0 +1,75 @@
+"""Which directory a run gets: never one that holds another, unless that is asked for."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from models.checkpoint.directory import CONFIG_FILE
+from models.files import check_writable
+from training.data.datasets import DATASETS
+from training.loop.resume import RESUME_FILE
+
+RUNS = Path("runs")
+
+
+def new_run_directory(out: Path | None, *, model: str, dataset: str, overwrite: bool = False) -> Path:
+    """The directory for a new run: `out`, or `runs/<model>-<dataset>` with -2, -3... while another run is there.
+
+    Raises:
+        ValueError: `out` holds a run, finished or not, and is not to be overwritten; or it is no directory.
+        UnwritableError: nothing can be written there.
+    """
+    if out is None:
+        out = next(path for path in _names(model, dataset) if overwrite or not (_finished(path) or _unfinished(path)))
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file; --out takes a directory")
+    if not overwrite and _finished(out):
+        raise ValueError(f"{out} holds a finished checkpoint; --overwrite replaces it")
+    if not overwrite and _unfinished(out):
+        raise ValueError(f"{out} holds an unfinished run; go on with --resume, or replace it with --overwrite")
+    check_writable(out)
+    return out
+
+
+def resumable_run_directory(out: Path | None, *, model: str, dataset: str, overwrite: bool = False) -> Path:
+    """The directory of the run to go on with: `out`, or the last of the default names that holds an unfinished one.
+
+    Raises:
+        ValueError: there is no unfinished run, or it is asked to be overwritten as well.
+        UnwritableError: nothing can be written there.
+    """
+    if overwrite:
+        raise ValueError("--resume goes on with a run and --overwrite replaces it; give one of them")
+    if out is None:
+        there = []
+        for path in _names(model, dataset):
+            if not path.exists():
+                break
+            there.append(path)
+        unfinished = [path for path in there if _unfinished(path)]
+        if not unfinished:
+            first = next(_names(model, dataset))
+            raise ValueError(f"nothing to resume: no unfinished run in {first} or its successors; --out names another")
+        out = unfinished[-1]
+    if not _unfinished(out):
+        why = f"{out} holds a finished checkpoint" if _finished(out) else f"{out / RESUME_FILE} does not exist"
+        raise ValueError(f"nothing to resume: {why}")
+    check_writable(out)
+    return out
+
+
+def _names(model: str, dataset: str) -> Iterator[Path]:
+    name = dataset if dataset in DATASETS else Path(dataset).resolve().name
+    base = RUNS / f"{model}-{name}"
+    yield base
+    number = 2
+    while True:
+        yield base.with_name(f"{base.name}-{number}")
+        number += 1
+
+
+def _finished(path: Path) -> bool:
+    return (path / CONFIG_FILE).is_file()
+
+
+def _unfinished(path: Path) -> bool:
+    return (path / RESUME_FILE).is_file()  # beside a finished one, which it is to replace, perhaps
