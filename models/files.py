@@ -10,12 +10,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 
+from models.errors import ConvscopeError
+
 # What numpy.load and the reading of its arrays raise for files that are missing, damaged or something else.
 NPZ_ERRORS = (OSError, KeyError, ValueError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
-class UnwritableError(OSError):
-    """A file or directory that cannot be written; the message names it and says why."""
+class UnwritableError(ConvscopeError, OSError):
+    """A file or directory cannot be written; the message names it and the reason."""
 
 
 @contextmanager
@@ -40,11 +42,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def check_writable(directory: Path) -> None:
-    """Nothing if files can be written to a directory or, while it does not exist, if it can be made; makes nothing.
-
-    Raises:
-        UnwritableError: they cannot.
-    """
+    """Raises UnwritableError unless the directory can be written or, where absent, created; creates nothing."""
     there = directory
     try:
         there = next(path for path in (directory, *directory.parents) if path.exists())

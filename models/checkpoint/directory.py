@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from models.checkpoint.weights import load_tensors
+from models.errors import UserError
 from models.files import atomic_write, sha256_of
 from models.images.decode import InputSpec
 from models.networks.registry import build_network
@@ -20,19 +21,17 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError):
     """A checkpoint directory that is missing something, damaged, or of another schema."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointConfig:
-    """What config.json says: all that is needed to rebuild the network, and where its weights come from.
+    """The content of config.json: how to rebuild the network, and where its weights come from.
 
     Attributes:
         model: name in the registry.
         options: the network's own keyword arguments.
-        classes: names by index.
-        input: image size, mode and normalisation.
         recipe: every setting of the training run.
         metrics: by split, for example `{"test": {"accuracy": 0.99}}`; accuracies in [0, 1], losses in nats.
         dataset: name, counts by split and SHA-256 of the images and labels.
@@ -78,14 +77,14 @@ class CheckpointConfig:
         """
         fields = dict(content)
         if (schema := fields.pop("schema", None)) != SCHEMA:
-            raise ValueError(f"schema is {schema!r}; this version reads {SCHEMA}")
+            raise UserError(f"schema is {schema!r}; this version reads {SCHEMA}")
         try:
             fields["input"] = InputSpec.from_json({key: fields.pop(key) for key in ("input", "preprocess")})
             return cls(**{**fields, "classes": tuple(fields["classes"])})
         except KeyError as error:
-            raise ValueError(f"the key {error} is missing") from None
+            raise UserError(f"the key {error} is missing") from None
         except TypeError as error:
-            raise ValueError(str(error)) from None
+            raise UserError(str(error)) from None
 
 
 @dataclass(frozen=True)
@@ -154,7 +153,7 @@ def _read(directory: Path) -> tuple[CheckpointConfig, str]:
     config_path = directory / CONFIG_FILE
     if not config_path.is_file():
         unfinished = (directory / "resume.pt").is_file()
-        hint = "the training there is not finished; go on with --resume" if unfinished else "no checkpoint there"
+        hint = "the training there is not finished; continue it with --resume" if unfinished else "no checkpoint there"
         raise CheckpointError(f"{config_path} does not exist: {hint}")
     try:
         content = json.loads(config_path.read_text())

@@ -1,4 +1,4 @@
-"""Where the weights of a network come from that does not begin with random ones."""
+"""Initial weights of a network: a file, a checkpoint, or torchvision's published ones."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +9,7 @@ import torch
 import torchvision
 
 from models.checkpoint.directory import CONFIG_FILE, WEIGHTS_FILE, read_config
+from models.errors import UserError
 from models.files import sha256_of
 from models.images.decode import InputSpec
 from models.networks.torchvision import PREFIX, torchvision_names
@@ -22,9 +23,9 @@ class InitialWeights:
 
     Attributes:
         path: .pth, .pt or .safetensors.
-        name: how the caller called it, without folders; it goes into config.json.
-        input: what the weights were trained on, where it is known.
-        classes: that they tell apart, where it is known.
+        name: the caller's name for it, without folders, for config.json.
+        input: the specification they were trained with, where it is known.
+        classes: the classes they were trained on, where they are known.
     """
 
     path: Path
@@ -33,7 +34,7 @@ class InitialWeights:
     classes: tuple[str, ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """What config.json says of them."""
+        """The entry in config.json."""
         return {"name": self.name, "sha256": sha256_of(self.path)}
 
 
@@ -53,14 +54,14 @@ def resolve_weights(given: str, *, model: str) -> InitialWeights:
     published = _published(model)
     if not path.exists() and path.suffix not in TENSOR_FILES and path.name == given:
         if published is None:
-            raise ValueError(f"--weights {given}: no such file or checkpoint directory, and {_why_none(model)}")
+            raise UserError(f"--weights {given}: no such file or checkpoint directory, and {_explain_missing(model)}")
         if given not in published.__members__:
             names = ", ".join(["DEFAULT", *(member.name for member in published)])
-            raise ValueError(f"--weights {given}: no such file, and torchvision's weights of this network are {names}")
+            raise UserError(f"--weights {given}: no such file, and torchvision's weights of this network are {names}")
         weights = published[given]
-        return InitialWeights(_fetch(weights), weights.name, _input_of(weights))
+        return InitialWeights(_download(weights), weights.name, _input_of(weights))
     if not path.is_file():
-        raise ValueError(f"--weights {given}: no such file, and no checkpoint directory (one with {CONFIG_FILE})")
+        raise UserError(f"--weights {given}: no such file, and no checkpoint directory (one with {CONFIG_FILE})")
     return InitialWeights(path, path.name, None if published is None else _input_of(published["DEFAULT"]))
 
 
@@ -79,20 +80,20 @@ def _published(model: str) -> Any:
     return torchvision.models.get_model_weights(plain)
 
 
-def _why_none(model: str) -> str:
+def _explain_missing(model: str) -> str:
     if model in torchvision_names():
         return f"only torchvision's own have published weights: {PREFIX}{model}"
     return f"{model} has no published weights"
 
 
-def _fetch(weights: Any) -> Path:
+def _download(weights: Any) -> Path:
     """The file in torch's cache (TORCH_HOME), fetched and compared with its hash if it is not there."""
     try:
         torch.hub.load_state_dict_from_url(
             weights.url, map_location="cpu", check_hash=True, weights_only=True, progress=False
         )
     except Exception as error:  # of the network, the disk, or a damaged file: all mean that there are no weights
-        raise ValueError(
+        raise UserError(
             f"--weights {weights.name}: fetching {weights.url} failed: {str(error).splitlines()[0]}; "
             f"with the file at hand, give its path"
         ) from None
@@ -100,7 +101,7 @@ def _fetch(weights: Any) -> Path:
 
 
 def _input_of(weights: Any) -> InputSpec:
-    """What torchvision evaluates its published weights on."""
+    """The input that torchvision evaluates its published weights on."""
     how = weights.transforms()
     height = width = how.crop_size[0]
     return InputSpec(

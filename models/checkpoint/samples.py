@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from models.errors import UserError
 from models.files import NPZ_ERRORS, atomic_write
 from models.images.decode import Pixels
 
@@ -14,7 +15,7 @@ SAMPLES_FILE = "samples.npz"
 
 
 @dataclass(frozen=True)
-class Samples:
+class VerificationImages:
     """Images of the test set.
 
     Attributes:
@@ -30,7 +31,7 @@ class Samples:
     raw_labels: npt.NDArray[np.int64]
 
 
-def save_samples(path: Path, samples: Samples) -> None:
+def save_samples(path: Path, samples: VerificationImages) -> None:
     """Writes the file whole or not at all."""
     arrays: dict[str, Any] = {f"raw_{index:03}": image for index, image in enumerate(samples.raw)}
     arrays |= {"images": samples.images, "labels": samples.labels, "labels_of_raw": samples.raw_labels}
@@ -38,7 +39,7 @@ def save_samples(path: Path, samples: Samples) -> None:
         np.savez_compressed(file, **arrays)
 
 
-def load_samples(path: Path) -> Samples:
+def load_samples(path: Path) -> VerificationImages:
     """Reads the file; nothing in it is unpickled.
 
     Raises:
@@ -47,6 +48,6 @@ def load_samples(path: Path) -> Samples:
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             raw = tuple(file[name] for name in sorted(file.files) if name.startswith("raw_"))
-            return Samples(file["images"], file["labels"], raw, file["labels_of_raw"])
+            return VerificationImages(file["images"], file["labels"], raw, file["labels_of_raw"])
     except NPZ_ERRORS as error:
-        raise ValueError(f"{path} holds no sample images: {error}") from None
+        raise UserError(f"{path} holds no sample images: {error}") from None

@@ -10,6 +10,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from models.errors import UserError
+
 AUXILIARY = ("AuxLogits.", "aux1.", "aux2.")  # of torchvision's Inception and GoogLeNet
 
 
@@ -18,13 +20,13 @@ Weights = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class PretrainedReport:
-    """What `load_pretrained` did, tensor by tensor.
+    """The outcome of `load_pretrained`, tensor by tensor.
 
     Attributes:
-        loaded: names of tensors that are now the file's.
-        skipped: names of those of the head, left as initialised because the file is for another class count.
-        ignored: how many tensors of auxiliary classifiers, which are not used here.
+        loaded: names of tensors from the file.
+        skipped: names of the head's, left as initialised because the file is for another class count.
         summed: the first convolution's weight, if the file's takes three channels and the network one.
+        ignored: number of tensors of auxiliary classifiers, which are not used here.
         classes: the file's class count if its head was skipped.
     """
 
@@ -65,21 +67,21 @@ def load_pretrained(network: nn.Module, path: Path) -> PretrainedReport:
         if name not in given:
             if name.endswith(".num_batches_tracked"):  # files from before PyTorch 0.4.1 have none
                 continue
-            raise ValueError(f"{path} has no {name!r}; it has {len(given)} tensors, {', '.join(list(given)[:3])}, ...")
+            raise UserError(f"{path} has no {name!r}; it has {len(given)} tensors, {', '.join(list(given)[:3])}, ...")
         found = given[name]
         if found.shape == tensor.shape:
             loaded[name] = found
         elif name.rpartition(".")[0] == head and found.shape[1:] == tensor.shape[1:]:
             skipped.append(name)
             classes = found.shape[0]
-        elif name == _first_convolution(network) and _is_grey(found, tensor):
+        elif name == _first_convolution(network) and _sums_to_grayscale(found, tensor):
             loaded[name] = found.sum(1, keepdim=True)
             summed.append(name)
         else:
-            raise ValueError(f"{path}: {name} is {tuple(found.shape)}; the network's is {tuple(tensor.shape)}")
+            raise UserError(f"{path}: {name} is {tuple(found.shape)}; the network's is {tuple(tensor.shape)}")
     foreign = [name for name in given if name not in own]
     if unknown := [name for name in foreign if not name.startswith(AUXILIARY)]:
-        raise ValueError(
+        raise UserError(
             f"{path}: the network has no {unknown[0]!r}; {len(unknown)} of {len(given)} tensors are unknown"
         )
     load_tensors(network, own | loaded)
@@ -88,21 +90,21 @@ def load_pretrained(network: nn.Module, path: Path) -> PretrainedReport:
 
 def _read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
-        raise ValueError(f"{path} does not exist; weights are a .pth, .pt or .safetensors file")
+        raise UserError(f"{path} does not exist; weights are a .pth, .pt or .safetensors file")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except SafetensorError as error:
-        raise ValueError(f"{path} is not a safetensors file: {error}") from None
+        raise UserError(f"{path} is not a safetensors file: {error}") from None
     except Exception as error:  # torch.load raises whatever its unpickler stumbles over
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{path} is not a file of plain tensors: {reason}") from None
+        raise UserError(f"{path} is not a file of plain tensors: {reason}") from None
     for key in ("state_dict", "average", "weights"):  # beside an optimizer's, often; and in our own unfinished runs
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise ValueError(f"{path} holds {type(content).__name__}; it must be a state_dict, names to tensors")
+        raise UserError(f"{path} holds {type(content).__name__}; it must be a state_dict, names to tensors")
     return dict(content)
 
 
@@ -118,15 +120,13 @@ def _first_convolution(network: nn.Module) -> str:
     return f"{next(names, '')}.weight"
 
 
-def _is_grey(found: Tensor, tensor: Tensor) -> bool:
+def _sums_to_grayscale(found: Tensor, tensor: Tensor) -> bool:
     colours = found.ndim == tensor.ndim == 4 and found.shape[1] == 3 and tensor.shape[1] == 1
     return colours and (found.shape[0], *found.shape[2:]) == (tensor.shape[0], *tensor.shape[2:])
 
 
 def load_tensors(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """What `load_state_dict` does, for tensors that come without the versions a `state_dict` carries along.
-
-    safetensors files and copies have none, and torchvision's MNASNet refuses to load without.
+    """Loads tensors that lack a `state_dict`'s versions: safetensors have none, and torchvision's MNASNet insists.
 
     Raises:
         RuntimeError: names or shapes differ.

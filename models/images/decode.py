@@ -22,6 +22,7 @@ from PIL import (  # the plug-ins register their formats when imported, and Imag
     WebPImagePlugin,
 )
 
+from models.errors import UserError
 from models.images.errors import (
     EmptyImage,
     ImageError,
@@ -46,9 +47,9 @@ FORMATS = tuple(
     )
 )
 DEFAULT_LIMIT_PIXELS = 50_000_000
-# A JPEG is decoded at a half, a quarter or an eighth where that leaves this many times the size that is wanted. Twelve
-# megapixels take a quarter of the time, and 99 % of the pixels that a network is given stay within 5 of 255 levels.
-DRAFT_GAP = 2
+# A JPEG is decoded at a half, a quarter or an eighth where that leaves this many times the target size. Twelve
+# megapixels take a quarter of the time, and 99 % of the network's input pixels stay within 5 of 255 levels.
+DRAFT_OVERSAMPLING = 2
 ORIENTATION = 0x0112  # the EXIF tag
 TILE_WIDTH, TILE_HEIGHT = 322, 323  # TIFF tags
 
@@ -62,7 +63,7 @@ _INTERPOLATIONS = {
 
 @dataclass(frozen=True, kw_only=True)
 class InputSpec:
-    """What a network sees of an image: the pixels it is given and how they are normalised.
+    """A network's input: size and mode of its images, how they are resized, and how they are normalised.
 
     `resize` is either (height, width), which stretches, or one number, to which the shorter side is scaled with the
     aspect kept; `crop` then cuts (height, width) out of the centre. Together they must give `height` x `width`.
@@ -79,31 +80,28 @@ class InputSpec:
     resize: tuple[int, int] | int
     crop: tuple[int, int] | None = None
     interpolation: str = "bilinear"
-    antialias: bool = True
     background: tuple[int, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
     def __post_init__(self) -> None:
         if self.mode not in ("L", "RGB"):
-            raise ValueError(f"input mode is {self.mode!r}; known are 'L' (grey) and 'RGB'")
+            raise UserError(f"input mode is {self.mode!r}; known are 'L' (grey) and 'RGB'")
         if self.height < 1 or self.width < 1:
-            raise ValueError(f"input is {self.height}x{self.width} (height x width); both must be at least 1")
+            raise UserError(f"input is {self.height}x{self.width} (height x width); both must be at least 1")
         if self.interpolation not in _INTERPOLATIONS:
-            raise ValueError(f"interpolation is {self.interpolation!r}; known are {', '.join(_INTERPOLATIONS)}")
-        if not self.antialias:
-            raise ValueError("antialias is false; Pillow, which resizes here, always smooths when it shrinks")
+            raise UserError(f"interpolation is {self.interpolation!r}; known are {', '.join(_INTERPOLATIONS)}")
         for name in ("background", "mean", "std"):
             if (count := len(getattr(self, name))) != self.channels:
-                raise ValueError(f"{name} has {count} values; mode {self.mode} needs {self.channels}")
+                raise UserError(f"{name} has {count} values; mode {self.mode} needs {self.channels}")
         if min(self.std) <= 0:
-            raise ValueError(f"std is {self.std}; every value must be above 0")
+            raise UserError(f"std is {self.std}; every value must be above 0")
         size = (self.height, self.width)
         if (self.crop or self.resize) != size:
-            raise ValueError(f"resize {self.resize} and crop {self.crop} do not end at {size[0]}x{size[1]}")
+            raise UserError(f"resize {self.resize} and crop {self.crop} do not end at {size[0]}x{size[1]}")
         resized = (self.resize, self.resize) if isinstance(self.resize, int) else self.resize
         if resized[0] < size[0] or resized[1] < size[1]:
-            raise ValueError(f"resize {self.resize} is smaller than the crop {size[0]}x{size[1]}")
+            raise UserError(f"resize {self.resize} is smaller than the crop {size[0]}x{size[1]}")
 
     @property
     def channels(self) -> int:
@@ -117,7 +115,7 @@ class InputSpec:
 
     def to_json(self) -> dict[str, Any]:
         """The keys `input` and `preprocess` as they stand in config.json and manifest.json."""
-        fields = asdict(self)
+        fields = {**asdict(self), "antialias": True}  # a constant; Pillow always smooths when it shrinks
         return {"input": {key: fields.pop(key) for key in ("mode", "height", "width")}, "preprocess": fields}
 
     @classmethod
@@ -129,38 +127,32 @@ class InputSpec:
         """
         fields: dict[str, Any] = {**config["input"], **config["preprocess"]}
         fields = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
+        if not fields.pop("antialias", True):
+            raise UserError("antialias is false; Pillow, which resizes here, always smooths when it shrinks")
         try:
             return cls(**fields)
         except TypeError as error:
-            raise ValueError(f"input specification: {error}") from None
+            raise UserError(f"input specification: {error}") from None
 
 
 def decode_image(data: bytes, spec: InputSpec, *, limit_pixels: int = DEFAULT_LIMIT_PIXELS) -> Pixels:
-    """Decodes one encoded image and brings it to the size and mode of `spec`.
+    """Decodes one encoded image and brings it to the size and mode of `spec`: uint8 (height, width, channels).
 
-    Of several frames the first counts; the EXIF orientation is applied; colour profiles are not.
+    Only the first of several frames is read; the EXIF orientation is applied, colour profiles are not.
 
     Args:
         data: a whole file in one of `FORMATS`.
-        spec: what the network takes.
-        limit_pixels: more than this many (width x height, read from the header) is refused before decoding.
-
-    Returns:
-        uint8 array, (height, width, channels) of `spec`.
+        limit_pixels: larger images (width x height, read from the header) are refused before decoding.
 
     Raises:
-        EmptyImage, NotAnImage, ImageTooLarge, ImageUndecodable, UnsupportedMode: see there; all are `ImageError`.
+        ImageError: one of `models.images.errors`.
     """
     with open_image(data, limit_pixels=limit_pixels) as image:
         return decode_opened(image, spec)
 
 
 def open_image(data: bytes, *, limit_pixels: int = DEFAULT_LIMIT_PIXELS) -> Image.Image:
-    """Reads the header of an encoded image; the pixels are read by `decode_opened`.
-
-    Raises:
-        EmptyImage, NotAnImage, ImageTooLarge, ImageUndecodable: see there.
-    """
+    """Reads the header of an encoded image; the pixels are read by `decode_opened`."""
     if not data:
         raise EmptyImage("the image has no bytes")
     # One number for the whole process, but some plug-ins fill whole frames while they open: only this stops them.
@@ -168,9 +160,11 @@ def open_image(data: bytes, *, limit_pixels: int = DEFAULT_LIMIT_PIXELS) -> Imag
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageTooLarge(_over("image", int(str(error).partition("(")[2].partition(" ")[0]), limit_pixels)) from None
+        raise ImageTooLarge(
+            _over_limit("image", int(str(error).partition("(")[2].partition(" ")[0]), limit_pixels)
+        ) from None
     except UnidentifiedImageError:
-        if _has_known_beginning(data):
+        if _has_known_signature(data):
             raise ImageUndecodable("the image header is damaged") from None
         raise NotAnImage(f"{_describe(data)} is not an image; known formats are {', '.join(FORMATS)}") from None
     except Exception as error:  # what a decoder raises for damaged headers is not documented and varies by format
@@ -180,16 +174,12 @@ def open_image(data: bytes, *, limit_pixels: int = DEFAULT_LIMIT_PIXELS) -> Imag
     tile = tags.get(TILE_WIDTH, 1) * tags.get(TILE_HEIGHT, 1)
     for what, pixels in ((f"image of {width}x{height}", width * height), ("tile of the image", tile)):
         if pixels > limit_pixels:
-            raise ImageTooLarge(_over(what, pixels, limit_pixels))
+            raise ImageTooLarge(_over_limit(what, pixels, limit_pixels))
     return image
 
 
 def decode_opened(image: Image.Image, spec: InputSpec) -> Pixels:
-    """Decodes what `open_image` opened and brings it to the size and mode of `spec`.
-
-    Raises:
-        UnsupportedMode, ImageTooLarge, ImageUndecodable: see there.
-    """
+    """Decodes an image from `open_image` and brings it to the size and mode of `spec`."""
     try:
         return preprocess_image(image, spec)
     except ImageError:
@@ -199,15 +189,12 @@ def decode_opened(image: Image.Image, spec: InputSpec) -> Pixels:
 
 
 def preprocess_image(image: Image.Image, spec: InputSpec) -> Pixels:
-    """Brings a Pillow image of any mode and size to the mode and size of `spec`.
+    """Brings a Pillow image of any mode and size to the mode and size of `spec`: uint8 (height, width, channels).
 
-    A JPEG that is much larger is decoded at a part of its size, see `DRAFT_GAP`.
-
-    Returns:
-        uint8 array, (height, width, channels) of `spec`.
+    A JPEG that is much larger is decoded at a part of its size, see `DRAFT_OVERSAMPLING`.
 
     Raises:
-        ImageTooLarge: so long and narrow that scaling its shorter side passes `DEFAULT_LIMIT_PIXELS`.
+        ImageTooNarrow: scaling its shorter side would pass `DEFAULT_LIMIT_PIXELS`.
     """
     if image.format == "JPEG":
         _draft(image, spec)
@@ -227,7 +214,9 @@ def to_pil(pixels: Pixels) -> Image.Image:
 
 def _draft(image: Image.Image, spec: InputSpec) -> None:
     width, height = image.size
-    wanted = DRAFT_GAP * (spec.resize if isinstance(spec.resize, int) else max(spec.resize))  # however it is turned
+    wanted = DRAFT_OVERSAMPLING * (
+        spec.resize if isinstance(spec.resize, int) else max(spec.resize)
+    )  # however it is turned
     for part in (8, 4, 2):
         # What does not divide would be rounded up, and the picture stretched by what was added.
         if width % part == 0 and height % part == 0 and min(width, height) // part >= wanted:
@@ -265,7 +254,7 @@ def _to_size(image: Image.Image, spec: InputSpec) -> Image.Image:
         target_height, target_width = spec.resize
     if target_width * target_height > DEFAULT_LIMIT_PIXELS:  # a long narrow image would take gigabytes on the way
         what = f"image of {width}x{height}, scaled to {target_width}x{target_height},"
-        raise ImageTooNarrow(_over(what, target_width * target_height, DEFAULT_LIMIT_PIXELS))
+        raise ImageTooNarrow(_over_limit(what, target_width * target_height, DEFAULT_LIMIT_PIXELS))
     image = image.resize((target_width, target_height), _INTERPOLATIONS[spec.interpolation])
     if spec.crop is not None:
         left, top = round((target_width - spec.crop[1]) / 2), round((target_height - spec.crop[0]) / 2)
@@ -273,11 +262,11 @@ def _to_size(image: Image.Image, spec: InputSpec) -> Image.Image:
     return image
 
 
-def _over(what: str, pixels: int, limit: int) -> str:
+def _over_limit(what: str, pixels: int, limit: int) -> str:
     return f"{what} has {pixels / 1e6:,.4g} MP; the limit is {limit / 1e6:,.4g} MP"
 
 
-def _has_known_beginning(data: bytes) -> bool:
+def _has_known_signature(data: bytes) -> bool:
     return any(accepts is not None and accepts(data[:16]) for _, accepts in (Image.OPEN[name] for name in FORMATS))
 
 

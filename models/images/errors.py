@@ -1,14 +1,16 @@
-"""What can be wrong with an image."""
+"""Errors of images that cannot be used."""
+
+from models.errors import UserError
 
 
-class ImageError(ValueError):
+class ImageError(UserError):
     """An image that cannot be used. `code` is stable and machine-readable; the message is for people."""
 
     code = "image_error"
 
 
 class EmptyImage(ImageError):
-    """No bytes at all."""
+    """The image has no bytes."""
 
     code = "image_empty"
 

@@ -5,6 +5,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from models.errors import UserError
 from models.networks.blocks import ConvBNReLU, init_convolutions
 
 
@@ -21,9 +22,9 @@ class CompactCNN(nn.Module):
     ) -> None:
         super().__init__()
         if min(height, width) < 4:
-            raise ValueError(f"compact_cnn needs images of at least 4x4, got {height}x{width}")
+            raise UserError(f"compact_cnn needs images of at least 4x4, got {height}x{width}")
         if any(layer < 1 for layer in hidden):
-            raise ValueError(f"hidden is {hidden}; every width must be at least 1")
+            raise UserError(f"hidden is {hidden}; every width must be at least 1")
         self.conv1 = ConvBNReLU(channels, 8)
         self.conv2 = ConvBNReLU(8, 16)
         self.pool = nn.MaxPool2d(2)

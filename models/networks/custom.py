@@ -1,4 +1,4 @@
-"""A network of the user's own: `module:callable`, imported as Python would from the current directory."""
+"""Custom networks: `module:callable`, imported as Python would from the current directory."""
 
 import difflib
 import importlib
@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from models.networks.spec import GIVEN, NetworkSpec, check_logits, set_signature
+from models.errors import UserError
+from models.networks.spec import DATA_PARAMETERS, NetworkSpec, check_logits, set_signature
 
-SIZE = 32  # what `convscope summary` shows unless it is told
+SIZE = 32  # that `convscope summary` shows by default
 
 
 def custom_spec(name: str) -> NetworkSpec:
@@ -28,9 +29,9 @@ def custom_spec(name: str) -> NetworkSpec:
     """
     module_name, _, attribute = name.partition(":")
     if not module_name or not attribute or not all(part.isidentifier() for part in module_name.split(".")):
-        raise ValueError(f"{name!r} is not module:callable, for example my_networks:SmallNet")
+        raise UserError(f"{name!r} is not module:callable, for example my_networks:SmallNet")
     if (root := module_name.split(".")[0]) in (*sys.stdlib_module_names, "torch", "torchvision"):
-        raise ValueError(f"{name!r} is a part of {root}, not a network of your own")
+        raise UserError(f"{name!r} is a part of {root}, not a network of your own")
     with _current_directory_first():
         target = _target(name, module_name, attribute)
     parameters = inspect.signature(target).parameters
@@ -38,26 +39,26 @@ def custom_spec(name: str) -> NetworkSpec:
     everything = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
 
     def build(**settings: Any) -> nn.Module:
-        channels, height, width, classes = (settings[key] for key in GIVEN)
+        channels, height, width, classes = (settings[key] for key in DATA_PARAMETERS)
         taken = {key: value for key, value in settings.items() if everything or key in parameters}
         needed = [key for key, p in parameters.items() if p.default is p.empty and p.kind in named]
         if missing := [key for key in needed if key not in taken]:
-            raise ValueError(f"{name} needs {missing[0]!r}; give it with --option {missing[0]}=...")
+            raise UserError(f"{name} needs {missing[0]!r}; give it with --option {missing[0]}=...")
         with _current_directory_first():  # it may import more only now
             try:
                 network = target(**taken)
             except Exception as error:  # its own code may raise anything
-                raise ValueError(f"{name} cannot be made: {type(error).__name__}: {error}") from error
+                raise UserError(f"{name} cannot be made: {type(error).__name__}: {error}") from error
             if not isinstance(network, nn.Module):
-                raise ValueError(f"{name} returns {type(network).__name__}; it must return a torch.nn.Module")
+                raise UserError(f"{name} returns {type(network).__name__}; it must return a torch.nn.Module")
             parameter = next(network.parameters(), None)
             x = torch.zeros(2, channels, height, width, device=None if parameter is None else parameter.device)
             check_logits(name, network, x, classes=classes)
             if parameter is None:
-                raise ValueError(f"{name} has no parameters, so there is nothing to learn")
+                raise UserError(f"{name} has no parameters, so there is nothing to learn")
         return network
 
-    set_signature(build, [p for key, p in parameters.items() if p.kind in named and key not in GIVEN])
+    set_signature(build, [p for key, p in parameters.items() if p.kind in named and key not in DATA_PARAMETERS])
     return NetworkSpec(build, (SIZE,), f"{attribute} of {module_name}", any_size=True)
 
 
@@ -66,18 +67,18 @@ def _target(name: str, module_name: str, attribute: str) -> Any:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is not None and f"{module_name}.".startswith(f"{error.name}."):
-            raise ValueError(f"{name}: there is no module {error.name!r} in {Path.cwd()} or installed") from None
-        raise ValueError(f"{name}: importing {module_name} failed: {error}") from error
+            raise UserError(f"{name}: there is no module {error.name!r} in {Path.cwd()} or installed") from None
+        raise UserError(f"{name}: importing {module_name} failed: {error}") from error
     except Exception as error:  # the module's own code may raise anything
-        raise ValueError(f"{name}: importing {module_name} failed: {type(error).__name__}: {error}") from error
+        raise UserError(f"{name}: importing {module_name} failed: {type(error).__name__}: {error}") from error
     target = getattr(module, attribute, None)
     if target is None:
         public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         near = difflib.get_close_matches(attribute, public, n=3, cutoff=0.4)
         hint = f"did you mean {' or '.join(near)}?" if near else f"callable there are {', '.join(public) or 'none'}"
-        raise ValueError(f"{name}: {module_name} has no {attribute!r}; {hint}")
+        raise UserError(f"{name}: {module_name} has no {attribute!r}; {hint}")
     if not (inspect.isfunction(target) or (inspect.isclass(target) and issubclass(target, nn.Module))):
-        raise ValueError(f"{name} is {type(target).__name__}; it must be a class of torch.nn.Module or a function")
+        raise UserError(f"{name} is {type(target).__name__}; it must be a class of torch.nn.Module or a function")
     return target
 
 

@@ -5,13 +5,15 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from models.errors import UserError
+
 SIZES = (28, 32)
 
 
 def _first_padding(height: int, width: int) -> int:
     """2 for 28x28 and 0 for 32x32: both leave 28x28 after the first 5x5 convolution."""
     if height != width or height not in SIZES:
-        raise ValueError(f"LeNet takes 28x28 or 32x32 images, got {height}x{width}")
+        raise UserError(f"LeNet takes 28x28 or 32x32 images, got {height}x{width}")
     return 2 if height == 28 else 0
 
 

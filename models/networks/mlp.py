@@ -5,6 +5,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from models.errors import UserError
+
 
 class MLP(nn.Module):
     """The flattened image, hidden layers with ReLU, and the logits: 784-128-K for 28x28 grey images.
@@ -17,7 +19,7 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         if any(layer < 1 for layer in hidden):
-            raise ValueError(f"hidden is {hidden}; every width must be at least 1")
+            raise UserError(f"hidden is {hidden}; every width must be at least 1")
         self.fc = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise((channels * height * width, *hidden, classes)))
 
     def forward(self, x: Tensor) -> Tensor:

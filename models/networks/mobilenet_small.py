@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from models.errors import UserError
 from models.networks.blocks import ConvBNReLU, DepthwiseSeparable, init_convolutions
 
 
@@ -15,9 +16,9 @@ class MobileNetSmall(nn.Module):
     def __init__(self, *, channels: int, height: int, width: int, classes: int, multiplier: float = 1.0) -> None:
         super().__init__()
         if min(height, width) < 8:
-            raise ValueError(f"mobilenet_small needs images of at least 8x8, got {height}x{width}")
+            raise UserError(f"mobilenet_small needs images of at least 8x8, got {height}x{width}")
         if not 0.1 <= multiplier <= 4:
-            raise ValueError(f"multiplier is {multiplier}; it must be between 0.1 and 4")
+            raise UserError(f"multiplier is {multiplier}; it must be between 0.1 and 4")
         a, b, c, d = (max(4, round(count * multiplier)) for count in (32, 64, 128, 256))
         self.stem = ConvBNReLU(channels, a)
         self.blocks = nn.Sequential(

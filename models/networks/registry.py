@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import nn
 
+from models.errors import UserError
 from models.networks.compact_cnn import CompactCNN
 from models.networks.custom import custom_spec
 from models.networks.lenet import LeNet, LeNet1998
@@ -44,8 +45,8 @@ NETWORKS: dict[str, NetworkSpec] = {
 
 
 def find_network(name: str) -> NetworkSpec:
-    """The entry of a registered network, of torchvision's (`torchvision:resnet50`, or `mobilenet_v2` where no network
-    of ours has the name), or of the user's own (`module:callable`, which is imported).
+    """The specification of a registered network, one of torchvision's (`torchvision:resnet50`, or `mobilenet_v2` where
+    no network of ours has the name), or a custom one (`module:callable`, which is imported).
 
     Raises:
         ValueError: no such name; the message lists the nearest ones.
@@ -63,14 +64,14 @@ def find_network(name: str) -> NetworkSpec:
     near = difflib.get_close_matches(name, dict.fromkeys(known), n=3, cutoff=0.4 if ours else 0.8)
     known_ones = f"known are {', '.join(NETWORKS)}, torchvision's by their names there, and module:callable"
     hint = f"did you mean {' or '.join(near)}?" if near else known_ones
-    raise ValueError(f"no network is called {name!r}; {hint}")
+    raise UserError(f"no network is called {name!r}; {hint}")
 
 
 def input_size_for(name: str, natural: tuple[int, int]) -> tuple[int, int]:
     """The (height, width) to feed a network with images that are `natural` large: theirs if it was made for that."""
-    entry = find_network(name)
-    fits = natural[0] == natural[1] and (natural[0] in entry.sizes or (entry.any_size and natural[0] > 0))
-    return natural if fits else (entry.sizes[0], entry.sizes[0])
+    spec = find_network(name)
+    fits = natural[0] == natural[1] and (natural[0] in spec.sizes or (spec.any_size and natural[0] > 0))
+    return natural if fits else (spec.sizes[0], spec.sizes[0])
 
 
 def build_network(name: str, *, channels: int, height: int, width: int, classes: int, **options: Any) -> nn.Module:
@@ -85,13 +86,13 @@ def build_network(name: str, *, channels: int, height: int, width: int, classes:
     Raises:
         ValueError: unknown name, unknown option, or a value that the network cannot take.
     """
-    entry = find_network(name)
+    spec = find_network(name)
     if channels not in (1, 3):
-        raise ValueError(f"channels is {channels}; images are grey (1) or RGB (3)")
+        raise UserError(f"channels is {channels}; images are grey (1) or RGB (3)")
     if classes < 2:
-        raise ValueError(f"classes is {classes}; a classifier needs at least 2")
+        raise UserError(f"classes is {classes}; a classifier needs at least 2")
     if min(height, width) < 1:
-        raise ValueError(f"images are {height}x{width}; both must be at least 1")
-    if unknown := sorted(set(options) - set(entry.options)):
-        raise ValueError(f"{name} has no option {unknown[0]!r}; it has {', '.join(sorted(entry.options)) or 'none'}")
-    return entry.build(channels=channels, height=height, width=width, classes=classes, **options)
+        raise UserError(f"images are {height}x{width}; both must be at least 1")
+    if unknown := sorted(set(options) - set(spec.options)):
+        raise UserError(f"{name} has no option {unknown[0]!r}; it has {', '.join(sorted(spec.options)) or 'none'}")
+    return spec.build(channels=channels, height=height, width=width, classes=classes, **options)

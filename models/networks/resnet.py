@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
+from models.errors import UserError
 from models.networks.blocks import ResidualBlock, SqueezeExcitation, init_convolutions
 
 Stem = Literal["auto", "imagenet", "small"]
@@ -22,12 +23,12 @@ def _imagenet_resnet(
     stem: Stem,
 ) -> nn.Module:
     if stem not in ("auto", "imagenet", "small"):
-        raise ValueError(f"stem is {stem!r}; known are 'auto', 'imagenet' (7x7, stride 2, pooled) and 'small' (3x3)")
+        raise UserError(f"stem is {stem!r}; known are 'auto', 'imagenet' (7x7, stride 2, pooled) and 'small' (3x3)")
     if stem == "auto":  # after the 7x7 stem a 64x64 image ends as 2x2 maps
         stem = "small" if min(height, width) <= 64 else "imagenet"
     least = 8 if stem == "small" else 32
     if min(height, width) < least:
-        raise ValueError(f"ResNet with the {stem} stem needs images of at least {least}x{least}, got {height}x{width}")
+        raise UserError(f"ResNet with the {stem} stem needs images of at least {least}x{least}, got {height}x{width}")
     network: nn.Module = ResNet(block, blocks, num_classes=classes)
     if stem == "small":
         network.maxpool = nn.Identity()
@@ -63,7 +64,7 @@ class ResNet20(nn.Module):
     def __init__(self, *, channels: int, height: int, width: int, classes: int) -> None:
         super().__init__()
         if min(height, width) < 8:
-            raise ValueError(f"resnet20 needs images of at least 8x8, got {height}x{width}")
+            raise UserError(f"resnet20 needs images of at least 8x8, got {height}x{width}")
         self.conv1 = nn.Conv2d(channels, 16, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
         self.layer1 = self._stage(16, 16, 1)
@@ -78,7 +79,7 @@ class ResNet20(nn.Module):
         return nn.Sequential(*(ResidualBlock(a, out, step, attention=self.attention(out)) for a, step in blocks))
 
     def attention(self, channels: int) -> nn.Module | None:
-        """What stands before each block's sum: nothing here."""
+        """The module before each block's sum; none here."""
         return None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -98,7 +99,7 @@ class SEResNet20(ResNet20):
 
     def __init__(self, *, channels: int, height: int, width: int, classes: int, reduction: int = 4) -> None:
         if not 1 <= reduction <= 16:
-            raise ValueError(f"reduction is {reduction}; it must be between 1 and 16, the fewest channels here")
+            raise UserError(f"reduction is {reduction}; it must be between 1 and 16, the fewest channels here")
         self._reduction = reduction  # before the blocks, which are built with it
         super().__init__(channels=channels, height=height, width=width, classes=classes)
 

@@ -5,6 +5,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from models.errors import UserError
+
 
 class SimpleCNN(nn.Module):
     """A plain stack of convolution, ReLU and 2x2 max pooling, then one hidden layer.
@@ -16,9 +18,9 @@ class SimpleCNN(nn.Module):
     def __init__(self, *, channels: int, height: int, width: int, classes: int, dropout: float = 0.5) -> None:
         super().__init__()
         if min(height, width) < 8:
-            raise ValueError(f"simple_cnn needs images of at least 8x8, got {height}x{width}")
+            raise UserError(f"simple_cnn needs images of at least 8x8, got {height}x{width}")
         if not 0 <= dropout < 1:
-            raise ValueError(f"dropout is {dropout}; it must be in [0, 1)")
+            raise UserError(f"dropout is {dropout}; it must be in [0, 1)")
         small = (height, width) == (28, 28)
         kernel, widths, hidden = (5, (16, 32), 128) if small else (3, (32, 64, 128), 512)
         self.convs = nn.ModuleList(

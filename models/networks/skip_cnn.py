@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from models.errors import UserError
 from models.networks.blocks import SkipConcat, init_convolutions
 
 
@@ -16,7 +17,7 @@ class SkipCNN(nn.Module):
     def __init__(self, *, channels: int, height: int, width: int, classes: int) -> None:
         super().__init__()
         if min(height, width) < 8:
-            raise ValueError(f"skip_cnn needs images of at least 8x8, got {height}x{width}")
+            raise UserError(f"skip_cnn needs images of at least 8x8, got {height}x{width}")
         self.stage1 = SkipConcat(channels, 16)
         self.stage2 = SkipConcat(16, 32)
         self.stage3 = SkipConcat(32, 64)

@@ -1,4 +1,4 @@
-"""What is known of a network before it is built."""
+"""The specification of a network: how it is built, for which sizes, with which options."""
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator
@@ -9,12 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-GIVEN = ("channels", "height", "width", "classes")  # what the data decides; all other parameters are options
+from models.errors import UserError
+
+DATA_PARAMETERS = ("channels", "height", "width", "classes")  # what the data decides; all other parameters are options
 
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """How a network is built, and the image sizes (height = width) it was made for, the first being the default.
+    """A network's builder and the image sizes (height = width) it was made for, the default first.
 
     `build` takes channels, height, width and classes as keywords, and the options that its signature has besides.
     With `any_size` images keep their own size if they are square.
@@ -29,19 +31,19 @@ class NetworkSpec:
     def options(self) -> dict[str, inspect.Parameter]:
         """The network's own keyword arguments."""
         parameters = inspect.signature(self.build).parameters
-        return {name: parameter for name, parameter in parameters.items() if name not in GIVEN}
+        return {name: parameter for name, parameter in parameters.items() if name not in DATA_PARAMETERS}
 
 
 def set_signature(build: Callable[..., nn.Module], options: Iterable[inspect.Parameter]) -> None:
-    """Makes `build`, which takes anything, show what a network's builder takes: the four of `GIVEN`, and options."""
-    given = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in GIVEN]
+    """Gives `build`, which takes anything, the signature of a builder: `DATA_PARAMETERS` and the options."""
+    given = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in DATA_PARAMETERS]
     own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in options]
     build.__signature__ = inspect.Signature([*given, *own])  # type: ignore[attr-defined]  # inspect looks there first
 
 
 @contextmanager
-def trying(network: nn.Module, *, training: bool = False) -> Iterator[None]:
-    """Evaluation or training mode without gradients inside; afterwards modes and buffers are as they were."""
+def temporary_mode(network: nn.Module, *, training: bool = False) -> Iterator[None]:
+    """Sets evaluation or training mode, without gradients, inside; restores modes and buffers afterwards."""
     modes = {module: module.training for module in network.modules()}
     buffers = [(buffer, buffer.clone()) for buffer in network.buffers()] if training else []
     try:
@@ -59,10 +61,10 @@ def trying(network: nn.Module, *, training: bool = False) -> Iterator[None]:
 def check_logits(
     name: str, network: nn.Module, x: Tensor, *, classes: int, meta: bool = False, training: bool = False
 ) -> None:
-    """Runs two images of zeros through a network, which is then as it was before.
+    """Runs two images of zeros through a network and restores it.
 
     Args:
-        name: of the network, for messages.
+        name: for messages.
         x: (2, C, H, W), on the network's device.
         meta: compute shapes alone, on torch's meta device; for networks whose code makes no tensors of its own.
         training: in training mode instead of evaluation mode.
@@ -73,7 +75,7 @@ def check_logits(
     name = f"{name} in training mode" if training else name
     tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
     try:
-        with trying(network, training=training):
+        with temporary_mode(network, training=training):
             if meta:
                 shadows = {key: torch.empty_like(tensor, device="meta") for key, tensor in tensors.items()}
                 found: Any = torch.func.functional_call(network, shadows, (x.to("meta"),))
@@ -82,12 +84,12 @@ def check_logits(
     except Exception as error:  # its code may be anybody's
         size = f"{x.shape[2]}x{x.shape[3]} images of {x.shape[1]} channels"
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{name} does not take {size}: {reason}") from error
+        raise UserError(f"{name} does not take {size}: {reason}") from error
     wanted = (len(x), classes)
     if not isinstance(found, Tensor):
-        raise ValueError(f"{name} returns {type(found).__name__}; it must return logits, a tensor of shape {wanted}")
+        raise UserError(f"{name} returns {type(found).__name__}; it must return logits, a tensor of shape {wanted}")
     if tuple(found.shape) != wanted or not found.is_floating_point():
-        raise ValueError(
+        raise UserError(
             f"{name} returns {found.dtype} of shape {tuple(found.shape)} for {len(x)} images; "
             f"it must return logits, floats of shape {wanted}"
         )

@@ -1,7 +1,9 @@
-"""Four tiny networks for the 8x8 stripes: they show that without ReLU convolutions are one linear map."""
+"""Four tiny networks for the 8x8 stripes, which show that convolutions without ReLU are one linear map."""
 
 import torch
 from torch import Tensor, nn
+
+from models.errors import UserError
 
 CHANNELS = 8
 
@@ -10,7 +12,7 @@ class StripesNet(nn.Module):
     """`depth` 3x3 convolutions of 8 channels, a global average over the image, and the logits.
 
     Without `relu` the average of a convolution is a weighted sum of the pixels' averages, whatever the depth: both
-    directions of a stripe of random phase give the same on average, and no weights tell them apart. With it the
+    directions of a stripe of random phase give the same on average, and no weights separate them. With it the
     average of what exceeds zero is the energy of an edge detector, which does.
     """
 
@@ -18,7 +20,7 @@ class StripesNet(nn.Module):
         super().__init__()
         least = 2 * depth + 1
         if min(height, width) < least:
-            raise ValueError(f"{depth} 3x3 convolutions need images of at least {least}x{least}, got {height}x{width}")
+            raise UserError(f"{depth} 3x3 convolutions need images of at least {least}x{least}, got {height}x{width}")
         widths = (channels, *[CHANNELS] * depth)
         self.convs = nn.ModuleList(nn.Conv2d(a, CHANNELS, 3) for a in widths[:-1])
         self.relu = relu

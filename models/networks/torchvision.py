@@ -9,7 +9,8 @@ import torch
 import torchvision
 from torch import nn
 
-from models.networks.spec import GIVEN, NetworkSpec, check_logits, set_signature
+from models.errors import UserError
+from models.networks.spec import DATA_PARAMETERS, NetworkSpec, check_logits, set_signature
 
 PREFIX = "torchvision:"
 # Without these the auxiliary classifiers, which only training uses, would change what the network returns.
@@ -26,16 +27,16 @@ def torchvision_names() -> tuple[str, ...]:
 
 
 def torchvision_spec(name: str) -> NetworkSpec:
-    """The entry of `name`, one of `torchvision_names()`."""
+    """The specification of `name`, one of `torchvision_names()`."""
     weights = torchvision.models.get_model_weights(name).DEFAULT
     size = weights.transforms.keywords["crop_size"]
     parameters = _parameters(name)
 
     def build(*, channels: int, height: int, width: int, classes: int, **options: Any) -> nn.Module:
         made_for_size: dict[str, Any] = {}
-        if "image_size" in parameters:  # ViT; says nothing useful if it is not square
+        if "image_size" in parameters:  # ViT; its own error for other shapes is of no use
             if height != width:
-                raise ValueError(f"{name} takes square images, got {height}x{width}")
+                raise UserError(f"{name} takes square images, got {height}x{width}")
             made_for_size["image_size"] = height
         if "input_size" in parameters:  # MaxViT
             made_for_size["input_size"] = (height, width)
@@ -44,7 +45,7 @@ def torchvision_spec(name: str) -> NetworkSpec:
             network: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=classes, **settings)
         except (TypeError, ValueError, RuntimeError, AssertionError, ZeroDivisionError) as error:
             reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise ValueError(f"{name} cannot be built for {height}x{width} with {options}: {reason}") from error
+            raise UserError(f"{name} cannot be built for {height}x{width} with {options}: {reason}") from error
         if channels == 1:
             to_grayscale_input(network)
         check_logits(name, network, torch.zeros(2, channels, height, width), classes=classes, meta=True)
@@ -68,18 +69,18 @@ def to_grayscale_input(network: nn.Module) -> None:
             module.weight = nn.Parameter(module.weight.detach().sum(1, keepdim=True))
             module.in_channels = 1
             return
-    raise ValueError(f"{type(network).__name__} has no convolution of three channels to replace for grey images")
+    raise UserError(f"{type(network).__name__} has no convolution of three channels to replace for grey images")
 
 
 def _parameters(name: str) -> dict[str, inspect.Parameter]:
-    """What the network's class can be told beside what its builder decides: parameters with plain defaults."""
+    """The class's parameters with plain defaults, less those that the builder decides."""
     builder = inspect.unwrap(torchvision.models.get_model_builder(name))
     kind = typing.get_type_hints(builder)["return"]
     parameters = inspect.signature(kind.__init__).parameters
     plain = {
         key: parameter
         for key, parameter in parameters.items()
-        if key not in GIVEN and isinstance(parameter.default, bool | int | float)
+        if key not in DATA_PARAMETERS and isinstance(parameter.default, bool | int | float)
     }
     sizes = {key: parameters[key] for key in ("image_size", "input_size") if key in parameters}
     return {**plain, **sizes}

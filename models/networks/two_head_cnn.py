@@ -5,6 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from models.errors import UserError
 from models.networks.blocks import ConvBNReLU, init_convolutions
 
 Head = Literal["auto", "plain", "hidden"]
@@ -21,9 +22,9 @@ class TwoHeadCNN(nn.Module):
     def __init__(self, *, channels: int, height: int, width: int, classes: int, head: Head = "auto") -> None:
         super().__init__()
         if min(height, width) < 4:
-            raise ValueError(f"two_head_cnn needs images of at least 4x4, got {height}x{width}")
+            raise UserError(f"two_head_cnn needs images of at least 4x4, got {height}x{width}")
         if head not in ("auto", "plain", "hidden"):
-            raise ValueError(f"head is {head!r}; known are 'auto', 'plain' (up to {FEW} classes) and 'hidden'")
+            raise UserError(f"head is {head!r}; known are 'auto', 'plain' (up to {FEW} classes) and 'hidden'")
         self.trunk = nn.Sequential(
             ConvBNReLU(channels, 16), nn.MaxPool2d(2), ConvBNReLU(16, 32), nn.MaxPool2d(2)
         )  # (N, 32, H/4, W/4)

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from models.errors import UserError
 from models.networks.blocks import init_convolutions
 
 Head = Literal["auto", "small", "classic"]
@@ -45,11 +46,11 @@ class VGG(nn.Module):
     ) -> None:
         super().__init__()
         if min(height, width) < 32:
-            raise ValueError(f"VGG needs images of at least 32x32, got {height}x{width}: it halves them five times")
+            raise UserError(f"VGG needs images of at least 32x32, got {height}x{width}: it halves them five times")
         if head not in ("auto", "small", "classic"):
-            raise ValueError(f"head is {head!r}; known are 'auto', 'small' (512-K) and 'classic' (4096-4096-K)")
+            raise UserError(f"head is {head!r}; known are 'auto', 'small' (512-K) and 'classic' (4096-4096-K)")
         if not 0 <= dropout < 1:
-            raise ValueError(f"dropout is {dropout}; it must be in [0, 1)")
+            raise UserError(f"dropout is {dropout}; it must be in [0, 1)")
         small = min(height, width) <= 64 if head == "auto" else head == "small"
         self.features = nn.Sequential(*_features(channels, depths, batch_norm))
         self.avgpool = nn.AdaptiveAvgPool2d(1 if small else 7)

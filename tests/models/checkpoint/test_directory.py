@@ -18,7 +18,7 @@ from models.checkpoint.directory import (
     load_weights,
     save_checkpoint,
 )
-from models.checkpoint.samples import Samples, load_samples, save_samples
+from models.checkpoint.samples import VerificationImages, load_samples, save_samples
 from models.files import atomic_write, sha256_of
 from tests.conftest import digit_images, make_checkpoint, make_spec
 
@@ -128,7 +128,7 @@ def test_a_missing_checkpoint_says_so(tmp_path: Path) -> None:
 
 def test_an_unfinished_run_says_how_to_go_on(tmp_path: Path) -> None:
     (tmp_path / "resume.pt").touch()
-    with pytest.raises(CheckpointError, match=r"config.json does not exist: .*not finished; go on with --resume"):
+    with pytest.raises(CheckpointError, match=r"config.json does not exist: .*not finished; continue it with --resume"):
         load_checkpoint(tmp_path)
 
 
@@ -184,7 +184,9 @@ def test_a_file_is_whole_or_as_it_was(tmp_path: Path, error: type[BaseException]
 @pytest.mark.parametrize("channels", [1, 3])
 def test_samples_come_back_equal(tmp_path: Path, channels: int) -> None:
     raw = (*digit_images(channels, 11), np.zeros((5, 9, 3), np.uint8))  # more than ten: order is by number, not by text
-    samples = Samples(np.stack(raw[:11]).reshape(11, 8, 8, channels), np.arange(11), raw, np.arange(12) + 100)
+    samples = VerificationImages(
+        np.stack(raw[:11]).reshape(11, 8, 8, channels), np.arange(11), raw, np.arange(12) + 100
+    )
     save_samples(tmp_path / "samples.npz", samples)
     loaded = load_samples(tmp_path / "samples.npz")
     np.testing.assert_array_equal(loaded.images, samples.images)

@@ -15,7 +15,6 @@ from tests.conftest import make_spec
         ({"mode": "CMYK"}, "mode is 'CMYK'; known are 'L'"),
         ({"height": 0}, r"input is 0x28 \(height x width\)"),
         ({"interpolation": "cubic"}, "interpolation is 'cubic'; known are nearest, bilinear"),
-        ({"antialias": False}, "antialias is false"),
         ({"mean": (0.1, 0.2)}, "mean has 2 values; mode L needs 1"),
         ({"std": ()}, "std has 0 values; mode L needs 1"),
         ({"background": (1, 2, 3)}, "background has 3 values; mode L needs 1"),
@@ -43,3 +42,12 @@ def test_unknown_and_missing_keys_of_a_specification_fail() -> None:
     del content["preprocess"]["mean"]
     with pytest.raises(ValueError, match=r"missing 1 required.*'mean'"):
         InputSpec.from_json(content)
+
+
+def test_only_antialiased_resizing_is_read_and_written() -> None:
+    content = make_spec().to_json()
+    assert content["preprocess"]["antialias"] is True
+    with pytest.raises(ValueError, match="antialias is false"):
+        InputSpec.from_json({**content, "preprocess": {**content["preprocess"], "antialias": False}})
+    del content["preprocess"]["antialias"]
+    assert InputSpec.from_json(content) == make_spec()
