@@ -1,7 +1,6 @@
-"""model.onnx around a foreign classifier: pixels are normalised in front of it, probabilities computed behind it.
+"""model.onnx around an imported classifier: normalisation of pixels in front of it, probabilities behind it.
 
-The foreign graph stays as it is, names included, so that it computes what it did; names of ours that it uses itself
-move aside.
+The imported graph stays as it is, names included, except for names that the wrapping graph needs.
 """
 
 from dataclasses import dataclass
@@ -28,19 +27,19 @@ class WrappedGraph:
 
     Attributes:
         model: `image` uint8 (N, H, W, C) to `probabilities` and `logits` float32 (N, K).
-        first: the foreign network's input, normalised.
-        last: the value in it that gives the logits.
-        gives: what the original's output is: `logits` or `probabilities`.
+        first: the imported network's input, normalised.
+        last: its value that holds the logits.
+        output_kind: the original's output: `logits` or `probabilities`.
     """
 
     model: ir.Model
     first: ir.Value
     last: ir.Value
-    gives: str
+    output_kind: str
 
     @property
     def nodes(self) -> list[ir.Node]:
-        """The foreign operations that the logits may depend on, in the order of computation."""
+        """The imported operations that the logits may depend on, in the order of computation."""
         whole = list(self.model.graph)
         after = self.first.producer()
         until = self.last.producer()
@@ -49,15 +48,15 @@ class WrappedGraph:
 
 
 def wrap(file: OnnxClassifier, spec: InputSpec) -> WrappedGraph:
-    """Puts normalisation in front, and cast or softmax behind. If the network ends in a softmax, that one stays, and
-    the logits are what it takes.
+    """Puts normalisation in front, and cast or softmax behind. A softmax at the end of the network stays, and its
+    input becomes the logits.
 
     Raises:
-        ForeignError: the network ends in something that gives neither logits nor their softmax.
+        OnnxImportError: the network ends in neither logits nor their softmax.
     """
     model = ir.from_proto(file.model)
     graph = model.graph
-    _forget_sizes(graph)
+    _clear_shapes(graph)
     RemoveInitializersFromInputsPass()(model)
     (given,) = graph.inputs
     output = next(value for value in graph.outputs if value.name == file.output)
@@ -65,7 +64,7 @@ def wrap(file: OnnxClassifier, spec: InputSpec) -> WrappedGraph:
     last = output if softmax is None else softmax.inputs[0]
     if last is None or last.producer() is None:
         raise OnnxImportError(f"{file.path}: nothing is computed before its output {file.output!r}")
-    _move_aside(graph)
+    _rename_conflicts(graph)
 
     image = ir.val("image", ir.DataType.UINT8, ["N", *spec.shape])
     front = _normalisation(image, spec, ir.DataType[file.dtype])
@@ -129,8 +128,8 @@ def _normalisation(image: ir.Value, spec: InputSpec, dtype: ir.DataType) -> list
 
 
 def _as_floats(value: ir.Value, name: str) -> list[ir.Node]:
-    # Of two casts in a row ONNX Runtime drops the one to half precision, so that nothing would be rounded as it is in
-    # the original. Flatten, which changes nothing here, stands between them; in front the transposition does.
+    # ONNX Runtime drops the cast to half precision of two casts in a row, and with it the original's rounding. Flatten,
+    # which changes nothing here, stands between them; in front the transposition does.
     flat = _node("Flatten", [value], f"{_OURS}{name}.flat", axis=1)
     return [flat, _node("Cast", flat.outputs, name, to=ir.DataType.FLOAT)]
 
@@ -147,8 +146,8 @@ def _node(op: str, inputs: Any, value: str, **attributes: Any) -> ir.Node:
     return made
 
 
-def _move_aside(graph: ir.Graph) -> None:
-    """Renames values that have a name of the contract, or one of those that begin as ours do."""
+def _rename_conflicts(graph: ir.Graph) -> None:
+    """Renames values that have a name or the prefix of the wrapping graph's."""
     known = ir.convenience.create_value_mapping(graph)
     for name, value in known.items():
         if name in _CONTRACT or name.startswith(_OURS):
@@ -162,7 +161,7 @@ def to_proto(graph: WrappedGraph, properties: dict[str, str]) -> onnx.ModelProto
     """The wrapped graph as ONNX keeps it, with `properties` as its metadata.
 
     Raises:
-        ForeignError: ONNX's checker refuses it.
+        OnnxImportError: ONNX's checker refuses it.
     """
     model = ir.to_proto(graph.model)
     _strip(model)
@@ -174,15 +173,15 @@ def to_proto(graph: WrappedGraph, properties: dict[str, str]) -> onnx.ModelProto
     return model
 
 
-def _forget_sizes(graph: ir.Graph) -> None:
-    """Noted shapes may hold a frozen batch; runtimes infer them anew."""
+def _clear_shapes(graph: ir.Graph) -> None:
+    """Clears shapes, which may hold a frozen batch; runtimes infer them anew."""
     for value in ir.convenience.create_value_mapping(graph).values():
         if not value.is_initializer():
             value.shape = None
 
 
 def _strip(message: Any) -> None:
-    """Removes notes, which may tell of the machine that wrote the file; those of modules stay."""
+    """Removes metadata, which may identify the machine that wrote the file, except for module names."""
     for field, value in message.ListFields():
         if field.name == "doc_string":
             message.ClearField(field.name)

@@ -1,4 +1,4 @@
-"""The images that a foreign classifier is compared on: the user's, or crops of scikit-learn's two photographs."""
+"""The images that an imported classifier is compared on: the user's, or crops of scikit-learn's two photographs."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,10 +7,11 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from models.checkpoint.samples import Samples
+from models.checkpoint.samples import VerificationImages
+from models.errors import UserError
 from models.images.decode import InputSpec, Pixels
 from training.data.folder import SUFFIXES
-from training.data.in_memory import prepare
+from training.data.in_memory import load_into_memory
 from training.data.raw import LabeledImages, RawDataset
 from training.data.sampling import COUNT, sample_test_images
 
@@ -19,15 +20,15 @@ CROPS = 32  # of each photograph
 SIDE = 224  # of a crop, in pixels
 
 
-def verification_images(paths: Sequence[Path], spec: InputSpec) -> tuple[Samples, str]:
-    """The images, and in words where they are from.
+def verification_images(paths: Sequence[Path], spec: InputSpec) -> tuple[VerificationImages, str]:
+    """The images, and a phrase that describes their source.
 
     Args:
-        paths: image files and folders of them, of which `COUNT` are taken; if there are none, the built-in photographs.
-        spec: what the network takes.
+        paths: image files and folders, of which `COUNT` images are taken; the built-in photographs if there are none.
+        spec: the network's input.
 
     Raises:
-        ValueError: a path is neither, a folder has no images, or a file is damaged; it is named.
+        ValueError: a path is neither, a folder has no images, or a file is damaged; the message names it.
     """
     chosen: Pixels | list[Path]
     if paths:
@@ -41,17 +42,17 @@ def verification_images(paths: Sequence[Path], spec: InputSpec) -> tuple[Samples
     raw = RawDataset(
         name=source, classes=(), train=split, test=split, mode=spec.mode, size=None, background=0, sha256=""
     )
-    return sample_test_images(raw, prepare(split, spec)), source
+    return sample_test_images(raw, load_into_memory(split, spec)), source
 
 
 def _files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise ValueError(f"{path} is neither an image file nor a folder")
+        raise UserError(f"{path} is neither an image file nor a folder")
     found = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
     if not found:
-        raise ValueError(f"{path} has no images ({', '.join(sorted(SUFFIXES))})")
+        raise UserError(f"{path} has no images ({', '.join(sorted(SUFFIXES))})")
     return found
 
 

@@ -1,4 +1,4 @@
-"""From an ONNX file that was not made here to a published artifact."""
+"""Publishes an ONNX file from elsewhere as an artifact."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -35,31 +35,31 @@ def import_model(
     images: Sequence[Path] = (),
     report: Callable[[str], None] = lambda line: None,
 ) -> Path:
-    """Wraps a foreign classifier, compares the result with the original at batches 1, 2, 7, 64 and 256, and publishes
+    """Wraps an imported classifier, compares the result with the original at batches 1, 2, 7, 64 and 256, and publishes
     it as the next version of `out`/`name`.
 
     Args:
         file: the classifier.
         classes: names by index.
-        spec: how images are brought to it.
+        spec: its input.
         out: the folder of artifacts.
         name: of the artifact; the file's if None.
-        images: files and folders to compare on; photographs that are always there if none are given.
-        report: is told each step in a line.
+        images: files and folders to compare on; scikit-learn's photographs if none are given.
+        report: receives a line for each step.
 
     Returns:
         The artifact directory.
 
     Raises:
-        ForeignError: the file gives no class scores for such images, or not as many as there are names.
-        ParityError: its wrapped form gives something else; then nothing is published.
+        OnnxImportError: the file gives no class scores for such images, or not as many as there are names.
+        ParityError: its wrapped form gives something else; nothing is published.
         ValueError: an image or the name cannot be used.
     """
     name = artifact.check_name(name or file.path.stem)
     samples, source = verification_images(images, spec)
     graph = wrap(file, spec)
-    original = ImportedModel(file.content, spec, output=file.output, gives=graph.gives)
-    _check_outputs(file, original, graph.gives, samples.images, classes)
+    original = ImportedModel(file.content, spec, output=file.output, output_kind=graph.output_kind)
+    _check_outputs(file, original, graph.output_kind, samples.images, classes)
     config = CheckpointConfig(model=MODEL, classes=tuple(classes), input=spec)
     with stage_artifact(out, name) as staging:
         (staging.path / artifact.ORIGINAL_FILE).write_bytes(file.content)
@@ -85,7 +85,7 @@ def import_model(
             input=spec,
             temperature=config.temperature,
             model=MODEL,
-            options={"file": file.path.name, "output": file.output, "gives": graph.gives, "opset": file.opset},
+            options={"file": file.path.name, "output": file.output, "gives": graph.output_kind, "opset": file.opset},
             nodes=onnx_node_table(graph, path, spec),
             files=files,
             metrics={},
@@ -98,9 +98,9 @@ def import_model(
 
 
 def _check_outputs(
-    file: OnnxClassifier, original: ImportedModel, gives: str, images: Pixels, classes: Sequence[str]
+    file: OnnxClassifier, original: ImportedModel, output_kind: str, images: Pixels, classes: Sequence[str]
 ) -> None:
-    """One run of the original, which shows what its file need not say."""
+    """Runs the original once, since its file need not declare its output's shape and kind."""
     try:
         found = original.outputs(images[:32])
     except Exception as error:  # onnxruntime's exceptions share no base class
@@ -111,7 +111,7 @@ def _check_outputs(
         raise OnnxImportError(f"{file.path} gives {found.shape[1]} scores, but --classes has {len(classes)} names")
     if not np.isfinite(found).all():
         raise OnnxImportError(f"{file.path}: {file.output!r} of such images is not finite")
-    if gives == "logits" and (found >= 0).all() and np.allclose(found.sum(axis=1), 1, atol=1e-3):
+    if output_kind == "logits" and (found >= 0).all() and np.allclose(found.sum(axis=1), 1, atol=1e-3):
         raise OnnxImportError(
             f"{file.path}: {file.output!r} sums to 1 for every image, so it is probabilities, but does not come out of "
             "a Softmax; name the logits with --output"
@@ -127,6 +127,6 @@ def _compare(engine: OnnxEngine, original: ImportedModel, images: Pixels, graph:
 
 
 def _versions(file: OnnxClassifier) -> dict[str, str]:
-    """Of what wrote the file, if it says so, and of what wrapped it."""
+    """Versions of the file's producer, if it is named, and of the libraries that wrapped it."""
     writer = {file.model.producer_name: file.model.producer_version} if file.model.producer_name else {}
     return {**writer, "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__}

@@ -1,10 +1,11 @@
-"""How images are brought to a foreign classifier: what its file says, and what its user must say."""
+"""The input of an imported classifier, from its file and from options for what the file leaves open."""
 
 import re
 from fractions import Fraction
 from typing import Literal
 
 from export.onnx_import.source import OnnxClassifier, OnnxImportError
+from models.errors import UserError
 from models.images.decode import InputSpec
 
 Size = tuple[int, int] | int
@@ -24,7 +25,7 @@ def parse_numbers(flag: Literal["mean", "std"], text: str) -> tuple[float, ...]:
     try:
         return tuple(float(Fraction(word.strip())) for word in text.split(","))
     except (ValueError, ZeroDivisionError):
-        raise ValueError(f"--{flag} is {text!r}; wanted imagenet, or numbers with commas between") from None
+        raise UserError(f"--{flag} is {text!r}; wanted imagenet, or numbers with commas between") from None
 
 
 def parse_size(flag: str, text: str | None) -> Size | None:
@@ -37,15 +38,15 @@ def parse_size(flag: str, text: str | None) -> Size | None:
         return None
     found = re.fullmatch(r"([1-9][0-9]{0,4})(?:x([1-9][0-9]{0,4}))?", text)
     if found is None:
-        raise ValueError(f"--{flag} is {text!r}; wanted HEIGHTxWIDTH or one number")
+        raise UserError(f"--{flag} is {text!r}; wanted HEIGHTxWIDTH or one number")
     return int(found[1]) if found[2] is None else (int(found[1]), int(found[2]))
 
 
 def choose_mode(file: OnnxClassifier, mode: Mode | None) -> Mode:
-    """The mode that goes with the file's channels.
+    """The mode that fits the file's channels.
 
     Raises:
-        ForeignError: `mode` does not, or neither says anything.
+        OnnxImportError: `mode` is another, or neither is known.
     """
     if mode is None and file.channels is None:
         raise OnnxImportError(f"{file.path} leaves the number of channels open; give --mode RGB or --mode L")
@@ -59,7 +60,7 @@ def choose_size(file: OnnxClassifier, size: Size | None) -> tuple[int, int]:
     """(height, width) that the network sees.
 
     Raises:
-        ForeignError: `size` is not the file's, or neither says anything.
+        OnnxImportError: `size` is not the file's, or neither is known.
     """
     wanted = pair(size)
     if wanted is None and (file.height is None or file.width is None):
@@ -82,8 +83,8 @@ def make_spec(
     interpolation: str = "bilinear",
     background: int = 255,
 ) -> InputSpec:
-    """The whole specification: images are stretched to `size` unless `resize` says otherwise, and what is then larger
-    is cut out of the centre. One number for `mean` or `std` is for all channels.
+    """The whole specification: images are resized to `resize`, which is `size` by default, and cropped to `size` around
+    the centre. One number for `mean` or `std` is for all channels.
 
     Raises:
         ValueError: the parts do not fit each other.

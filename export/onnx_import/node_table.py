@@ -1,4 +1,4 @@
-"""The node table of a foreign classifier, read from its graph and from one run of it."""
+"""The node table of an imported classifier, from its graph and a run of it."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from export.engines.onnxruntime import OnnxFeatureExtractor
 from export.onnx_import.graph import SCOPES, WrappedGraph
-from export.onnx_import.receptive_field import Shape, propagate, window_of
+from export.onnx_import.onnx_rules import Shape, propagate, window_of
 from models.graph.node import Node
 from models.graph.receptive_field import ReceptiveField, Window
 from models.images.decode import InputSpec
@@ -23,19 +23,19 @@ _NO_PARAMETERS = {ir.DataType.INT64, ir.DataType.BOOL, ir.DataType.STRING}  # si
 def onnx_node_table(graph: WrappedGraph, path: Path, spec: InputSpec) -> tuple[Node, ...]:
     """A row for every value of real numbers that depends on the image, in the order of computation.
 
-    What a value without a row has (integers of a quantised layer, values that mix the images of a batch) stands in the
-    first row that uses it, so that the totals are complete.
+    Parameters and multiplications of a value without a row (integers of a quantised layer, values that mix the images
+    of a batch) count in the first row that uses it, so that the totals are complete.
 
     Args:
         graph: the wrapped network.
-        path: the same, as it was written.
-        spec: what it takes.
+        path: the file with the same network.
+        spec: its input.
     """
     return _Table(graph, _measured(graph, path, spec), spec).rows()
 
 
 def _measured(graph: WrappedGraph, path: Path, spec: InputSpec) -> dict[str, tuple[Shape, bool]]:
-    """The shape that each value has for one image, and whether it can have a row: two images double its first size."""
+    """The shape of each value for one image, and true if it can have a row: two images double its first size."""
     names = [value.name for node in graph.nodes for value in node.outputs if value.name and node.op_type != "Constant"]
     taps = OnnxFeatureExtractor(path, names)
     one, two = (taps.run(np.zeros((count, *spec.shape), np.uint8), names)[1] for count in (1, 2))
@@ -54,9 +54,9 @@ class _Table:
         self._measured = measured
         self._names = readable_names(self._nodes)
         self._parents: dict[ir.Value, tuple[str, ...]] = {graph.first: ("input",)}  # of all that depends on the image
-        self._reaches: dict[ir.Value, ReceptiveField | None] = {graph.first: ReceptiveField()}
+        self._fields: dict[ir.Value, ReceptiveField | None] = {graph.first: ReceptiveField()}
         self._first, self._first_shape = graph.first, (1, spec.channels, spec.height, spec.width)
-        self._owed: dict[ir.Value, tuple[int, int]] = {}  # parameters and multiplications of values without a row
+        self._pending: dict[ir.Value, tuple[int, int]] = {}  # parameters and multiplications of values without a row
         self._counted: set[ir.Value] = set()
 
     def rows(self) -> tuple[Node, ...]:
@@ -67,19 +67,19 @@ class _Table:
         if not sources or node.op_type in _NOT_OF_IMAGE:
             return
         parents = tuple(dict.fromkeys(name for value in sources for name in self._parents[value]))
-        owed = [self._owed.pop(value, (0, 0)) for value in sources]
-        parameters = self._parameters(node) + sum(one[0] for one in owed)
-        macs = self._macs(node) + sum(one[1] for one in owed)
+        pending = [self._pending.pop(value, (0, 0)) for value in sources]
+        parameters = self._parameters(node) + sum(one[0] for one in pending)
+        macs = self._macs(node) + sum(one[1] for one in pending)
         window = self._window(node)
-        reach = propagate(node, [self._reaches[value] for value in sources], window)
+        field = propagate(node, [self._fields[value] for value in sources], window)
         for value in node.outputs:
             shape, has_row = self._measured.get(value.name or "", ((), False))
-            name, self._reaches[value] = self._names[value], reach
+            name, self._fields[value] = self._names[value], field
             self._parents[value] = (name,) if has_row else parents
             if not has_row:
-                self._owed[value], (parameters, macs) = (parameters, macs), (0, 0)
+                self._pending[value], (parameters, macs) = (parameters, macs), (0, 0)
                 continue
-            positions = reach if len(shape) == 4 else None
+            shown = field if len(shape) == 4 else None
             yield Node(
                 name=name,
                 op=node.op_type,
@@ -88,8 +88,9 @@ class _Table:
                 value=value.name or "",
                 parameters=parameters,
                 macs=macs,
-                receptive_field=positions.field if positions else None,
-                jump=positions.jump if positions else None,
+                receptive_field=shown.size if shown else None,
+                jump=shown.jump if shown else None,
+                start=shown.start if shown else None,
                 **(window or {}),
             )
             parameters, macs = 0, 0
@@ -99,7 +100,7 @@ class _Table:
         return window_of(node, [self._shape(value) for value in node.inputs], found) if found else None
 
     def _shape(self, value: ir.Value | None) -> Shape | None:
-        """Of a value for one image, or of a constant."""
+        """Shape of a value for one image, or of a constant."""
         if value is None or value is self._first:
             return None if value is None else self._first_shape
         if (tensor := ir.convenience.get_const_tensor(value)) is not None:
@@ -118,14 +119,14 @@ class _Table:
         return prod(found) * left[0 if node.attributes.get_int("transA", 0) else -1]
 
     def _parameters(self, node: ir.Node) -> int:
-        """The numbers that the node computes with and no node before it has."""
+        """Parameters of the node that no node before it uses."""
         if node.op_type in _SETTINGS_ONLY:
             return 0
         given = node.inputs[1:3] if node.op_type == "BatchNormalization" else _inputs(node)  # not the statistics
         return sum(self._numbers(value) for value in given if value is not None)
 
     def _numbers(self, value: ir.Value) -> int:
-        """Behind a value that does not depend on the image; operations on constants are passed through."""
+        """Parameters behind a value that does not depend on the image, through operations on constants."""
         if value in self._parents or value in self._counted:
             return 0
         self._counted.add(value)
@@ -139,7 +140,7 @@ class _Table:
 
 
 def _inputs(node: ir.Node) -> Iterator[ir.Value]:
-    """What a node uses, in the branches of an If and the bodies of loops too."""
+    """All values that a node uses, those in the branches of an If and the bodies of loops included."""
     yield from (value for value in node.inputs if value is not None)
     for attribute in node.attributes.values():
         if attribute.type is ir.AttributeType.GRAPH:
@@ -151,11 +152,11 @@ _RESERVED = {"input", "probabilities"}  # the image's name among parents; the an
 
 
 def readable_names(nodes: Sequence[ir.Node]) -> dict[ir.Value, str]:
-    """A name for every value that the nodes make, unique, of letters, digits, `.`, `_` and `-`.
+    """Unique names, of letters, digits, `.`, `_` and `-`, for all values that the nodes compute.
 
-    A layer is called as its module is (`layer1.0.conv1`), an operation of a larger module by both (`layer1.0.Add`), one
-    without modules as in the file; what then has the same name is numbered (`relu`, `relu_1`). PyTorch's exporters note
-    modules in metadata or in paths such as /layer1/layer1.0/conv1/Conv; others have such paths too.
+    A layer has its module's name (`layer1.0.conv1`), an operation of a larger module both (`layer1.0.Add`), one without
+    modules the file's; equal names are numbered (`relu`, `relu_1`). PyTorch's exporters write modules to metadata or to
+    paths such as /layer1/layer1.0/conv1/Conv; others have such paths too.
     """
     paths = {node: _path(node) for node in nodes}
     larger = {"", *(scope[: dot.start()] for scope, _ in paths.values() for dot in re.finditer(r"\.", scope))}
@@ -174,7 +175,7 @@ def readable_names(nodes: Sequence[ir.Node]) -> dict[ir.Value, str]:
 
 
 def _path(node: ir.Node) -> tuple[str, str]:
-    """The module that a node belongs to, and a word for what it does there."""
+    """The module that a node belongs to, and a word for its operation."""
     scopes = re.findall(r"'([^']*)'", node.metadata_props.get(SCOPES, ""))
     if len(scopes) > 1:
         return _plain(scopes[-2]), node.op_type

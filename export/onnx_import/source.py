@@ -1,4 +1,4 @@
-"""An ONNX image classifier that was not made here: read, and refused unless it can be wrapped."""
+"""Reads ONNX image classifiers from elsewhere, and refuses those that cannot be wrapped."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,14 +10,15 @@ import onnx.inliner
 
 from export.engines.onnxruntime import open_session
 from export.engines.protocol import EngineError
+from models.errors import UserError
 
 OLDEST_OPSET = 7  # from there on arithmetic broadcasts, and ONNX Runtime reads the file
 _FLOATS = {"tensor(float)": "FLOAT", "tensor(float16)": "FLOAT16"}
 _MERGE = "merge them first with onnx.save(onnx.load(FILE), NEW_FILE)"
 
 
-class OnnxImportError(ValueError):
-    """An ONNX file that cannot be wrapped; the message names it, and says what was found."""
+class OnnxImportError(UserError):
+    """An ONNX file that cannot be wrapped; the message has the file and the reason."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,9 @@ class OnnxClassifier:
     Attributes:
         path: where it was read.
         content: its bytes.
-        model: the same, parsed, with the functions of its own put where they are called.
+        model: the same, parsed, with its own functions inlined.
         input: name of the input for the images, (N, C, H, W).
-        dtype: of that input, in ONNX's words: `FLOAT` or `FLOAT16`.
+        dtype: of that input, by ONNX's name: `FLOAT` or `FLOAT16`.
         channels, height, width: of that input; None where the file leaves them open.
         output: name of the output that is used.
     """
@@ -46,7 +47,7 @@ class OnnxClassifier:
 
     @property
     def opset(self) -> int:
-        """Of ONNX's own operators."""
+        """The version of ONNX's own operators."""
         return _opset(self.model)
 
 
@@ -55,11 +56,11 @@ def read_onnx(path: Path, *, output: str | None = None) -> OnnxClassifier:
 
     Args:
         path: the file.
-        output: which output to use; may be None if there is one only.
+        output: the name of the output to use; None for the only one.
 
     Raises:
         OSError: it cannot be read.
-        ForeignError: it is not what `OnnxClassifier` describes, or ONNX Runtime cannot open it.
+        OnnxImportError: it is not what `OnnxClassifier` describes, or ONNX Runtime cannot open it.
     """
     content = path.read_bytes()
     model = _checked(path, content)
@@ -93,8 +94,8 @@ def _checked(path: Path, content: bytes) -> onnx.ModelProto:
         model = onnx.load_model_from_string(content)
     except Exception as error:  # protobuf's own, which has no types
         raise OnnxImportError(f"{path} is not an ONNX file: {_line(error)}") from None
-    if elsewhere := next(_elsewhere(model), None):
-        raise OnnxImportError(f"{path}: weights lie in other files ({elsewhere!r} for one); {_MERGE}")
+    if location := next(_external_data(model), None):
+        raise OnnxImportError(f"{path}: weights lie in other files ({location!r} for one); {_MERGE}")
     if not model.graph.node:
         raise OnnxImportError(f"{path} is not an ONNX model: it has no operations")
     if (opset := _opset(model)) < OLDEST_OPSET:
@@ -109,8 +110,8 @@ def _checked(path: Path, content: bytes) -> onnx.ModelProto:
         raise OnnxImportError(f"{path} is not a sound ONNX model: {_line(error)}") from None
 
 
-def _elsewhere(message: Any) -> Iterator[str]:
-    """Where tensors lie that are not in the file: of the graph, of inner graphs, of attributes."""
+def _external_data(message: Any) -> Iterator[str]:
+    """Locations of tensors outside the file: those of the graph, of inner graphs and of attributes."""
     if isinstance(message, onnx.TensorProto):
         if message.data_location == onnx.TensorProto.EXTERNAL:
             yield next((entry.value for entry in message.external_data if entry.key == "location"), "")
@@ -118,7 +119,7 @@ def _elsewhere(message: Any) -> Iterator[str]:
     for field, value in message.ListFields():
         if field.message_type is not None:
             for part in value if field.is_repeated else (value,):
-                yield from _elsewhere(part)
+                yield from _external_data(part)
 
 
 def _opset(model: onnx.ModelProto) -> int:

@@ -1,9 +1,11 @@
-"""One row of the node table: what is known of one value inside a network. No torch, for the server reads it too."""
+"""Rows of the node table: the facts about each value inside a network. The server reads them without torch."""
 
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
-Pair = tuple[int, int]
+from models.errors import UserError
+from models.graph.receptive_field import Pair, ReceptiveField, union
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,12 +18,15 @@ class Node:
         parents: names of the nodes it is computed from; `input` is the normalised image.
         shape: of one image's value, without the batch: (channels, height, width) for feature maps.
         value: the name of the same value in the exported ONNX graph; empty before export.
-        kernel, stride, padding, dilation: (vertical, horizontal), for convolutions and pools only.
+        kernel, stride, padding, dilation: (vertical, horizontal), for convolutions and pools only; padding is that
+            above and to the left.
         parameters: trainable numbers of this layer, counted where it is used first.
         macs: multiply-accumulate operations for one image.
         receptive_field: (height, width) in input pixels that can influence one position; None where it is all of them
-            or cannot be told. Araujo, Norris and Sim, Computing Receptive Fields of CNNs (Distill 2019), eq. 2.
+            or unknown.
         jump: (vertical, horizontal) distance in input pixels between neighbouring positions; None likewise.
+        start: (row, column) of the input pixel where the receptive field of position (0, 0) begins, negative where it
+            reaches into the padding; None likewise.
     """
 
     name: str
@@ -37,6 +42,7 @@ class Node:
     macs: int = 0
     receptive_field: Pair | None = None
     jump: Pair | None = None
+    start: Pair | None = None
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "Node":
@@ -49,4 +55,34 @@ class Node:
         try:
             return cls(**row)
         except TypeError as error:
-            raise ValueError(f"node table: {error}; known keys are {', '.join(f.name for f in fields(cls))}") from None
+            raise UserError(f"node table: {error}; known keys are {', '.join(f.name for f in fields(cls))}") from None
+
+
+def nodes_from_json(content: Sequence[dict[str, Any]]) -> tuple[Node, ...]:
+    """Reads a node table. One written before rows had a `start` gets those that follow from its other columns.
+
+    Raises:
+        ValueError: a key is missing or unknown.
+    """
+    known = {"input": ReceptiveField()}
+    rows: dict[str, Node] = {}
+    for row in map(Node.from_json, content):
+        if row.receptive_field and row.jump:
+            start = row.start or _derived_start(row, union([known.get(name) for name in row.parents]), rows)
+            if start:
+                known[row.name] = ReceptiveField(row.receptive_field, row.jump, start)
+            row = replace(row, start=start)
+        rows[row.name] = row
+    return tuple(rows.values())
+
+
+def _derived_start(row: Node, before: ReceptiveField | None, rows: dict[str, Node]) -> Pair | None:
+    """The start of a row from that of its parents; None if its window is not in the table."""
+    if before is None:
+        return None
+    if row.op == "pad" and not (row.parents[0] in rows and rows[row.parents[0]].shape[1:] == row.shape[1:]):
+        return None  # its padding is not in the table, unless it is of channels alone
+    window = {key: getattr(row, key) for key in ("kernel", "stride", "padding", "dilation")}
+    after = before.through_window(window) if row.kernel else before
+    evenly_pooled = row.op.lower().startswith("adaptive")  # by windows side by side, without padding
+    return after.start if evenly_pooled or after.size == row.receptive_field else None

@@ -14,6 +14,8 @@ import torchvision
 from torch import Tensor, fx, nn
 from torchvision.models.feature_extraction import NodePathTracer
 
+from models.errors import UserError
+
 INPUT = "input"
 _TORCHVISION_LAYERS = [
     member for _, member in inspect.getmembers(torchvision.ops, inspect.isclass) if issubclass(member, nn.Module)
@@ -41,7 +43,7 @@ def trace(network: nn.Module) -> Trace:
     """Traces a copy of `network` in evaluation mode, with in-place operations made ordinary ones.
 
     Raises:
-        ValueError: the network cannot be traced symbolically (its path depends on the data); says where.
+        ValueError: the network cannot be traced symbolically, since its path depends on the data.
     """
     root = copy.deepcopy(network).eval()
     for module in root.modules():
@@ -51,8 +53,8 @@ def trace(network: nn.Module) -> Trace:
     tracer = NodePathTracer(autowrap_modules=(math, torchvision.ops), leaf_modules=_TORCHVISION_LAYERS)
     try:
         graph = tracer.trace(root)
-    except (fx.proxy.TraceError, TypeError, RuntimeError) as error:  # the latter two: range(x.shape[0]), len(x)
-        raise ValueError(f"{type(network).__name__} cannot be traced: {error}") from None
+    except (fx.proxy.TraceError, TypeError, RuntimeError) as error:  # the last two: range(x.shape[0]), len(x)
+        raise UserError(f"{type(network).__name__} cannot be traced: {error}") from None
     for node in graph.nodes:
         if node.kwargs.get("inplace"):
             node.kwargs = {**node.kwargs, "inplace": False}
@@ -85,7 +87,7 @@ def trace_whole(module: nn.Module) -> fx.Graph:
     try:
         graph: fx.Graph = tracer.trace(module)
     except (fx.proxy.TraceError, TypeError, RuntimeError) as error:
-        raise ValueError(f"{type(module).__name__} cannot be traced: {error}") from None
+        raise UserError(f"{type(module).__name__} cannot be traced: {error}") from None
     return graph
 
 
@@ -106,7 +108,7 @@ def capture(network: nn.Module, x: Tensor, names: Collection[str] | None = None)
     traced = trace(network)
     known = [name for name in traced.names.values() if name != INPUT]
     if unknown := [name for name in names or () if name not in known]:
-        raise ValueError(f"the network has no node {unknown[0]!r}; it has {', '.join(known)}")
+        raise UserError(f"the network has no node {unknown[0]!r}; it has {', '.join(known)}")
     wanted = list(known if names is None else names)
     with torch.no_grad():
         *values, _ = traced.returning(wanted)(x)

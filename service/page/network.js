@@ -1,7 +1,7 @@
 // The network from top to bottom: its layers as cards, in blocks, with what belongs together outlined.
 
 import { Card, element } from "./card.js";
-import { Reach } from "./reach.js";
+import { ReceptiveFields } from "./reach.js";
 import { drawTiles } from "./tiles.js";
 
 const OPEN_LIMIT = 24; // networks of more layers come with their blocks closed
@@ -42,7 +42,7 @@ export class Network {
   show(graph, labels) {
     this.#probe(null, null);
     this.observer.disconnect();
-    this.reach = new Reach(graph);
+    this.receptiveFields = new ReceptiveFields(graph);
     this.#cards.clear();
     this.#blocks = [];
     const last = graph.nodes.at(-1);
@@ -181,10 +181,10 @@ export class Network {
     const { channel, row, column } = unit;
     this.#mark(card, { first: channel, last: channel, top: row, bottom: row, left: column, right: column });
     for (const name of card.node.parents) {
-      const part = this.reach.window(card.node, name, unit);
+      const part = this.receptiveFields.window(card.node, name, unit);
       if (part && this.#cards.get(name)?.visible) this.#mark(this.#cards.get(name), part);
     }
-    this.hooks.probe({ card, unit, spot, field: this.reach.field(card.node, unit.row, unit.column) });
+    this.hooks.probe({ card, unit, spot, field: this.receptiveFields.field(card.node, unit.row, unit.column) });
   }
 
   #mark(card, part) {

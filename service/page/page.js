@@ -74,7 +74,7 @@ const network = new Network(find("flow"), {
 });
 const channel = new Channel(find, {
   drawSeen,
-  field: (...unit) => network.reach.field(...unit),
+  field: (...unit) => network.receptiveFields.field(...unit),
   image: () => image,
   path: () => `v1/models/${address()}`,
 });

@@ -1,37 +1,23 @@
-// What a unit looks at: its receptive field on the input, and its window in each layer it is computed from.
+// The receptive field of a unit on the input, and its window in each layer it is computed from.
 
 /** Geometry of one graph, from the server's node table. */
-export class Reach {
+export class ReceptiveFields {
   /** @param {object} graph the answer of GET /v1/models/{m}/graph */
   constructor(graph) {
     this.input = graph.input;
     this.nodes = new Map(graph.nodes.map((node) => [node.name, node]));
-    this.starts = new Map([["input", [0, 0]]]); // first input row and column of position 0; padding makes it negative
-    for (const node of graph.nodes) this.starts.set(node.name, this.#start(node));
-  }
-
-  #jump(name) {
-    return name === "input" ? [1, 1] : this.nodes.get(name)?.jump;
-  }
-
-  #start(node) {
-    const known = node.parents.filter((name) => this.starts.get(name) && this.#jump(name));
-    if (!node.receptive_field || !node.jump || known.length === 0) return null;
-    const first = (name, axis) => this.starts.get(name)[axis] - (node.padding?.[axis] ?? 0) * this.#jump(name)[axis];
-    return [0, 1].map((axis) => Math.min(...known.map((name) => first(name, axis))));
   }
 
   /** The part of the input that can influence a unit, clipped: {top, left, bottom, right} inclusive, and `whole`. */
-  field(node, row, column) {
+  field({ start, jump, receptive_field: size }, row, column) {
     const [height, width] = [this.input.height, this.input.width];
-    const start = this.starts.get(node.name);
     if (!start) return { top: 0, left: 0, bottom: height - 1, right: width - 1, whole: true };
-    const [y, x] = [start[0] + row * node.jump[0], start[1] + column * node.jump[1]];
+    const [y, x] = [start[0] + row * jump[0], start[1] + column * jump[1]];
     const field = {
       top: Math.max(0, y),
       left: Math.max(0, x),
-      bottom: Math.min(height, y + node.receptive_field[0]) - 1,
-      right: Math.min(width, x + node.receptive_field[1]) - 1,
+      bottom: Math.min(height, y + size[0]) - 1,
+      right: Math.min(width, x + size[1]) - 1,
     };
     return { ...field, whole: field.bottom - field.top + 1 >= height && field.right - field.left + 1 >= width };
   }

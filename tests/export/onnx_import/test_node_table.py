@@ -16,6 +16,8 @@ from export.onnx_import.input_spec import make_spec
 from export.onnx_import.node_table import onnx_node_table
 from export.onnx_import.source import read_onnx
 from models.graph.node import Node
+from models.graph.node_table import node_table
+from models.networks.registry import NETWORKS, build_network
 from tests.export.onnx_import.onnx_models import export_torch, head, save_graph, small, torchvision_model, weights
 
 
@@ -57,6 +59,28 @@ def test_receptive_fields_are_the_known_ones(resnet18) -> None:
     assert [rows[name].receptive_field[0] for name in names] == [11, 43, 99, 211, 435]
     assert [rows[name].jump for name in names] == [(4, 4), (4, 4), (8, 8), (16, 16), (32, 32)]
     assert rows["avgpool"].receptive_field is rows["fc"].receptive_field is None
+
+
+WINDOW = ("kernel", "stride", "padding", "dilation", "receptive_field", "jump", "start")
+
+
+@pytest.mark.parametrize(
+    ("name", "dynamo"),
+    [
+        *((name, False) for name in ("lenet", "vgg11", "mobilenet_small", "squeezenet1_1")),
+        *((name, dynamo) for name in ("resnet20", "skip_cnn") for dynamo in (False, True)),
+    ],
+)
+def test_windows_and_receptive_fields_are_those_of_pytorchs_table(name: str, dynamo: bool, tmp_path: Path) -> None:
+    size = NETWORKS[name].sizes[0] if name in NETWORKS else 64
+    network = build_network(name, channels=3, height=size, width=size, classes=10).eval()
+    table = node_table(network, make_spec("RGB", (size, size), mean=(0.0,), std=(1.0,)))
+    rows, _ = table_of(export_torch(network, tmp_path / "net.onnx", size=size, dynamo=dynamo), size)
+    pytorchs, imported = (
+        [tuple(getattr(row, key) for key in WINDOW) for row in found if row.kernel and row.op != "Pad"]
+        for found in (table, rows.values())
+    )
+    assert imported == pytorchs
 
 
 def test_multiplications_and_parameters_are_pytorchs(resnet18) -> None:
@@ -101,6 +125,15 @@ POSITIONAL = {
         node("Concat", ["a", "b"], "y", axis=1),
     ],
     "sum": [node("Conv", ["x", "w"], "a", pads=[1] * 4), node("Add", ["a", "x"], "y")],
+    "stepped": [
+        node("Conv", ["x", "w"], "a", pads=[1] * 4),
+        node("Slice", ["a", "from", "to", "axes", "by"], "y"),
+    ],
+    "branches that begin apart": [
+        node("Conv", ["x", "w"], "a", pads=[1] * 4, strides=[2, 2]),
+        node("AveragePool", ["x"], "b", kernel_shape=[3, 3], strides=[2, 2], pads=[0, 0, 1, 1]),
+        node("Add", ["a", "b"], "y"),
+    ],
     "channels last": [
         node("Conv", ["x", "w"], "a"),
         node("Transpose", ["a"], "b", perm=[0, 2, 3, 1]),
@@ -118,6 +151,10 @@ def test_a_receptive_field_is_what_changes_a_position(case: str, tmp_path: Path)
         "w": np.abs(weights(3, 3, 3, 3)),
         "square": np.abs(weights(3, 3)),
         "pads": np.array([0, 0, 2, 1, 0, 0, 2, 1]),
+        "from": np.array([1, 2]),
+        "to": np.array([16, 16]),
+        "axes": np.array([3, -2]),
+        "by": np.array([2, 1]),
     }
     rows, taps = table_of(save_graph(tmp_path / "net.onnx", [*POSITIONAL[case], *nodes], arrays))
     row = rows["y"]
@@ -133,13 +170,8 @@ def test_a_receptive_field_is_what_changes_a_position(case: str, tmp_path: Path)
     assert row.jump == tuple(
         int(np.flatnonzero(moved.any(axis=axis))[0] - line[0]) for axis, line in zip((1, 0), lines, strict=True)
     )
-    start = np.zeros(2, int)
-    for name in ("p", "a", "y"):  # as the page finds where a field begins: the paddings on the way, in input pixels
-        if name in rows and rows[name].padding:
-            jump = next((rows[parent].jump for parent in rows[name].parents if parent in rows), (1, 1))
-            start -= np.array(rows[name].padding) * jump
-    if case not in ("branches", "sum"):
-        assert [line[0] for line in lines] == list(start + np.array(centre) * row.jump)
+    first = np.array(row.start) + np.array(centre) * row.jump
+    assert [line[0] for line in lines] == list(first)
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,10 @@ from torchvision.models.feature_extraction import get_graph_node_names
 
 from models.graph.node import Node
 from models.graph.node_table import node_table
+from models.graph.receptive_field import Box, ReceptiveField
 from models.networks.registry import NETWORKS, build_network
 from tests.conftest import make_spec
+from tests.models.graph.gradients import influence
 
 
 def table(network: nn.Module, size: int, channels: int = 3) -> dict[str, Node]:
@@ -173,25 +175,6 @@ def test_the_widest_branch_decides(concat: bool, name: str) -> None:
     assert rows["last"].jump == (2, 2)
 
 
-def positive(network: nn.Module) -> nn.Module:
-    """Positive weights keep relu open and let no contributions cancel; largest values are made averages."""
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.copy_(torch.rand_like(parameter) + 0.1)
-    return network.double()
-
-
-def influence(network: nn.Module, size: int) -> tuple[int, int]:
-    """Height and width of the input pixels with a gradient from the middle position of the output."""
-    x = torch.rand(1, 1, size, size, dtype=torch.float64, requires_grad=True)
-    y = network(x)
-    y[..., y.shape[-2] // 2, y.shape[-1] // 2].sum().backward()
-    assert x.grad is not None
-    rows, columns = x.grad[0, 0].abs().sum(1).nonzero(), x.grad[0, 0].abs().sum(0).nonzero()
-    assert 0 < rows.min() and rows.max() < size - 1 and 0 < columns.min() and columns.max() < size - 1, "cut off"
-    return int(rows.max() - rows.min()) + 1, int(columns.max() - columns.min()) + 1
-
-
 class Smooth(Functional):
     """The same with averages for largest values: a maximum passes the gradient of one position only."""
 
@@ -199,6 +182,11 @@ class Smooth(Functional):
         x = functional.avg_pool2d(functional.relu(self.a(x)), 2)
         x = functional.avg_pool2d(torch.relu(self.b(x)), kernel_size=3, stride=1, padding=1)
         return x[:, :, ::2, ::2]
+
+
+def box_of(row: Node, y: int, x: int) -> Box:
+    assert row.receptive_field and row.jump and row.start
+    return ReceptiveField(row.receptive_field, row.jump, row.start).box(y, x)
 
 
 @pytest.mark.parametrize(
@@ -209,19 +197,18 @@ class Smooth(Functional):
 def test_gradients_reach_exactly_the_receptive_field(build: Callable[[], nn.Module]) -> None:
     network = build()
     *_, last = table(network, 81, 1).values()
-    assert last.receptive_field == influence(positive(network), 81)
+    box, unit = influence(network, 81)
+    assert box_of(last, *unit) == box
 
 
 @pytest.mark.parametrize(("layer", "name"), [("layer1", "layer1.2.relu_1"), ("layer2", "layer2.2.relu_1")])
 def test_gradients_reach_exactly_the_receptive_field_of_resnet20(layer: str, name: str) -> None:
     network = named("resnet20", 81, 1)
     stages = [network.layer1] if layer == "layer1" else [network.layer1, network.layer2]
-    field = table(network, 81, 1)[name].receptive_field
+    row = table(network, 81, 1)[name]
     features = nn.Sequential(network.conv1, *stages)
-    for module in list(features.modules()):
-        if isinstance(module, nn.BatchNorm2d):
-            module.eval()
-    assert influence(positive(features.eval()), 81) == field
+    box, unit = influence(features, 81)
+    assert box_of(row, *unit) == box
 
 
 def test_largest_and_average_pools_reach_equally_far() -> None:
@@ -247,11 +234,3 @@ def test_grouped_convolutions_multiply_less() -> None:
 def test_an_image_size_that_does_not_fit_is_a_value_error() -> None:
     with pytest.raises(ValueError, match=r"the network does not take \(1, 1, 40, 40\) images"):
         node_table(named("lenet", 28, 1), make_spec(40, 1))
-
-
-def test_a_row_survives_json() -> None:
-    node = table(Shared(), 22, 1)["conv"]
-    content = {key: list(v) if isinstance(v := getattr(node, key), tuple) else v for key in node.__dataclass_fields__}
-    assert Node.from_json(content) == node
-    with pytest.raises(ValueError, match="unexpected keyword argument 'colour'; known keys are name, op"):
-        Node.from_json({**content, "colour": 1})

@@ -1,218 +1,91 @@
-"""Receptive fields through less usual layers: by gradients, and by hand."""
+"""The arithmetic of receptive fields, by hand; and that of every registered network, by gradients."""
 
-from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
 
-from models.graph.node import Node
+from models.graph.node import Pair
 from models.graph.node_table import node_table
-from models.networks.blocks import SkipConcat
+from models.graph.receptive_field import Box, ReceptiveField, union
+from models.networks.registry import NETWORKS, build_network
 from tests.conftest import make_spec
+from tests.models.graph.gradients import LinearValues, extent
+
+FIELD = ReceptiveField(size=(5, 7), jump=(2, 3), start=(-1, -2))
 
 
-def table(network: nn.Module, size: int = 41) -> dict[str, Node]:
-    return {node.name: node for node in node_table(network, make_spec(size, 1))}
+def test_a_window_widens_by_its_extent_and_begins_before_by_its_padding() -> None:
+    window = {"kernel": (3, 2), "stride": (2, 1), "padding": (1, 4), "dilation": (2, 1)}
+    assert FIELD.through_window(window) == ReceptiveField(size=(13, 10), jump=(4, 3), start=(-3, -14))
 
 
-class Weights(nn.Module):
-    """A convolution as a function of the network's own parameter, tied to a second use of it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.rand(1, 1, 3, 5))
-        self.scale = nn.Parameter(torch.ones(1, 1, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = functional.conv2d(x, self.weight, stride=(1, 2), padding=(0, 2), dilation=(2, 1))
-        return functional.conv2d(x * self.scale, weight=self.weight)
-
-
-class ChannelsLast(nn.Module):
-    """A linear layer over channels, between two changes of layout, as in ConvNeXt."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.last = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 1, 3, stride=2)
-        self.norm, self.mix = nn.LayerNorm(4), nn.Linear(4, 4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.first(x).permute(0, 2, 3, 1)
-        return self.last(torch.permute(self.mix(x), (0, 3, 1, 2)))
-
-
-class Halves(nn.Module):
-    """Two halves of the channels, one of which goes a longer way."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.long = nn.Conv2d(1, 4, 3), nn.Conv2d(2, 2, 5, padding=2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        a, b = self.first(x).chunk(2, dim=1)
-        return torch.cat((a, self.long(b)), dim=1)
-
-
-class Parts(nn.Module):
-    """A convolution of what is made of another's result."""
-
-    def __init__(self, make: Callable[[Tensor], Tensor], channels: int = 1) -> None:
-        super().__init__()
-        self.make, self.first, self.last = make, nn.Conv2d(1, 1, 3), nn.Conv2d(channels, 1, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.last(self.make(self.first(x)))  # type: ignore[no-any-return]
-
-
-class Rows(nn.Module):
-    """A linear layer along rows of pixels: no position keeps to its neighbourhood."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.mix = nn.Linear(41, 41)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.mix(x)  # type: ignore[no-any-return]
-
-
-def influence(network: nn.Module, size: int = 41) -> tuple[int, int]:
-    """Height and width of the input pixels with a gradient from the middle position of the output."""
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.copy_(torch.rand_like(parameter) + 0.1)
-    x = torch.rand(1, 1, size, size, dtype=torch.float64, requires_grad=True)
-    y = network.double().eval()(x)
-    y[..., y.shape[-2] // 2, y.shape[-1] // 2].sum().backward()
-    assert x.grad is not None
-    rows, columns = x.grad[0, 0].abs().sum(1).nonzero(), x.grad[0, 0].abs().sum(0).nonzero()
-    return int(rows.max() - rows.min()) + 1, int(columns.max() - columns.min()) + 1
+def test_steps_begin_at_the_first_position_taken() -> None:
+    assert FIELD.sliced((1, -2), (3, 1)) == replace(FIELD, start=(1, -8), jump=(6, 3))
 
 
 @pytest.mark.parametrize(
-    "build",
+    ("other", "start", "size"),
     [
-        Weights,
-        ChannelsLast,
-        Halves,
-        lambda: SkipConcat(1, 3),
-        lambda: nn.Sequential(nn.Conv2d(1, 1, 2), nn.AdaptiveAvgPool2d(10), nn.Conv2d(1, 1, 3)),
-        lambda: nn.Sequential(nn.Conv2d(1, 1, 3, dilation=4), nn.AvgPool2d(3, 2, ceil_mode=True), nn.GELU()),
-        lambda: Parts(lambda y: y[:, :, ::2]),
-        lambda: Parts(lambda y: y[..., ::3, ::2]),
-        lambda: Parts(lambda y: y.permute(0, 2, 3, 1)[:, ::2, ::3].permute(0, 3, 1, 2)),
-        lambda: Parts(lambda y: torch.cat((y, y), dim=-3), channels=2),
-        lambda: Parts(lambda y: y + functional.avg_pool2d(functional.pad(y, (1, 1, 2, 2)), (5, 3), 1)),
-        lambda: Parts(lambda y: functional.pad(y.permute(0, 2, 3, 1), (0, 1, 0, 2)).permute(0, 3, 1, 2), channels=2),
+        ((1, 1, 0, 0), (-1, -2), (5, 7)),
+        ((9, 9, -3, -3), (-3, -3), (9, 9)),
+        ((5, 7, 1, -4), (-1, -4), (7, 9)),
+        ((1, 1, 6, 8), (-1, -2), (8, 11)),
     ],
-    ids=[
-        "weights",
-        "channels-last",
-        "halves",
-        "skip",
-        "adaptive",
-        "dilated",
-        "rows",
-        "steps",
-        "last",
-        "beside",
-        "padded",
-        "end",
-    ],
+    ids=["inside", "around", "beside", "apart"],
 )
-def test_gradients_reach_exactly_the_receptive_field(build: Callable[[], nn.Module]) -> None:
-    network = build()
-    *_, last = table(network).values()
-    assert last.receptive_field == influence(network)
+def test_a_union_reaches_from_the_first_pixel_to_the_last(other: tuple[int, ...], start: Pair, size: Pair) -> None:
+    other_field = replace(FIELD, size=other[:2], start=other[2:])
+    assert union([FIELD, other_field]) == union([other_field, FIELD]) == replace(FIELD, start=start, size=size)
 
 
-def test_parameters_without_a_layer_are_counted_once_where_they_are_used_first() -> None:
-    rows = table(Weights())
-    assert {name: row.parameters for name, row in rows.items()} == {"conv2d": 15, "mul": 1, "conv2d_1": 0}
-    assert rows["conv2d"].kernel == (3, 5) and rows["conv2d"].dilation == (2, 1)
-    assert [rows[name].macs for name in ("conv2d", "conv2d_1")] == [37 * 21 * 15, 35 * 17 * 15]
+@pytest.mark.parametrize("other", [None, replace(FIELD, jump=(2, 2)), replace(FIELD, channels_last=True)])
+def test_values_that_are_unknown_or_laid_out_apart_have_no_union(other: ReceptiveField | None) -> None:
+    assert union([FIELD, other]) is None
+    assert union([]) is None
 
 
-def test_what_is_computed_of_parameters_alone_has_no_row() -> None:
-    class Bias(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.bias = nn.Parameter(torch.ones(3, 1, 1))
-
-        def forward(self, x: Tensor) -> Tensor:
-            return x + self.bias.exp().mean()
-
-    rows = table(Bias())
-    assert list(rows) == ["add"]
-    assert rows["add"].parameters == 3 and rows["add"].parents == ("input",)
-
-
-def test_parents_are_rows_even_through_a_tuple() -> None:
-    rows = table(Halves())
-    assert rows["getitem"].parents == rows["getitem_1"].parents == ("first",)
-    assert rows["cat"].parents == ("getitem", "long")
-
-
-@pytest.mark.parametrize(("ceil_mode", "side"), [(False, 20), (True, 21)])
-def test_shapes_follow_ceil_mode(ceil_mode: bool, side: int) -> None:
-    assert table(nn.Sequential(nn.MaxPool2d(2, ceil_mode=ceil_mode)))["0"].shape == (1, side, side)
+def test_only_channels_move() -> None:
+    last = FIELD.transposed((0, 2, 3, 1))
+    assert last == replace(FIELD, channels_last=True) and last.transposed([0, 3, 1, 2]) == FIELD
+    assert FIELD.transposed((0, 3, 1, 2)) is FIELD.transposed((0, 1, 3, 2)) is None
 
 
 @pytest.mark.parametrize(
-    ("layer", "field"),
+    ("row", "column", "whole", "clipped"),
     [
-        (nn.AdaptiveAvgPool2d(39), (3, 3)),  # which leaves them as they are
-        (nn.AdaptiveAvgPool2d(13), (5, 5)),
-        (nn.AdaptiveMaxPool2d((13, 39)), (5, 3)),
-        (nn.AdaptiveAvgPool2d(10), None),  # uneven
-        (nn.AdaptiveAvgPool2d(78), None),  # repeated
-        (nn.AdaptiveAvgPool2d(1), None),  # all of it
-        (nn.MaxPool2d(3, 1, dilation=4), (11, 11)),
-        (nn.Upsample(scale_factor=2), None),
-        (nn.ConvTranspose2d(1, 1, 3), None),
-        (nn.GroupNorm(1, 1), None),
+        (0, 0, (-1, -2, 4, 5), (0, 0, 4, 5)),
+        (2, 3, (3, 7, 8, 14), (3, 7, 8, 12)),
+        (9, 9, (17, 25, 22, 32), (10, 12, 10, 12)),
     ],
-    ids=str,
 )
-def test_pools_and_what_cannot_be_told(layer: nn.Module, field: tuple[int, int] | None) -> None:
-    *_, last = table(nn.Sequential(nn.Conv2d(1, 1, 3), layer)).values()
-    assert last.receptive_field == field
+def test_a_box_is_clipped_to_the_image(row: int, column: int, whole: tuple[int, ...], clipped: tuple[int, ...]) -> None:
+    box = FIELD.box(row, column)
+    assert box == Box(*whole)
+    assert box.clipped(10, 12) == Box(*clipped)
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda y: torch.cat((y, y), dim=3),
-        lambda y: y + y[:, :, :1],
-        lambda y: torch.mul(input=y, other=y[:, :, :1]),
-        lambda y: y + functional.pad(y, (3, 0, 3, 0))[:, :, :-3, :-3],
-        lambda y: functional.pad(y, pad=(2, 0)) + functional.pad(y, pad=(0, 2)),
-        lambda y: y[:, :, ::2] + y[:, :, 1::2],
-        lambda y: y[:, 0].unsqueeze(1),
-    ],
-    ids=["one behind the other", "a row for all", "by name", "moved", "two ways", "pairs of rows", "without channels"],
-)
-def test_positions_that_do_not_keep_to_themselves_have_no_receptive_field(make: Callable[[Tensor], Tensor]) -> None:
-    assert table(Parts(make), size=42)["last"].receptive_field is None
-
-
-def test_a_linear_layer_along_the_image_has_no_receptive_field() -> None:
-    assert table(Rows())["mix"].receptive_field is None
-    assert table(Rows())["mix"].macs == 41 * 41 * 41
-
-
-def test_matrix_products_are_counted() -> None:
-    class Product(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return torch.matmul(x, x.transpose(2, 3)) @ x
-
-    rows = table(Product())
-    assert [row.macs for row in rows.values()] == [0, 41**3, 41**3]
-
-
-def test_the_attention_switch_of_torch_is_as_before() -> None:
-    assert torch.backends.mha.get_fastpath_enabled()
-    with pytest.raises(ValueError, match="does not take"):
-        node_table(nn.Sequential(nn.Conv2d(3, 1, 3)), make_spec(8, 1))
-    assert torch.backends.mha.get_fastpath_enabled()
+@pytest.mark.parametrize("tall", [True, False])
+@pytest.mark.parametrize(("name", "size"), [(name, size) for name, entry in NETWORKS.items() for size in entry.sizes])
+def test_gradients_reach_exactly_the_boxes_of_every_registered_network(name: str, size: int, tall: bool) -> None:
+    with torch.device("meta"):
+        network = build_network(name, channels=1, height=size, width=size, classes=10)
+        table = node_table(network, make_spec(size, 1))
+    fields: dict[ReceptiveField, str] = {}  # and the first node that has it
+    for row in table:
+        if row.receptive_field and row.jump and row.start:
+            fields.setdefault(ReceptiveField(row.receptive_field, row.jump, row.start), row.name)
+    assert bool(fields) == (name != "mlp")
+    # Long enough for the widest field, so that nothing is cut off; across, the least that all strides divide.
+    widest = max((max(field.size) + 3 * max(field.jump) for field in fields), default=1)
+    long, across = -(-widest // 32) * 32, 32
+    x = torch.rand(1, 1, *((long, across) if tall else (across, long)), dtype=torch.float64, requires_grad=True)
+    values = LinearValues(network).run_until_refused(x)
+    height, width = x.shape[-2:]
+    for field, node in fields.items():
+        y = values[node]
+        middle = y.shape[-2] // 2, y.shape[-1] // 2
+        box = field.box(*middle)
+        assert (box.top > 0 and box.bottom < height) if tall else (box.left > 0 and box.right < width), "cut off"
+        for unit in (middle, (0, 0), (y.shape[-2] - 1, y.shape[-1] - 1)):
+            assert extent(y, x, *unit) == field.box(*unit).clipped(height, width), (node, unit)
