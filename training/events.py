@@ -1,4 +1,4 @@
-"""What a training run tells while it goes on; whoever starts it decides how to show it."""
+"""Events that a training run reports; the caller decides how to show them."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
-class Started:
+class RunStarted:
     """Once, before the first epoch (or the first after a resumption). `shape` is (height, width, channels)."""
 
     directory: Path
@@ -26,21 +26,20 @@ class Started:
     processes: int = 1
     streamed: bool = False
     left_out: int = 0
-    test_folder: str = ""  # that is measured on for want of one called test
-    duplicates: int = 0  # test images that are learnt from, too
-    weights: str = ""  # what was taken from a file
+    test_folder: str = ""  # used in place of a missing test/
+    duplicates: int = 0  # test images that are training images, too
+    weights: str = ""  # description of what was loaded from a file
 
 
 @dataclass(frozen=True, kw_only=True)
-class StepDone:
-    """After each step. `totals` stays on the device, as reading it makes the device wait: do so seldom.
+class StepFinished:
+    """After each step; `epoch` and `step` count from 1.
 
     Attributes:
-        epoch: from 1.
-        step: in this epoch, from 1.
-        images: in this epoch so far.
-        totals: float64 (2,), loss summed over these images, and how many of them were right.
-        processes: that train together; images and totals are of the one that tells.
+        images: seen in this epoch so far, by this process.
+        totals: float64 (2,), loss summed over these images, and the number classified correctly; on the device, as
+            reading it makes an accelerator wait.
+        processes: number of processes that train together.
     """
 
     epoch: int
@@ -51,7 +50,7 @@ class StepDone:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EpochDone:
+class EpochFinished:
     """A line of log.jsonl: losses in nats, accuracies in [0, 1]. Training figures are of augmented images."""
 
     epoch: int
@@ -68,23 +67,23 @@ class EpochDone:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, line: dict[str, Any]) -> "EpochDone":
+    def from_json(cls, line: dict[str, Any]) -> "EpochFinished":
         """Reads what `to_json` gave."""
         return cls(**line)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finished:
-    """Once, when the checkpoint is there."""
+class RunFinished:
+    """Once, when the checkpoint is complete."""
 
     directory: Path
     metrics: dict[str, dict[str, float]]
     seconds: float
 
 
-Event = Started | StepDone | EpochDone | Finished
+Event = RunStarted | StepFinished | EpochFinished | RunFinished
 Report = Callable[[Event], None]
 
 
-def silent(event: Event) -> None:
+def ignore_events(event: Event) -> None:
     """Shows nothing."""

@@ -1,6 +1,6 @@
 """Ctrl-C at a chosen moment of a training."""
 
-from training.events import EpochDone, Event, Report, StepDone
+from training.events import EpochFinished, Event, Report, StepFinished
 
 
 def interrupt_after(epoch: int, *, step: int | None = None) -> Report:
@@ -8,9 +8,9 @@ def interrupt_after(epoch: int, *, step: int | None = None) -> Report:
 
     def report(event: Event) -> None:
         match event:
-            case StepDone() if (event.epoch, event.step) == (epoch, step):
+            case StepFinished() if (event.epoch, event.step) == (epoch, step):
                 raise KeyboardInterrupt
-            case EpochDone() if (event.epoch, None) == (epoch, step):
+            case EpochFinished() if (event.epoch, None) == (epoch, step):
                 raise KeyboardInterrupt
 
     return report

@@ -1,4 +1,7 @@
-"""Mixing of the images of a batch with one another: mixup (Zhang et al., 2018) and cutmix (Yun et al., 2019)."""
+"""Mixing of the images of a batch with one another: mixup (Zhang et al., 2018) and cutmix (Yun et al., 2019).
+
+Not torchvision's v2 transforms: they draw from the global generator, so a resumed run would not repeat.
+"""
 
 import math
 from dataclasses import dataclass
@@ -10,10 +13,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class MixedLabels:
-    """The labels (N,) of the images that were mixed in, and the share of the loss that they have, in [0, 1]."""
+    """Labels (N,) of the images mixed in, and their weight in the loss, in [0, 1]."""
 
     labels: Tensor
-    share: float
+    weight: float
 
 
 def mix(
@@ -26,7 +29,7 @@ def mix(
         labels: int64 (N,).
         mixup: alpha of the beta distribution of the weights, 0 for none.
         cutmix: alpha of the beta distribution of the areas that stay, 0 for none; with both, either by a fair coin.
-        generator: on the CPU, so that no draw waits for an accelerator; it is drawn from and thereby advanced.
+        generator: on the CPU, so that no draw waits for an accelerator.
 
     Returns:
         Images (N, H, W, C), float32 in [0, 255] if blended and else uint8, and what was mixed in.

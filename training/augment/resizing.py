@@ -1,10 +1,10 @@
-"""Progressive resizing: smaller images in the first epochs, which takes a fraction of the time."""
+"""Progressive resizing: smaller images in the first epochs, which saves time."""
 
 from torch import Tensor
 from torch.nn import functional
 
-SMALL_UNTIL = 0.5  # of the epochs; Composer's defaults for its progressive resizing
-GROWN_AT = 0.8
+SMALLEST_UNTIL = 0.5  # of the epochs; Composer's defaults for its progressive resizing
+FULL_SIZE_AT = 0.8
 MULTIPLE = 4  # of which sides are
 
 
@@ -13,7 +13,7 @@ def side_at_epoch(epoch: int, epochs: int, side: int, *, initial_scale: float) -
 
     See Tan and Le, EfficientNetV2 (2021), section 4. Half of the epochs have the smallest size, a fifth the full one.
     """
-    grown = min(1.0, max(0.0, (epoch / epochs - SMALL_UNTIL) / (GROWN_AT - SMALL_UNTIL)))
+    grown = min(1.0, max(0.0, (epoch / epochs - SMALLEST_UNTIL) / (FULL_SIZE_AT - SMALLEST_UNTIL)))
     scale = initial_scale + grown * (1 - initial_scale)
     return side if scale == 1 else min(side, max(1, round(side * scale / MULTIPLE)) * MULTIPLE)
 

@@ -28,13 +28,12 @@ def augment(
     Args:
         images: uint8 (N, H, W, C).
         shift: the largest move, in pixels; whole numbers from -shift to shift are equally likely.
-        flip: whether to mirror.
         crop: the smallest area of a crop, as a share of the image's; crops are scaled to full size. 0 is off.
         rotation: the largest turn to either side, in degrees.
         erasing: probability that a rectangle is overwritten with noise.
         reflect: fill what the turn and the move uncover with the mirrored image.
         background: grey level (0-255) that fills it otherwise.
-        generator: on the device of the images; it is drawn from and thereby advanced.
+        generator: on the device of the images.
 
     Returns:
         uint8 (N, H, W, C); the input itself if there is nothing to do.
@@ -94,9 +93,10 @@ def _boxes(images: Tensor, smallest: float, generator: torch.Generator) -> Tenso
 
 
 def _sampled(images: Tensor, source: Tensor, *, outside: str, background: int = 0) -> Tensor:
-    """uint8 images (N, H, W, C) whose pixels are taken, bilinearly, from where `source` (N, 2, 3) says.
+    """Samples uint8 images (N, H, W, C) bilinearly.
 
-    It brings (x, y, 1) of the result to (x, y) of the input, both from -1 to 1; `outside` is torch's padding mode.
+    `source` (N, 2, 3) maps (x, y, 1) of the result to (x, y) of the input, both from -1 to 1; `outside` is torch's
+    padding mode.
     """
     x = images.permute(0, 3, 1, 2).float() - background  # (N, C, H, W); what lies outside is 0 to grid_sample
     grid = functional.affine_grid(source, list(x.shape), align_corners=False)

@@ -1,4 +1,4 @@
-"""A network's own options as words: `--option hidden=84`."""
+"""Options of a network on the command line: `--option hidden=84`."""
 
 import ast
 from collections.abc import Sequence
@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from models.errors import UserError
 from models.networks.registry import NETWORKS, build_network, find_network
 from models.networks.torchvision import PREFIX, torchvision_names
 
@@ -23,11 +24,11 @@ def parse_options(model: str, words: Sequence[str]) -> dict[str, Any]:
     for word in words:
         key, equals, text = word.partition("=")
         if not equals or not key:
-            raise ValueError(f"--option is {word!r}; it must be key=value, for example hidden=84")
+            raise UserError(f"--option is {word!r}; it must be key=value, for example hidden=84")
         if key not in parameters:
-            raise ValueError(f"{model} has no option {key!r}; it has {', '.join(sorted(parameters)) or 'none'}")
+            raise UserError(f"{model} has no option {key!r}; it has {', '.join(sorted(parameters)) or 'none'}")
         if key in options:
-            raise ValueError(f"--option {key} is given twice")
+            raise UserError(f"--option {key} is given twice")
         try:
             value = ast.literal_eval(text)
         except (ValueError, SyntaxError):
@@ -38,21 +39,15 @@ def parse_options(model: str, words: Sequence[str]) -> dict[str, Any]:
 
 
 def check_options(model: str, options: dict[str, Any], *, size: int | None) -> None:
-    """Nothing if a network can be built with these options and for images of this size; it is tried if there are any.
+    """Builds the network to check its options and size, if any are given.
 
-    Channels and classes are known with the data only. Networks of the user's own may insist on theirs and so are not
-    tried; all others take any.
-
-    Args:
-        model: its name.
-        options: from `parse_options`.
-        size: height and width, or None for those the network was made for.
+    Channels and classes are known with the data only; custom networks may insist on theirs and so are not checked.
 
     Raises:
-        ValueError: it cannot; the message quotes the options or the size.
+        ValueError: it cannot be built; the message quotes the options or the size.
     """
-    own = model not in NETWORKS and model.removeprefix(PREFIX) not in torchvision_names()
-    if own or not (options or size):
+    custom = model not in NETWORKS and model.removeprefix(PREFIX) not in torchvision_names()
+    if custom or not (options or size):
         return
     side = size or find_network(model).sizes[0]
     try:
@@ -60,4 +55,4 @@ def check_options(model: str, options: dict[str, Any], *, size: int | None) -> N
             build_network(model, channels=3, height=side, width=side, classes=10, **options)
     except (TypeError, RuntimeError) as error:  # what torch raises for values that it cannot use
         given = ", ".join(f"{key}={value!r}" for key, value in options.items()) or f"--size {size}"
-        raise ValueError(f"{model} cannot be built with {given}: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{model} cannot be built with {given}: {str(error).splitlines()[0]}") from error

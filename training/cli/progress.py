@@ -9,7 +9,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from training.events import EpochDone, Event, Finished, Started, StepDone
+from training.events import EpochFinished, Event, RunFinished, RunStarted, StepFinished
 from training.loop.resume import RESUME_FILE
 
 READ_EVERY_S = 0.5  # reading a running loss makes an accelerator wait
@@ -17,7 +17,7 @@ CLASSES_NAMED = 10
 
 
 class TrainingProgress:
-    """A `Report` to be used as a context manager, which puts the terminal right again however the run ends."""
+    """A `Report` and context manager that restores the terminal however the run ends."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -48,24 +48,24 @@ class TrainingProgress:
 
     def __call__(self, event: Event) -> None:
         match event:
-            case Started():
+            case RunStarted():
                 self._start(event)
-            case StepDone():
+            case StepFinished():
                 self._step(event)
-            case EpochDone():
+            case EpochFinished():
                 self._line(
                     f"epoch {event.epoch}/{self.epochs}  loss {event.train_loss:.4f}  "
                     f"validation loss {event.validation_loss:.4f}, accuracy {event.validation_accuracy:.2%}  "
                     f"{event.images_per_s:,.0f} images/s  {event.seconds:.1f} s"
                 )
                 self.epoch_began = time.perf_counter()
-            case Finished():
+            case RunFinished():
                 self.bar.stop()
                 accuracy = event.metrics["test"]["accuracy"]
                 self._line(f"test accuracy {accuracy:.2%} after {event.seconds:.1f} s of training")
 
     def print_resume_command(self, model: str, data: str, options: Sequence[str]) -> None:
-        """The command that resumes what has been interrupted, if it had begun; `options` are those of its data."""
+        """Prints the command that resumes the interrupted run, if it had begun; `options` are those of its data."""
         self.bar.stop()
         if self.directory is None or not (self.directory / RESUME_FILE).is_file():
             self._line("interrupted before the first step; nothing to resume")
@@ -74,9 +74,9 @@ class TrainingProgress:
         if self.processes > 1:
             words = ["torchrun", "--nproc-per-node", str(self.processes), "-m", "training"]
         words = [*words, model, "--data", data, "--out", str(self.directory), "--resume", *options]
-        self._line(f"interrupted; go on with: {shlex.join(words)}")
+        self._line(f"interrupted; resume with: {shlex.join(words)}")
 
-    def _start(self, event: Started) -> None:
+    def _start(self, event: RunStarted) -> None:
         counts = ", ".join(f"{count:,} {name}" for name, count in event.counts.items())
         height, width, channels = event.shape
         self._line(
@@ -99,19 +99,17 @@ class TrainingProgress:
                 f"there is no test/: {event.test_folder}/ is measured on, and the validation images are of train/"
             )
         if event.duplicates:
-            self._line(
-                f"{event.duplicates} test images are among those learnt from: the test accuracy will be too good"
-            )
+            self._line(f"{event.duplicates} test images are also training images: the test accuracy will be too high")
         if event.first_epoch > 1:
             left = f"epoch {event.first_epoch} of {event.epochs}"
-            self._line(f"going on with {left if event.first_epoch <= event.epochs else 'the evaluation'}")
+            self._line(f"continuing with {left if event.first_epoch <= event.epochs else 'the evaluation'}")
         self.directory, self.processes = event.directory, event.processes
         self.epochs, self.train_images, self.first_epoch = event.epochs, event.counts["train"], event.first_epoch
         total = self.train_images * (event.epochs - event.first_epoch + 1)
         self.task = self.bar.add_task("", total=total, epoch=f"{event.first_epoch}/{event.epochs}", figures="")
         self.epoch_began = time.perf_counter()
 
-    def _step(self, event: StepDone) -> None:
+    def _step(self, event: StepFinished) -> None:
         now = time.perf_counter()
         if self.task is None or self.bar.disable or now - self.read_at < READ_EVERY_S:
             return

@@ -19,7 +19,7 @@ from training.data.raw import (
 STRIPES_COUNT = 2500
 
 
-def _with_test_split(name: str, images: Pixels, labels: Labels, classes: Sequence[str]) -> RawDataset:
+def _make_dataset(name: str, images: Pixels, labels: Labels, classes: Sequence[str]) -> RawDataset:
     whole = LabeledImages(images, labels)
     train, test = (whole.take(part) for part in stratified_split(labels, fraction=TEST_FRACTION, seed=SPLIT_SEED))
     return RawDataset(
@@ -40,7 +40,7 @@ def load_digits() -> RawDataset:
 
     bunch = datasets.load_digits()
     images = np.round(bunch.images * (255 / 16)).astype(np.uint8)  # (1797, 8, 8), 0..16 to 0..255
-    return _with_test_split("digits", images, bunch.target.astype(np.int64), [str(digit) for digit in range(10)])
+    return _make_dataset("digits", images, bunch.target.astype(np.int64), [str(digit) for digit in range(10)])
 
 
 def load_stripes() -> RawDataset:
@@ -59,6 +59,4 @@ def load_stripes() -> RawDataset:
     labels = generator.permutation(np.arange(n) % 2).astype(np.int64)
     images = np.where(labels[:, None, None] == 1, images.transpose(0, 2, 1), images)
     images = images + generator.normal(0, 8, size=images.shape)
-    return _with_test_split(
-        "stripes", np.round(images).clip(0, 255).astype(np.uint8), labels, ("horizontal", "vertical")
-    )
+    return _make_dataset("stripes", np.round(images).clip(0, 255).astype(np.uint8), labels, ("horizontal", "vertical"))

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from models.errors import UserError
 from models.files import sha256_of
 from models.images.decode import FORMATS, InputSpec
 from training.data.in_memory import load_pixels
@@ -27,16 +28,18 @@ GREY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B"})
 def load_folder(root: Path, *, skip_bad: bool = False, test_only: bool = False) -> RawDataset:
     """Reads `root/train/<class>/...` and `root/test/<class>/...`, optionally `root/val/<class>/...`.
 
-    `valid` and `validation` are taken for `val`, and `Train` beside `Test` for `train` and `test`. Where there is no
-    `test`, `val` is measured on, as with ImageNet, and validation images are drawn from `train`. Without any of these
-    the class folders are in `root` itself, and about a fifth of each becomes the test split, see `select_test_images`.
-    Files that are no images by their suffix are passed over, and so is what begins with a dot. With `skip_bad` every
-    file is decoded once, and those that cannot be are left out and named. With `test_only` there need be no `train`,
-    what is wrong with it is of no matter, one class is enough, and splits may differ in theirs.
+    `valid` and `validation` stand for `val`, and `Train` beside `Test` for `train` and `test`. Without `test`, `val` is
+    the test split, as with ImageNet, and validation images are drawn from `train`. Without any of these the class
+    folders are in `root` itself, and `select_test_images` draws the test split. Files without an image's suffix and
+    names that begin with a dot are ignored.
+
+    Args:
+        skip_bad: decode every file once and leave out those that cannot be decoded.
+        test_only: ignore a missing or faulty `train`; one class is enough, and splits may differ in theirs.
 
     Raises:
         ValueError: a missing split, splits by other names, no class folders, one only, one without images, classes that
-            differ between splits, or a damaged file among those sampled; the message names it.
+            differ between splits, or a damaged file among those sampled.
     """
     places = _splits_in(root, test_only=test_only)
     bad: list[Path] = []
@@ -73,9 +76,9 @@ def load_folder(root: Path, *, skip_bad: bool = False, test_only: bool = False) 
         size=size,
         background=WHITE,
         sha256=_hash(root, contents, {} if places else splits),
-        flat=not places,
+        unsplit=not places,
         duplicates=0 if test_only or not places else _duplicates(splits, contents),
-        left_out=tuple(sorted(path.relative_to(root).as_posix() for path in bad)),
+        skipped_files=tuple(sorted(path.relative_to(root).as_posix() for path in bad)),
     )
 
 
@@ -93,22 +96,22 @@ def _splits_in(root: Path, *, test_only: bool) -> dict[str, Path]:
         return {}
     validation = [name for name in VALIDATION if name in found]
     if len(validation) > 1:
-        raise ValueError(f"{root} has the folders {' and '.join(validation)}; only one can be the validation split")
+        raise UserError(f"{root} has the folders {' and '.join(validation)}; only one can be the validation split")
     if "test" not in found and validation and (test_only or "train" in found):
         _check_classes(root, {name: folders[name] for name in ("train", *others) if name in folders})
         found["test"] = found.pop(validation[0])
     if "test" not in found:
         wanted = "test" if test_only else "train and test"
-        raise ValueError(
+        raise UserError(
             f"{root} has the folder {min(found)} but not test, to measure on; wanted {wanted}, or class folders only"
         )
     if "train" not in found and not test_only:
-        raise ValueError(
-            f"{root} has the folder {min(found)} but not train, to learn from or to calibrate int8 on; "
+        raise UserError(
+            f"{root} has the folder {min(found)} but not train, to train on or to calibrate int8 on; "
             "only evaluate and verify take test alone"
         )
     if "train" not in found and others:
-        raise ValueError(
+        raise UserError(
             f"{root} has the folder {found['test'].name} beside {', '.join(others)}, and so is neither splits nor "
             f"classes; give {found['test']} to measure on that alone"
         )
@@ -116,13 +119,13 @@ def _splits_in(root: Path, *, test_only: bool) -> dict[str, Path]:
 
 
 def _check_classes(root: Path, folders: Mapping[str, Path]) -> None:
-    """Nothing unless some are splits by other names: `seg_train` and `seg_test`, for example, with the same classes."""
+    """Refuses splits by other names, such as `seg_train` and `seg_test` with the same classes."""
     training = [path for name, path in folders.items() if "train" in name.lower()]
     other = [path for name, path in folders.items() if any(word in name.lower() for word in ("test", "val"))]
     for first, second in product(training, other):
         inside = [{path.name for path in folder.iterdir() if path.is_dir()} for folder in (first, second)]
         if first != second and inside[0] and inside[0] == inside[1]:
-            raise ValueError(
+            raise UserError(
                 f"{root} has the folders {first.name} and {second.name} with the same folders inside "
                 f"({', '.join(sorted(inside[0]))[:80]}); splits must be called train and test (and val)"
             )
@@ -132,22 +135,22 @@ def _scan(folder: Path, bad: list[Path] | None, *, least: int) -> dict[str, list
     """The images of each class folder, both sorted; damaged ones go to `bad` if it is given."""
     names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     if not names:
-        raise ValueError(
+        raise UserError(
             f"{folder} has no class folders; wanted <class>/<image>, or train/<class>/<image> and test/<class>/<image>"
         )
     if len(names) < least:
-        raise ValueError(f"{folder} has the one class folder {names[0]!r}; a classifier needs at least 2")
+        raise UserError(f"{folder} has the one class folder {names[0]!r}; a classifier needs at least 2")
     images: dict[str, list[Path]] = {}
     for name in names:
         found = sorted(_images_in(folder / name))
         if not found:
-            raise ValueError(f"class folder {folder / name} has no images ({', '.join(sorted(SUFFIXES))})")
+            raise UserError(f"class folder {folder / name} has no images ({', '.join(sorted(SUFFIXES))})")
         if bad is not None:
             damaged = _damaged(found)
             bad += damaged
             found = sorted(set(found) - set(damaged))
             if not found:
-                raise ValueError(f"class folder {folder / name} has damaged images only, for example {damaged[0]}")
+                raise UserError(f"class folder {folder / name} has damaged images only, for example {damaged[0]}")
         images[name] = found
     return images
 
@@ -163,11 +166,11 @@ def _check_both_sides(root: Path, classes: Sequence[str], whole: LabeledImages, 
         label = int(held.argmin())
         copies = int((whole.labels == label).sum())
         many = f", {copies} times" if copies > 1 else ""
-        raise ValueError(f"class folder {root / classes[label]} has 1 image{many}; training and test need one each")
+        raise UserError(f"class folder {root / classes[label]} has 1 image{many}; training and test need one each")
 
 
 def _damaged(paths: Sequence[Path]) -> list[Path]:
-    """Those that cannot be decoded. The size they are decoded to is of no matter here."""
+    """The files that cannot be decoded; the size does not matter."""
     spec = InputSpec(mode="RGB", height=8, width=8, resize=(8, 8), background=(0,) * 3, mean=(0.0,) * 3, std=(1.0,) * 3)
 
     def decodes(path: Path) -> bool:
@@ -196,9 +199,9 @@ def _images_in(folder: Path) -> Iterator[Path]:
 
 def _check_same_classes(first: Path, wanted: Iterable[str], second: Path, found: Iterable[str]) -> None:
     if missing := sorted(set(wanted) - set(found)):
-        raise ValueError(f"class {missing[0]!r} is in {first} but not in {second}; both must have the same classes")
+        raise UserError(f"class {missing[0]!r} is in {first} but not in {second}; both must have the same classes")
     if extra := sorted(set(found) - set(wanted)):
-        raise ValueError(f"class {extra[0]!r} is in {second} but not in {first}; both must have the same classes")
+        raise UserError(f"class {extra[0]!r} is in {second} but not in {first}; both must have the same classes")
 
 
 def _common(paths: Sequence[Path]) -> tuple[Literal["L", "RGB"], tuple[int, int] | None]:
@@ -214,14 +217,14 @@ def _common(paths: Sequence[Path]) -> tuple[Literal["L", "RGB"], tuple[int, int]
                 modes.add(image.mode)
                 sizes.add((image.height, image.width))
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise ValueError(f"{path} is not an image that can be read: {error}") from None
+            raise UserError(f"{path} is not an image that can be read: {error}") from None
     return "L" if modes <= GREY_MODES else "RGB", sizes.pop() if len(sizes) == 1 else None
 
 
 def _duplicates(splits: dict[str, LabeledImages], contents: dict[Path, str]) -> int:
-    """How many test images are training images, too."""
-    learnt, tested = ({contents[path] for path in splits[name].images} for name in ("train", "test"))
-    return sum(contents[path] in learnt & tested for path in splits["test"].images)
+    """The number of test images that are training images, too."""
+    trained, tested = ({contents[path] for path in splits[name].images} for name in ("train", "test"))
+    return sum(contents[path] in trained & tested for path in splits["test"].images)
 
 
 def _hash(root: Path, contents: dict[Path, str], drawn: dict[str, LabeledImages]) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models.errors import UserError
 from models.images.decode import InputSpec, Pixels, decode_image, preprocess_image, to_pil
 from models.images.errors import ImageError
 from training.data.raw import LabeledImages
@@ -44,12 +45,8 @@ class InMemoryDataset:
             yield self.take(index.to(self.images.device))
 
 
-def prepare(split: LabeledImages, spec: InputSpec) -> InMemoryDataset:
-    """Brings every image to the size and mode of `spec` and stacks them.
-
-    Raises:
-        ValueError: a file that is no image, or damaged; it is named.
-    """
+def load_into_memory(split: LabeledImages, spec: InputSpec) -> InMemoryDataset:
+    """Brings every image to the size and mode of `spec` and stacks them; ValueError names a damaged file."""
     labels = torch.from_numpy(np.ascontiguousarray(split.labels))
     if isinstance(split.images, np.ndarray) and _fits(split.images, spec):
         # What `preprocess_image` would return for each; copied, as some arrays are read-only, which torch warns of.
@@ -73,14 +70,10 @@ def _fits(images: Pixels, spec: InputSpec) -> bool:
 
 
 def load_pixels(image: Pixels | Path, spec: InputSpec) -> Pixels:
-    """An image, or the one in a file, as the network takes it: uint8 (H, W, C).
-
-    Raises:
-        ValueError: a file that is no image, or damaged; it is named.
-    """
+    """An image, or that in a file, at the size and mode of `spec`: uint8 (H, W, C); ValueError names a damaged file."""
     if not isinstance(image, Path):
         return preprocess_image(to_pil(image), spec)
     try:
         return decode_image(image.read_bytes(), spec)
     except ImageError as error:
-        raise ValueError(f"{image}: {error}") from None
+        raise UserError(f"{image}: {error}") from None

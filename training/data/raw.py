@@ -1,4 +1,4 @@
-"""Labelled images before they are brought to a network's input size."""
+"""Labelled images at their own size, and how they are split."""
 
 import hashlib
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from models.errors import UserError
 from models.images.decode import Pixels
 
 Labels = npt.NDArray[np.int64]
@@ -31,7 +32,7 @@ class LabeledImages:
 
     def __post_init__(self) -> None:
         if len(self.images) != len(self.labels):
-            raise ValueError(f"{len(self.images)} images have {len(self.labels)} labels")
+            raise UserError(f"{len(self.images)} images have {len(self.labels)} labels")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -44,19 +45,17 @@ class LabeledImages:
 
 @dataclass(frozen=True, kw_only=True)
 class RawDataset:
-    """A data set before it is brought to a network's input size.
+    """A data set before its images are resized.
 
     Attributes:
-        name: as config.json and the default run directory have it.
-        classes: names by label.
-        mode: the images' own, "L" (grey) or "RGB".
-        size: their common (height, width), or None if they have none.
-        background: grey level (0-255) that fills what shifting uncovers and what shows through transparent pixels.
+        name: as in config.json and the default run directory.
+        size: the common (height, width), or None if sizes differ.
+        background: grey level (0-255) behind transparent pixels and beyond the edges.
         sha256: over images and labels of all splits; for a folder over relative names and file bytes.
         flat: whether it is a folder of class folders alone, which was split here.
-        test_folder: the one of a folder that is measured on for want of one called test, "val" for example.
-        duplicates: test images of a folder that are training images too, byte for byte.
-        left_out: damaged files of a folder that are in no split, by relative name.
+        test_folder: the folder used in place of a missing test/, "val" for example.
+        duplicates: test images that are training images too, byte for byte.
+        skipped_files: damaged files that are in no split, by relative name.
     """
 
     name: str
@@ -68,10 +67,10 @@ class RawDataset:
     size: tuple[int, int] | None
     background: int
     sha256: str
-    flat: bool = False
+    unsplit: bool = False
     test_folder: str = ""
     duplicates: int = 0
-    left_out: tuple[str, ...] = ()
+    skipped_files: tuple[str, ...] = ()
 
     @property
     def whole(self) -> LabeledImages:
@@ -89,7 +88,7 @@ class RawDataset:
 
 
 def stratified_split(labels: Labels, *, fraction: float, seed: int) -> tuple[Labels, Labels]:
-    """Indices of what stays and of what is split off, each in order; stratified: the fraction is kept in every class.
+    """Sorted indices of what stays and of what is split off, the same fraction of every class.
 
     Raises:
         ValueError: a class too small to be in both.
@@ -100,21 +99,17 @@ def stratified_split(labels: Labels, *, fraction: float, seed: int) -> tuple[Lab
         members = generator.permutation(np.flatnonzero(labels == label))
         count = max(1, round(fraction * len(members)))
         if count >= len(members):
-            raise ValueError(f"class {label} has too few images to split: {len(members)}; it needs at least 2")
+            raise UserError(f"class {label} has too few images to split: {len(members)}; it needs at least 2")
         chosen[members[:count]] = True
     return np.flatnonzero(~chosen), np.flatnonzero(chosen)
 
 
 def select_test_images(labels: Labels, contents: Sequence[str]) -> npt.NDArray[np.bool_]:
-    """Which images of a folder are its test split, about `TEST_FRACTION` of every class, as bool (N,).
+    """Selects about `TEST_FRACTION` of every class for the test split of a folder, as bool (N,).
 
-    Each image is drawn by its own content, not by its place among the others, so it keeps its side when others come or
-    go. Content and not name, as it is hashed anyway: then neither renaming moves an image, and copies of one are on the
-    same side. Only a class that would have no image on a side gives that side its nearest one.
-
-    Args:
-        labels: int64 (N,).
-        contents: what identifies the content of each; a class in which all are the same is for training as a whole.
+    Each image is drawn by the hash of its content, so it keeps its side when it is renamed and when others come or go,
+    and copies are on the same side. A class that would have no image on a side gives that side its nearest one; a class
+    of copies of one image is for training as a whole.
     """
     drawn = [hashlib.sha256(f"{SPLIT_SEED} {content}".encode()).digest()[:6] for content in contents]
     places = np.array([int.from_bytes(number) / 2**48 for number in drawn])  # in [0, 1), exactly

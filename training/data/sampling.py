@@ -1,4 +1,4 @@
-"""The test images that travel with a checkpoint, so that export can compare on real ones without the data set."""
+"""The test images in a checkpoint, on which export compares files without the data set."""
 
 from pathlib import Path
 
@@ -6,23 +6,23 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from models.checkpoint.samples import Samples
+from models.checkpoint.samples import VerificationImages
 from models.images.decode import Pixels, to_mode
 from training.data.raw import RawDataset
-from training.data.streaming import Source
+from training.data.streaming import Dataset
 
 COUNT = 128  # two batches of 64, the largest size that export compares
 RAW_COUNT = 16
 LONGEST_SIDE = 512  # raw photographs are shrunk to this, or a checkpoint would hold megabytes of them
 
 
-def sample_test_images(raw: RawDataset, test: Source) -> Samples:
+def sample_test_images(raw: RawDataset, test: Dataset) -> VerificationImages:
     """Images spread evenly over the test split, which may be sorted by class."""
     chosen = np.unique(np.linspace(0, len(test) - 1, COUNT).astype(np.int64))
     few = chosen[:: max(1, len(chosen) // RAW_COUNT)][:RAW_COUNT]
     taken = test.take(torch.from_numpy(chosen)).in_memory()
     originals = tuple(_original(raw.test.images[index], raw) for index in few)
-    return Samples(taken.images.numpy(), taken.labels.numpy(), originals, test.labels.numpy()[few])
+    return VerificationImages(taken.images.numpy(), taken.labels.numpy(), originals, test.labels.numpy()[few])
 
 
 def _original(image: Pixels | Path, raw: RawDataset) -> Pixels:

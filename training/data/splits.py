@@ -1,32 +1,30 @@
 """The splits of a data set at the network's input size, in memory or streamed, and the input specification for them."""
 
-import os
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from models.errors import UserError
 from models.images.decode import InputSpec
-from training.data.in_memory import prepare
+from training.data.in_memory import load_into_memory
+from training.data.options import SOURCE_DEFAULTS, SourceOptions
 from training.data.raw import LabeledImages, RawDataset
-from training.data.streaming import CHUNK, Source, StreamingDataset, sequential_batches
-
-MEMORY_LIMIT_MB = 4096
-MOST_WORKERS = 8
+from training.data.streaming import CHUNK, Dataset, StreamingDataset, sequential_batches
 
 
 @dataclass(frozen=True)
 class Splits:
-    """What is learnt from, what is watched and fits the temperature, and what is looked at once at the end."""
+    """The images to train on, those to watch and to fit the temperature on, and those evaluated once at the end."""
 
-    train: Source
-    validation: Source
-    test: Source
+    train: Dataset
+    validation: Dataset
+    test: Dataset
 
     @property
     def streamed(self) -> bool:
-        """Whether images are decoded when they are needed."""
+        """True if images are decoded when they are needed."""
         return isinstance(self.train, StreamingDataset)
 
 
@@ -36,23 +34,20 @@ def prepare_splits(
     size: tuple[int, int],
     fraction: float,
     seed: int,
-    memory_limit_mb: int = MEMORY_LIMIT_MB,
-    workers: int | None = None,
+    options: SourceOptions = SOURCE_DEFAULTS,
     like: InputSpec | None = None,
 ) -> tuple[InputSpec, Splits]:
     """All splits of a data set, and the input specification with the training images' mean and deviation.
 
     Args:
-        raw: the data set.
         size: (height, width) for the network.
-        fraction: of the training images that become the validation split, if the data set brings none.
-        seed: of the draw of these.
-        memory_limit_mb: files that would be larger than so many megabytes, all splits together, are streamed.
-        workers: processes that decode what is streamed; by default one a processor, up to 8.
-        like: what the initial weights were trained on; taken as it is if its mode and size are the same.
+        fraction: share of the training images that becomes the validation split, if the data set has none.
+        seed: of that draw.
+        options: files of all splits that together exceed its memory limit are streamed.
+        like: the specification of the initial weights; kept if its mode and size are the same.
 
     Raises:
-        ValueError: a file that is no image, or damaged; it is named.
+        ValueError: a damaged file, which is named.
     """
     spec = _plain_spec(raw, size)
     known = like is not None and (like.mode, like.height, like.width) == (spec.mode, *size)
@@ -60,8 +55,8 @@ def prepare_splits(
         spec = replace(like, background=spec.background)
     together = sum(raw.counts.values())
 
-    def source(split: LabeledImages) -> Source:
-        return open_dataset(split, spec, memory_limit_mb=memory_limit_mb, workers=workers, together=together)
+    def source(split: LabeledImages) -> Dataset:
+        return open_dataset(split, spec, options, together=together)
 
     train = source(raw.train)
     if raw.validation is not None:
@@ -75,54 +70,42 @@ def prepare_splits(
 
 
 def open_dataset(
-    split: LabeledImages,
-    spec: InputSpec,
-    *,
-    memory_limit_mb: int = MEMORY_LIMIT_MB,
-    workers: int | None = None,
-    together: int | None = None,
-) -> Source:
-    """A split as `spec` says: in memory, or streamed.
+    split: LabeledImages, spec: InputSpec, options: SourceOptions = SOURCE_DEFAULTS, *, together: int | None = None
+) -> Dataset:
+    """Opens a split at the size and mode of `spec`: in memory, or streamed if its files exceed the memory limit.
 
     Args:
-        split: the images.
-        spec: what they are brought to.
-        memory_limit_mb: files that would be larger than so many megabytes are streamed.
-        workers: processes that decode what is streamed; by default one a processor, up to 8.
-        together: how many images would be in memory; by default those of this split.
+        together: images that count towards the limit; by default those of this split.
 
     Raises:
-        ValueError: a file that is no image, or damaged, unless it is streamed; it is named.
+        ValueError: a damaged file, which is named, unless it is streamed.
     """
     count = len(split) if together is None else together
-    if isinstance(split.images, list) and count * int(np.prod(spec.shape)) > memory_limit_mb * 2**20:
-        workers = min(MOST_WORKERS, os.cpu_count() or 1) if workers is None else workers
-        return StreamingDataset(split.images, torch.from_numpy(np.array(split.labels)), spec, workers)
-    return prepare(split, spec)
+    if isinstance(split.images, list) and count * int(np.prod(spec.shape)) > options.memory_limit_mb * 2**20:
+        return StreamingDataset(split.images, torch.from_numpy(np.array(split.labels)), spec, options.worker_count)
+    return load_into_memory(split, spec)
 
 
-def split_validation(images: Source, *, fraction: float, seed: int) -> tuple[Source, Source]:
-    """Splits at random into what stays for training and the share `fraction`, at least one image, for validation.
-
-    Of every class something stays for training.
+def split_validation(images: Dataset, *, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
+    """Splits at random into training images, with some of every class, and the share `fraction` for validation.
 
     Raises:
-        ValueError: nothing would stay, or nothing be held out.
+        ValueError: one of them would be empty.
     """
     count = max(1, round(fraction * len(images)))
     if count >= len(images):
-        raise ValueError(f"a validation split of {count} leaves nothing of {len(images)} training images")
+        raise UserError(f"a validation split of {count} leaves nothing of {len(images)} training images")
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     held, kept = order[:count], order[count:]
     for label in set(images.labels.tolist()) - set(images.labels[kept].tolist()):
         back = held[images.labels[held] == label][:1]
         kept, held = torch.cat([kept, back]), held[held != back]
     if not len(held):
-        raise ValueError(f"{len(images)} training images of as many classes leave none to validate on")
+        raise UserError(f"{len(images)} training images of as many classes leave none to validate on")
     return images.take(kept.sort().values), images.take(held.sort().values)
 
 
-def channel_statistics(images: Source) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def channel_statistics(images: Dataset) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each channel of the images, scaled to [0, 1].
 
     From histograms, so that neither a float copy is made nor a sum overflows. A channel that is constant gets the

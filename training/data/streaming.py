@@ -1,4 +1,4 @@
-"""Images that are decoded when they are needed, for data sets larger than memory."""
+"""Images decoded when they are needed, for data sets larger than memory."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -7,18 +7,18 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils import data as torch_data
 
+from models.errors import UserError
 from models.images.decode import InputSpec
 from training.data.in_memory import InMemoryDataset, load_pixels
 
 CHUNK = 256
-AHEAD = 4  # batches each worker decodes beforehand
+PREFETCH = 4  # batches each worker decodes beforehand
 
 
-class _Files(Dataset[Tensor | str]):
-    """Decoded images, uint8 (H, W, C), by index; what is wrong with a file comes back as words, not as an exception,
-    which would cross the processes with its traceback for a message."""
+class _Files(torch_data.Dataset[Tensor | str]):
+    """Decoded images, uint8 (H, W, C), by index, or the error message, as an exception would carry its traceback."""
 
     def __init__(self, paths: Sequence[str], spec: InputSpec) -> None:
         self.paths, self.spec = np.asarray(paths), spec  # an array: forked workers would copy a list's pages
@@ -33,8 +33,8 @@ class _Files(Dataset[Tensor | str]):
             return str(error)
 
 
-class _Order(Sampler[list[int]]):
-    """The batches that are asked for next; the loader and its workers stay."""
+class _BatchSequence(torch_data.Sampler[list[int]]):
+    """The next batches; the loader and its workers stay."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
@@ -53,14 +53,12 @@ def _stack(items: list[Tensor | str]) -> Tensor | str:
 
 @dataclass(frozen=True)
 class StreamingDataset:
-    """Like `InMemoryDataset`, but of paths: each batch is decoded by worker processes that live as long as this does.
+    """Like `InMemoryDataset`, but decodes each batch from files, in worker processes that live as long as this does.
 
     Attributes:
-        paths: of N image files.
         labels: int64 (N,), on the CPU.
-        spec: size and mode to decode to.
-        workers: processes that decode; with 0 this one does.
-        device: that batches are brought to.
+        workers: processes that decode; 0 decodes in this one.
+        device: the device of the batches.
     """
 
     paths: list[Path]
@@ -68,7 +66,9 @@ class StreamingDataset:
     spec: InputSpec
     workers: int
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    _loaders: list[tuple[_Order, DataLoader[Tensor | str]]] = field(default_factory=list, init=False, compare=False)
+    _loaders: list[tuple[_BatchSequence, torch_data.DataLoader[Tensor | str]]] = field(
+        default_factory=list, init=False, compare=False
+    )
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -91,20 +91,16 @@ class StreamingDataset:
         return InMemoryDataset(images, self.labels)
 
     def batches(self, indices: Sequence[Tensor]) -> Iterator[InMemoryDataset]:
-        """The images at each of `indices`, decoded ahead of their use.
-
-        Raises:
-            ValueError: a file that is no image, or damaged; it is named.
-        """
+        """The images at each of `indices`, decoded ahead of their use; ValueError names a damaged file."""
         if not self._loaders:
-            order = _Order()
-            loader = DataLoader(
+            order = _BatchSequence()
+            loader = torch_data.DataLoader(
                 _Files([str(path) for path in self.paths], self.spec),
                 batch_sampler=order,
                 num_workers=self.workers,
                 collate_fn=_stack,
                 persistent_workers=self.workers > 0,
-                prefetch_factor=AHEAD if self.workers else None,
+                prefetch_factor=PREFETCH if self.workers else None,
                 pin_memory=self.device.type == "cuda",
                 generator=torch.Generator(),  # or it would draw a base seed from the global one
             )
@@ -113,7 +109,7 @@ class StreamingDataset:
         order.batches = [index.tolist() for index in indices]
         for index, images in zip(indices, loader, strict=True):
             if isinstance(images, str):
-                raise ValueError(images)
+                raise UserError(images)
             labels = self.labels[index.cpu()].to(self.device)
             yield InMemoryDataset(images.to(self.device, non_blocking=True), labels)
 
@@ -123,4 +119,4 @@ def sequential_batches(count: int, size: int) -> tuple[Tensor, ...]:
     return torch.split(torch.arange(count), size) if count else ()
 
 
-Source = InMemoryDataset | StreamingDataset
+Dataset = InMemoryDataset | StreamingDataset

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from models.errors import UserError
 from models.files import check_writable
 from training.data.raw import LabeledImages, RawDataset, arrays_hash
 
@@ -18,11 +19,11 @@ TORCHVISION_SETS = {
 
 
 def load_torchvision(name: str, places: Sequence[Path], *, download: bool) -> RawDataset:
-    """Reads one of `TORCHVISION_SETS` from the first place that has it.
+    """Reads one of `TORCHVISION_SETS` from the first folder that has it; downloads go to the first folder.
 
     Raises:
-        ValueError: no place has all its files, one is damaged, or they cannot be fetched.
-        UnwritableError: they are to be fetched and nothing can be written to the first place.
+        ValueError: no folder has all its files, one is damaged, or they cannot be fetched.
+        UnwritableError: the first folder cannot be written.
     """
     from torchvision import datasets  # slow to import
 
@@ -35,7 +36,7 @@ def load_torchvision(name: str, places: Sequence[Path], *, download: bool) -> Ra
         parts = _read(kind, places[0], folder, download=True)
     if parts is None:
         looked = ", ".join(str(place / folder) for place in places)
-        raise ValueError(
+        raise UserError(
             f"the files of {name} were looked for in {looked} and are not there; give the folder above {folder} with "
             "--data-dir or CONVSCOPE_DATA_DIR, or fetch them with --download"
         )
@@ -54,20 +55,16 @@ def load_torchvision(name: str, places: Sequence[Path], *, download: bool) -> Ra
 
 
 def _split(part: Any, folder: str) -> LabeledImages:
-    """A training or test set of torchvision, whose readers take any labels.
-
-    Raises:
-        ValueError: one that is no class's, or not one for each image.
-    """
+    """A training or test set of torchvision; its labels are checked, as torchvision accepts any."""
     labels, where = np.asarray(part.targets, dtype=np.int64), Path(part.root) / folder
     bad = np.flatnonzero((labels < 0) | (labels >= len(part.classes)))
     if len(bad):
         kind, wanted = "training" if part.train else "test", f"labels are 0 to {len(part.classes) - 1}"
-        raise ValueError(f"{where}: the label of {kind} image {bad[0]} is {labels[bad[0]]}; {wanted}")
+        raise UserError(f"{where}: the label of {kind} image {bad[0]} is {labels[bad[0]]}; {wanted}")
     try:
         return LabeledImages(np.asarray(part.data), labels)
     except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None
+        raise UserError(f"{where}: {error}") from None
 
 
 def _read(kind: Any, place: Path, folder: str, *, download: bool = False) -> tuple[Any, Any] | None:
@@ -76,9 +73,9 @@ def _read(kind: Any, place: Path, folder: str, *, download: bool = False) -> tup
         return kind(place, train=True, download=download), kind(place, train=False)
     except (OSError, RuntimeError) as error:
         if download:  # no network, a full disk, or not what was expected
-            raise ValueError(f"{place / folder} could not be fetched: {' '.join(str(error).split())}") from error
-        if isinstance(error, OSError):  # unreadable: says so itself
+            raise UserError(f"{place / folder} could not be fetched: {' '.join(str(error).split())}") from error
+        if isinstance(error, OSError):  # unreadable, as the message has it
             raise
         return None  # torchvision's word for absent
     except Exception as error:  # its readers raise what they stumble over: AssertionError, UnpicklingError, ...
-        raise ValueError(f"{place / folder}: a file is damaged ({type(error).__name__}: {error})") from error
+        raise UserError(f"{place / folder}: a file is damaged ({type(error).__name__}: {error})") from error

@@ -1,4 +1,4 @@
-"""What a classifier makes of labelled images: probabilities, and the figures that follow from them."""
+"""Evaluation of a classifier on labelled images: probabilities and metrics."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from training.data.streaming import Source, sequential_batches
+from models.errors import UserError
+from training.data.streaming import Dataset, sequential_batches
 from training.evaluate.metrics import ClassScores, Reliability, class_scores, reliability, top_k_accuracy
 
 Classify = Callable[[Tensor], Tensor | npt.NDArray[np.float32]]
@@ -33,7 +34,7 @@ class Evaluation:
 
     @classmethod
     def of(cls, logits: Tensor, labels: Tensor, *, temperature: float = 1.0) -> "Evaluation":
-        """Of logits (N, K), which are divided by the temperature, and labels (N,)."""
+        """Evaluates logits (N, K), divided by the temperature, against labels (N,)."""
         scaled = logits / temperature
         loss = functional.cross_entropy(scaled, labels)
         return cls(loss.item(), scaled.softmax(1).cpu().numpy(), labels.cpu().numpy())
@@ -69,7 +70,7 @@ class Evaluation:
         """Accuracy by confidence."""
         return reliability(self.probabilities, self.labels)
 
-    def surest_mistakes(self, count: int) -> npt.NDArray[np.int64]:
+    def most_confident_mistakes(self, count: int) -> npt.NDArray[np.int64]:
         """Up to `count` indices of wrongly classified images, the most confident first."""
         wrong = np.flatnonzero(self.predictions != self.labels)
         return wrong[np.argsort(-self.probabilities[wrong].max(axis=1), kind="stable")][:count]
@@ -84,29 +85,23 @@ class Evaluation:
         }
 
 
-def logits_of(classify: Classify, images: Source, *, batch_size: int = BATCH) -> Tensor:
-    """Runs a classifier over all images, batch by batch.
+def logits_of(classify: Classify, images: Dataset, *, batch_size: int = BATCH) -> Tensor:
+    """Runs a classifier over all images in batches; returns float32 logits (N, K).
 
-    Args:
-        classify: takes uint8 (n, H, W, C) on the device of `images` and returns logits (n, K), a tensor or an array.
-        images: at least one.
-        batch_size: images a call.
-
-    Returns:
-        float32 logits (N, K).
+    `classify` takes uint8 (n, H, W, C) on the device of `images` and returns logits (n, K), a tensor or an array.
 
     Raises:
         ValueError: there are no images.
     """
     if not len(images):
-        raise ValueError("there are no images to evaluate on")
+        raise UserError("there are no images to evaluate on")
     with torch.inference_mode():
         batches = images.batches(sequential_batches(len(images), batch_size))
         return torch.cat([torch.as_tensor(classify(batch.images)).float() for batch in batches])
 
 
-def evaluate(classify: Classify, images: Source, *, batch_size: int = BATCH, temperature: float = 1.0) -> Evaluation:
-    """What a classifier makes of all images, see `logits_of`; its logits are divided by `temperature`."""
+def evaluate(classify: Classify, images: Dataset, *, batch_size: int = BATCH, temperature: float = 1.0) -> Evaluation:
+    """Evaluates a classifier on all images, see `logits_of`; its logits are divided by `temperature`."""
     logits = logits_of(classify, images, batch_size=batch_size)
     with torch.inference_mode():
         return Evaluation.of(logits, images.labels.to(logits.device), temperature=temperature)

@@ -1,4 +1,7 @@
-"""Figures of merit from probabilities and labels: top-k accuracy, precision, recall, F1, calibration error."""
+"""Figures of merit from probabilities and labels: top-k accuracy, precision, recall, F1, calibration error.
+
+Not scikit-learn's: it breaks ties of top-k towards the later class, has no calibration error, and takes 1 s to import.
+"""
 
 from dataclasses import dataclass
 
@@ -13,7 +16,7 @@ BINS = 15  # as in Guo et al. (2017), table 1
 
 @dataclass(frozen=True)
 class ClassScores:
-    """Of each class, (K,) each: precision, recall and their harmonic mean F1, in [0, 1].
+    """Precision, recall and their harmonic mean F1 of each class, (K,) each, in [0, 1].
 
     As in scikit-learn a share of nothing is 0: the precision of a class never predicted, the recall of an absent one.
     """
@@ -64,11 +67,11 @@ def reliability(probabilities: Floats, labels: Counts, *, bins: int = BINS) -> R
 
 def class_scores(confusion: Counts) -> ClassScores:
     """Precision, recall and F1 of each class from images by (label, prediction), (K, K)."""
-    right, images, said = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
+    right, images, predicted = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
     return ClassScores(
-        precision=right / np.maximum(said, 1),
+        precision=right / np.maximum(predicted, 1),
         recall=right / np.maximum(images, 1),
-        f1=2 * right / np.maximum(images + said, 1),
+        f1=2 * right / np.maximum(images + predicted, 1),
         images=images,
     )
 

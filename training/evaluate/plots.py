@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from models.files import atomic_write
 from models.images.decode import Pixels
 from training.evaluate.evaluation import Evaluation
-from training.events import EpochDone
+from training.events import EpochFinished
 
 TRAIN_COLOUR, VALIDATION_COLOUR, GREY = "#9aa5b1", "#1f6feb", "#57606a"
 MISTAKES = 25
@@ -27,7 +27,7 @@ def write_figures(directory: Path, figures: dict[str, Figure]) -> None:
             figure.savefig(path, format="png", dpi=120)
 
 
-def draw_curves(history: Sequence[EpochDone]) -> Figure:
+def draw_curves(history: Sequence[EpochFinished]) -> Figure:
     """Loss and accuracy by epoch."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     epochs = [line.epoch for line in history]
@@ -98,9 +98,9 @@ def draw_reliability(after: Evaluation, before: Evaluation | None = None) -> Fig
 
 
 def draw_mistakes(test: Evaluation, pictures: Pixels, *, classes: Sequence[str]) -> Figure:
-    """The test images of `surest_mistakes(MISTAKES)`, uint8 (n, H, W, C), with truth and prediction."""
+    """The test images of `most_confident_mistakes(MISTAKES)`, uint8 (n, H, W, C), with truth and prediction."""
     wrong = int((test.predictions != test.labels).sum())
-    surest = test.surest_mistakes(MISTAKES)
+    surest = test.most_confident_mistakes(MISTAKES)
     columns = 5
     rows = max(1, -(-len(surest) // columns))
     figure = Figure(figsize=(9, 1.95 * rows + 0.8), layout="constrained")

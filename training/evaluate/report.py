@@ -1,4 +1,4 @@
-"""evaluation.json and its pictures: all that `convscope evaluate` finds out."""
+"""evaluation.json and its pictures, as `convscope evaluate` writes them."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -28,23 +28,19 @@ def write_evaluation(
     data: str,
     temperature: float,
 ) -> None:
-    """Writes evaluation.json, confusion.png, reliability.png and mistakes.png; the folder is made if need be.
+    """Writes evaluation.json, confusion.png, reliability.png and mistakes.png to a folder, created if absent.
 
     Args:
-        directory: the folder.
         result: with the temperature.
         before: without it.
-        pictures: uint8 (n, H, W, C) of n indices into the images.
-        classes: names by index.
-        subject: what was evaluated.
-        data: on which data set.
-        temperature: that the logits were divided by.
+        pictures: returns uint8 (n, H, W, C) for n indices into the images.
+        subject: title of the evaluated model.
     """
     directory.mkdir(parents=True, exist_ok=True)
     figures = {
         "confusion.png": draw_confusion(result, classes=classes),
         "reliability.png": draw_reliability(result, before if temperature != 1 else None),
-        "mistakes.png": draw_mistakes(result, pictures(result.surest_mistakes(MISTAKES)), classes=classes),
+        "mistakes.png": draw_mistakes(result, pictures(result.most_confident_mistakes(MISTAKES)), classes=classes),
     }
     write_figures(directory, figures)
     about = {"schema": SCHEMA, "subject": subject, "data": data, "temperature": temperature}
@@ -82,13 +78,13 @@ def evaluation_json(result: Evaluation, before: Evaluation, *, classes: Sequence
             }
             for i in range(len(bins.counts))
         ],
-        "surest_mistakes": [
+        "most_confident_mistakes": [
             {
                 "image": int(i),
                 "label": classes[result.labels[i]],
                 "predicted": classes[result.predictions[i]],
                 "probability": float(result.probabilities[i].max()),
             }
-            for i in result.surest_mistakes(MISTAKES)
+            for i in result.most_confident_mistakes(MISTAKES)
         ],
     }

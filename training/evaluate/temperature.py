@@ -4,35 +4,30 @@ import math
 
 from torch import Tensor
 
+from models.errors import UserError
+
 LOWEST, HIGHEST = 0.05, 20.0
-LEAST_IMAGES, LEAST_MISTAKES = 50, 5  # of fewer, one mistake decides
-HALVINGS = 60
+MIN_IMAGES, MIN_MISTAKES = 50, 5  # of fewer, one mistake decides
+BISECTION_STEPS = 60
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
-    """The temperature that logits are divided by to give `labels` the greatest likelihood.
+    """The temperature, in [0.05, 20], that maximises the likelihood of `labels` when logits are divided by it.
 
     The negative log-likelihood is convex in the inverse of the temperature, so its slope is bisected. With fewer than
     50 images or 5 mistakes it is 1: without any mistake the likelihood grows for ever towards temperature 0, and a
-    single narrow one has its optimum near there.
-
-    Args:
-        logits: (N, K), of images the network has not learnt from.
-        labels: int64 (N,).
-
-    Returns:
-        A temperature in [0.05, 20].
+    single narrow one has its optimum near there. Logits (N, K) must be of images the network was not trained on.
 
     Raises:
         ValueError: there are no images, or logits that are not finite.
     """
     if not len(labels):
-        raise ValueError("there are no images to fit a temperature on")
+        raise UserError("there are no images to fit a temperature on")
     logits, labels = logits.detach().cpu().double(), labels.cpu()
     if not bool(logits.isfinite().all()):
-        raise ValueError("a temperature was asked of logits that are not finite")
+        raise UserError("a temperature cannot be fitted to logits that are not finite")
     own = logits.gather(1, labels[:, None]).squeeze(1)  # (N,)
-    if len(labels) < LEAST_IMAGES or int((own < logits.amax(1)).sum()) < LEAST_MISTAKES:
+    if len(labels) < MIN_IMAGES or int((own < logits.amax(1)).sum()) < MIN_MISTAKES:
         return 1.0
 
     def slope(inverse: float) -> float:
@@ -40,7 +35,7 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
         return float(((logits * inverse).softmax(1) * logits).sum(1).mean() - own.mean())
 
     low, high = math.log(1 / HIGHEST), math.log(1 / LOWEST)
-    for _ in range(HALVINGS):
+    for _ in range(BISECTION_STEPS):
         middle = (low + high) / 2
         low, high = (low, middle) if slope(math.exp(middle)) > 0 else (middle, high)
     return 1 / math.exp((low + high) / 2)

@@ -10,18 +10,18 @@ from models.checkpoint.weights import Weights
 from models.files import UnwritableError
 from models.images.decode import InputSpec
 from training.data.splits import Splits
-from training.events import EpochDone, Report
+from training.events import EpochFinished, Report
 from training.loop.process_group import SINGLE_PROCESS, ProcessGroup
-from training.loop.resume import RESUME_FILE, RunState, resume_hint, seeded
+from training.loop.resume import RESUME_FILE, RunState, fork_rng, resume_hint
 from training.loop.trainer import LossError, Trainer
 from training.recipes.recipe import Recipe
 
 
 @dataclass(frozen=True)
 class FitResult:
-    """The epochs of a training, and the weights after the last one, on the CPU: the average's if there is one."""
+    """The epochs of a training, and the last weights, or their average if there is one, on the CPU."""
 
-    history: tuple[EpochDone, ...]
+    history: tuple[EpochFinished, ...]
     weights: Weights
 
 
@@ -37,34 +37,29 @@ def fit(
     state: RunState | None = None,
     group: ProcessGroup = SINGLE_PROCESS,
 ) -> FitResult:
-    """Trains a network in place.
-
-    The last epoch's weights count: every schedule ends with a rate of 0, and docs/training.md tells what choosing an
-    epoch on the validation split made of it.
+    """Trains a network in place and keeps the weights of the last epoch, as docs/training.md explains.
 
     Before the first epoch and after each one, resume.pt and log.jsonl are written to `workdir`; an exception, Ctrl-C
-    included, leaves the last ones there. The test split is not touched.
+    included, leaves the last ones there. The test split is not used.
 
     Args:
         network: freshly initialised, or any if `state` is given.
-        data: at the size of `spec`; what is in memory is moved to the recipe's device as a whole.
-        recipe: the settings.
-        workdir: a folder, made unless the settings do not suit the network.
-        report: called with `StepDone` and `EpochDone`.
-        spec: mean, deviation and background.
-        facts: kept in resume.pt, for the caller to compare before going on.
-        state: from `read_state`, of an interrupted run of the same network, data and recipe.
-        team: the processes that train together, each of which calls this with the same; one of them writes.
+        data: at the size of `spec`; data in memory move to the recipe's device as a whole.
+        workdir: a folder, created unless the settings do not suit the network.
+        report: called with `StepFinished` and `EpochFinished`.
+        facts: kept in resume.pt, for the caller to compare before resuming.
+        state: of an interrupted run of the same network, data and recipe.
+        group: the processes that train together, each of which makes the same call; the main one writes.
 
     Raises:
         ValueError: settings that do not suit the network, such as muon where there is no convolution.
-        LossError: a loss became infinite or NaN. Looked at every 50 steps, so up to 49 further ones were done by then.
+        LossError: a loss became infinite or NaN; checked every 50 steps.
         UnwritableError: the disk is full, for example; resume.pt is then as it was after the last epoch.
     """
     trainer = Trainer(network, data, recipe, spec, facts or {}, group)
-    if group.writes:
+    if group.is_main:
         workdir.mkdir(parents=True, exist_ok=True)
-    with seeded(recipe.seed + group.rank, trainer.device):  # dropout draws from the global generator
+    with fork_rng(recipe.seed + group.rank, trainer.device):  # dropout draws from the global generator
         if state is not None:
             trainer.restore(state)
         try:
@@ -77,11 +72,11 @@ def fit(
             raise LossError(
                 f"{error}; {workdir / RESUME_FILE} holds the state after epoch {len(trainer.history)}. "
                 f"Resumed, it would come to the same step: start anew with a --learning-rate smaller than "
-                f"{recipe.learning_rate} or --clip-norm 1; --weights {workdir / RESUME_FILE} keeps what was learnt"
+                f"{recipe.learning_rate} or --clip-norm 1; --weights {workdir / RESUME_FILE} keeps what was trained"
             ) from None
         except UnwritableError as error:
             if trainer.saved is None:
                 raise
             raise UnwritableError(f"{error}; {resume_hint(trainer.saved)}") from error
-    weights = {name: tensor.detach().cpu() for name, tensor in trainer.learner.evaluated.state_dict().items()}
+    weights = {name: tensor.detach().cpu() for name, tensor in trainer.learner.evaluation_network.state_dict().items()}
     return FitResult(tuple(trainer.history), weights)

@@ -1,4 +1,4 @@
-"""A network with what changes it: device, forward pass, optimizer, schedule, and the single training step."""
+"""A network with its device, forward pass, optimizer and schedule, and the single training step."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from models.errors import UserError
 from models.images.decode import InputSpec
 from models.images.normalize import Normalize
 from training.augment.mixing import MixedLabels
@@ -23,12 +24,10 @@ Forward = Callable[[Tensor], Tensor]
 
 @dataclass
 class Learner:
-    """What a step needs and changes.
+    """Everything that a training step uses and changes.
 
     Attributes:
-        network: on its device, in training mode while it learns.
         forward: images (N, H, W, C) in [0, 255] to logits (N, K), through `network`; see `training_forward`.
-        average: follows the network, or None.
         autocast: compute in bf16 where that is safe.
     """
 
@@ -42,7 +41,7 @@ class Learner:
     autocast: bool
 
     @property
-    def evaluated(self) -> nn.Module:
+    def evaluation_network(self) -> nn.Module:
         """The network whose weights are evaluated and kept."""
         return self.network if self.average is None else self.average.network
 
@@ -50,12 +49,10 @@ class Learner:
 def pick_device(name: str, *, local_rank: int | None = None) -> torch.device:
     """The device of a recipe; `auto` is CUDA where there is one.
 
-    Args:
-        name: auto, cpu, cuda or cuda:1.
-        local_rank: the GPU's number where each of several processes has its own.
+    `local_rank` is the GPU's number where each of several processes has its own.
 
     Raises:
-        ValueError: a CUDA device that is not there.
+        ValueError: an absent CUDA device.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -63,7 +60,7 @@ def pick_device(name: str, *, local_rank: int | None = None) -> torch.device:
     if device.type == "cuda" and local_rank is not None:
         device = torch.device("cuda", local_rank)
     if device.type == "cuda" and (device.index or 0) >= (count := torch.cuda.device_count()):
-        raise ValueError(f"device is {str(device)!r}; torch sees {count} CUDA devices here")
+        raise UserError(f"device is {str(device)!r}; torch sees {count} CUDA devices here")
     return device
 
 
@@ -99,12 +96,12 @@ def make_forward(
 def training_forward(
     network: nn.Module, spec: InputSpec, recipe: Recipe, *, group: ProcessGroup = SINGLE_PROCESS
 ) -> Forward:
-    """The same for training: compiled if the recipe says so, its gradients averaged over the team.
+    """The forward pass for training, with gradients averaged over the group, and compiled if the recipe says so.
 
-    It is to be made anew when other parameters learn than before.
+    It must be made anew when the set of trainable parameters changes.
     """
     device = next(network.parameters()).device
-    module: Callable[[Tensor], Tensor] = group.wrap(network)
+    module: Callable[[Tensor], Tensor] = group.data_parallel(network)
     if recipe.compile:
         module = torch.compile(module)
     return make_forward(module, spec, device=device, channels_last=recipe.channels_last)
@@ -113,7 +110,7 @@ def training_forward(
 def make_learner(
     network: nn.Module, spec: InputSpec, recipe: Recipe, *, steps: int, device: torch.device | None = None
 ) -> Learner:
-    """Moves the network to the device, by default the recipe's, and adds what the recipe says for `steps` steps."""
+    """Moves the network to the device, by default the recipe's, and adds the recipe's optimizer for `steps` steps."""
     device = device or pick_device(recipe.device)
     network.to(device)
     if recipe.channels_last:
@@ -134,29 +131,28 @@ def make_learner(
 def train_step(
     learner: Learner, images: Tensor, labels: Tensor, *, partners: MixedLabels | None = None, weight: float = 1.0
 ) -> Tensor:
-    """One step down the gradient.
+    """Takes one step down the gradient.
 
     Args:
-        learner: is changed.
         images: uint8, or float32 in [0, 255], (N, H, W, C).
         labels: int64 (N,).
         partners: of images that were mixed.
         weight: of the loss.
 
     Returns:
-        float64 (2,), on the device: the loss summed over the images, and how many were right before the step.
+        float64 (2,), on the device: the loss summed over the images, and the number of correct predictions.
 
     Raises:
-        ValueError: the loss depends on no parameter that may learn.
+        ValueError: the loss depends on no trainable parameter.
     """
     with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=learner.autocast):
         logits = learner.forward(images).float()  # (N, K)
     loss = functional.cross_entropy(logits, labels, label_smoothing=learner.label_smoothing)
     if partners is not None:
         mixed_in = functional.cross_entropy(logits, partners.labels, label_smoothing=learner.label_smoothing)
-        loss = loss.lerp(mixed_in, partners.share)
+        loss = loss.lerp(mixed_in, partners.weight)
     if not loss.requires_grad:
-        raise ValueError("nothing that may learn takes part in the network's answer; freeze fewer epochs or layers")
+        raise UserError("no trainable parameter affects the network's output; freeze fewer epochs or layers")
     learner.optimizer.zero_grad()
     (loss if weight == 1 else loss * weight).backward()  # type: ignore[no-untyped-call]  # torch's own
     if learner.clip_norm:

@@ -1,4 +1,4 @@
-"""The processes that train one network together, as torchrun starts them; or the one that trains it alone."""
+"""The processes, started by torchrun, that train one network together; or the one that trains it alone."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from models.errors import UserError
+
 T = TypeVar("T")
 
 
@@ -18,9 +20,9 @@ class ProcessGroup:
     """This process among those that train together.
 
     Attributes:
-        rank: from 0; that of rank 0 writes and tells.
-        size: how many there are.
-        local_rank: among those on this machine, which is the number of its GPU.
+        rank: from 0; the main process, which writes and reports, has 0.
+        size: the number of processes.
+        local_rank: among those on this machine, the number of its GPU.
     """
 
     rank: int = 0
@@ -28,11 +30,11 @@ class ProcessGroup:
     local_rank: int = 0
 
     @property
-    def writes(self) -> bool:
-        """Whether this one writes files."""
+    def is_main(self) -> bool:
+        """True in the process that writes files."""
         return self.rank == 0
 
-    def share(self, index: Tensor) -> Tensor:
+    def shard(self, index: Tensor) -> Tensor:
         """This process's part of (N,); the parts are disjoint, are all of it, and differ in length by one at most."""
         return index.tensor_split(self.size)[self.rank]
 
@@ -58,33 +60,33 @@ class ProcessGroup:
         distributed.all_gather_object(values, value)
         return values
 
-    def from_writer(self, make: Callable[[], T]) -> T:
-        """What `make` returns in the writing process; an error there is a ValueError in every one."""
+    def broadcast_from_main(self, make: Callable[[], T]) -> T:
+        """Returns the main process's `make()` in every process; an error there is a UserError in every one."""
         if self.size == 1:
             return make()
         outcome: list[Any] = [None, None]
-        if self.writes:
+        if self.is_main:
             try:
                 outcome[0] = make()
             except (ValueError, OSError) as error:
                 outcome[1] = str(error)
         distributed.broadcast_object_list(outcome, src=0)
         if outcome[1] is not None:
-            raise ValueError(outcome[1])
+            raise UserError(outcome[1])
         value: T = outcome[0]
         return value
 
-    def wait(self) -> None:
-        """Until all processes are here."""
+    def barrier(self) -> None:
+        """Waits for all processes."""
         if self.size > 1:
             distributed.barrier()
 
-    def wrap(self, network: nn.Module) -> nn.Module:
+    def data_parallel(self, network: nn.Module) -> nn.Module:
         """The network with its gradients averaged over all processes; itself if there is one process."""
         if self.size == 1:
             return network
-        # Told that every step is like the first, it learns there which parameters have no part in the logits, and waits
-        # for no gradient of theirs. Searching for them in every step would take time and print a warning.
+        # With a static graph it finds in the first step which parameters have no part in the logits, and waits for no
+        # gradient of theirs. Searching for them in every step would take time and print a warning.
         return DistributedDataParallel(network, static_graph=True)
 
 

@@ -1,4 +1,4 @@
-"""resume.pt: all that an interrupted training needs to go on as if nothing had happened."""
+"""resume.pt: the state from which an interrupted training continues to the same result."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from models.checkpoint.weights import Weights
+from models.errors import UserError
 from models.files import atomic_write
 from training.recipes.recipe import Recipe
 
@@ -22,7 +23,7 @@ class RunState:
     """A training between two epochs; tensors and primitives only, so that it loads with `weights_only=True`.
 
     Attributes:
-        facts: what must be the same for the run to go on: network, options, classes, input, data set.
+        facts: what must be equal for the run to continue: network, options, classes, input, data set.
         recipe: every setting.
         epoch: epochs done.
         history: a dict an epoch.
@@ -45,7 +46,7 @@ class RunState:
         with (
             atomic_write(workdir / RESUME_FILE) as path,
             path.open("wb") as file,
-        ):  # given a path, torch tells no reason
+        ):  # given a path, torch gives no reason
             torch.save({"schema": SCHEMA, **vars(self)}, file)
 
 
@@ -57,15 +58,15 @@ def read_state(workdir: Path) -> RunState:
     """
     path = workdir / RESUME_FILE
     if not path.is_file():
-        raise ValueError(f"{path} does not exist; there is nothing to resume")
+        raise UserError(f"{path} does not exist; there is nothing to resume")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         schema = content.pop("schema")
     except Exception as error:  # torch.load raises whatever its unpickler stumbles over
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{path} is damaged: {reason}") from None
+        raise UserError(f"{path} is damaged: {reason}") from None
     if schema != SCHEMA:
-        raise ValueError(f"{path}: schema is {schema!r}; this version reads {SCHEMA}")
+        raise UserError(f"{path}: schema is {schema!r}; this version reads {SCHEMA}")
     for once in ("best_epoch", "best_weights"):  # from when the epoch to keep was chosen
         content.pop(once, None)
     try:
@@ -73,18 +74,20 @@ def read_state(workdir: Path) -> RunState:
         Recipe(**state.recipe)
     except (TypeError, ValueError) as error:
         reason = str(error).partition("__init__() ")[2] or str(error)
-        raise ValueError(f"{path} is of another version of convscope, which has to go on with it: {reason}") from None
+        raise UserError(
+            f"{path} was written by another version of convscope, which has to continue it: {reason}"
+        ) from None
     return state
 
 
 def resume_hint(epoch: int) -> str:
-    """What to say when a file could not be written; `epoch` is the last that resume.pt holds."""
-    return f"{RESUME_FILE} is as it was after epoch {epoch}, and --resume goes on from there"
+    """The hint for a file that could not be written; `epoch` is the last that resume.pt holds."""
+    return f"{RESUME_FILE} is as it was after epoch {epoch}, and --resume continues from there"
 
 
 @contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Torch's global generators of the CPU and of `device` start at `seed` inside, and are as before afterwards."""
+def fork_rng(seed: int, device: torch.device) -> Iterator[None]:
+    """Seeds torch's global generators of the CPU and of `device` inside, and restores them afterwards."""
     cuda = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
         torch.default_generator.manual_seed(seed)

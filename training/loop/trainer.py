@@ -1,4 +1,4 @@
-"""A training under way: what resume.pt holds, in use."""
+"""The state of a running training, and its epochs."""
 
 import json
 import math
@@ -12,17 +12,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.checkpoint.weights import load_tensors
+from models.errors import UserError
 from models.files import atomic_write
 from models.images.decode import InputSpec
-from models.networks.spec import trying
+from models.networks.spec import temporary_mode
 from training.augment.mixing import MixedLabels, mix
 from training.augment.resizing import resized, side_at_epoch
 from training.augment.transforms import augment
 from training.data.in_memory import InMemoryDataset
 from training.data.splits import Splits
-from training.data.streaming import Source
+from training.data.streaming import Dataset
 from training.evaluate.evaluation import logits_of
-from training.events import EpochDone, Report, StepDone
+from training.events import EpochFinished, Report, StepFinished
 from training.loop.learner import make_forward, make_learner, pick_device, train_step, training_forward
 from training.loop.process_group import ProcessGroup
 from training.loop.resume import RunState, generator_states, set_generator_states
@@ -30,34 +31,30 @@ from training.optim.freezing import count_trainable_layers, parameter_layers, se
 from training.recipes.recipe import Recipe
 
 LOG_FILE = "log.jsonl"
-CHECK_EVERY = 50  # steps; looking at a loss makes an accelerator wait
+LOSS_CHECK_INTERVAL = 50  # steps; reading a loss makes an accelerator wait
 
 
 def check_input_sizes(network: nn.Module, spec: InputSpec, sizes: Iterable[tuple[int, int]]) -> None:
-    """Nothing if a network takes images of every (height, width).
-
-    Raises:
-        ValueError: there is one that it does not take.
-    """
+    """Raises ValueError unless a network takes images of every (height, width)."""
     device = next(network.parameters()).device
     forward = make_forward(network, spec, device=device)
     for height, width in sizes:
         try:
-            with trying(network):
+            with temporary_mode(network):
                 forward(torch.zeros(1, height, width, spec.shape[2], device=device))
         except Exception:  # its code may be anybody's
-            raise ValueError(
+            raise UserError(
                 f"images cannot be smaller at first: this network takes none of {height}x{width}, only of "
                 f"{spec.height}x{spec.width} for certain; leave initial_scale at 1"
             ) from None
 
 
-class LossError(ValueError):
-    """A loss that is infinite or no number."""
+class LossError(UserError):
+    """The loss is infinite or NaN."""
 
 
 class Trainer:
-    """Trains epoch by epoch. Every process of the team has one, with its share of each batch."""
+    """Trains epoch by epoch. Every process of the group has one, with its share of each batch."""
 
     def __init__(
         self,
@@ -70,21 +67,19 @@ class Trainer:
     ) -> None:
         self.recipe, self.spec, self.facts, self.group = recipe, spec, facts, group
         if recipe.shift >= min(spec.height, spec.width):
-            raise ValueError(
-                f"shift is {recipe.shift}; it must be below the sides of {spec.height}x{spec.width} images"
-            )
+            raise UserError(f"shift is {recipe.shift}; it must be below the sides of {spec.height}x{spec.width} images")
         self.device = pick_device(recipe.device, local_rank=group.local_rank if group.size > 1 else None)
         self.steps = math.ceil(len(data.train) / recipe.batch_size)
         if len(data.train) // self.steps < group.size:
-            raise ValueError(f"batches of {len(data.train) // self.steps} images cannot be shared by {group.size}")
+            raise UserError(f"batches of {len(data.train) // self.steps} images cannot be shared by {group.size}")
         self.learner = make_learner(network, spec, recipe, steps=self.steps * recipe.epochs, device=self.device)
         if recipe.initial_scale < 1:
             check_input_sizes(network, spec, sorted({self._size(number) for number in range(1, recipe.epochs + 1)}))
         self.train = data.train.to(self.device)
         self.validation_count = len(data.validation)
-        self.validation: Source = data.validation.to(self.device)
+        self.validation: Dataset = data.validation.to(self.device)
         if group.size > 1:
-            self.validation = self.validation.take(group.share(torch.arange(self.validation_count, device=self.device)))
+            self.validation = self.validation.take(group.shard(torch.arange(self.validation_count, device=self.device)))
         self.generators = {
             "order": torch.Generator().manual_seed(recipe.seed),  # the same in every process
             "augment": torch.Generator(self.device).manual_seed(recipe.seed + 1 + 2 * group.rank),
@@ -92,33 +87,27 @@ class Trainer:
         }
         parameters = self.learner.network.parameters()
         self.fixed = frozenset(id(parameter) for parameter in parameters if not parameter.requires_grad)
-        self.history: list[EpochDone] = []
+        self.history: list[EpochFinished] = []
         self.saved: int | None = None  # epochs that resume.pt holds
-        self.forward_made_for = 0  # so many of the last layers learning
+        self.compiled_for_layers = 0  # so many of the last layers learning
 
     def restore(self, state: RunState) -> None:
         if len(state.generators) != self.group.size:
-            raise ValueError(
-                f"the run was by {len(state.generators)} processes; {self.group.size} cannot go on with it"
-            )
+            raise UserError(f"the run was by {len(state.generators)} processes; {self.group.size} cannot continue it")
         load_tensors(self.learner.network, state.weights)
         self.learner.optimizer.load_state_dict(state.optimizer)
         self.learner.schedule.load_state_dict(state.schedule)
         if self.learner.average is not None and state.average is not None:
             self.learner.average.restore(state.average["weights"], state.average["steps"])
         set_generator_states(self.generators, self.device, state.generators[self.group.rank])
-        self.history = [EpochDone.from_json(line) for line in state.history]
+        self.history = [EpochFinished.from_json(line) for line in state.history]
         self.saved = state.epoch
 
     def save(self, workdir: Path) -> None:
-        """Writes resume.pt and log.jsonl, if this process writes.
-
-        Raises:
-            UnwritableError: one of them cannot be written; `saved` says what resume.pt holds.
-        """
+        """Writes resume.pt and log.jsonl in the main process; `saved` is the epoch that resume.pt holds."""
         lines = [line.to_json() for line in self.history]
         generators = self.group.gather(generator_states(self.generators, self.device))
-        if not self.group.writes:
+        if not self.group.is_main:
             return
         average = self.learner.average
         RunState(
@@ -136,12 +125,8 @@ class Trainer:
         with atomic_write(workdir / LOG_FILE) as path:
             path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
-    def epoch(self, number: int, report: Report) -> EpochDone:
-        """Trains, validates, and adds to the history.
-
-        Raises:
-            LossError: a loss is infinite or no number.
-        """
+    def epoch(self, number: int, report: Report) -> EpochFinished:
+        """Trains, validates, and adds to the history."""
         started, rate = time.perf_counter(), float(self.learner.schedule.get_last_lr()[0])
         totals = self._pass(number, report)
         loss, accuracy = (self.group.sum(totals) / len(self.train)).tolist()
@@ -152,7 +137,7 @@ class Trainer:
         validation_loss, validation_accuracy = self._validate()
         if not math.isfinite(validation_loss):
             raise LossError(f"the validation loss is {validation_loss} after epoch {number}")
-        done = EpochDone(
+        done = EpochFinished(
             epoch=number,
             train_loss=loss,
             train_accuracy=accuracy,
@@ -176,8 +161,8 @@ class Trainer:
             recent.append(train_step(self.learner, images, batch.labels, partners=partners, weight=weight))
             totals += recent[-1]
             seen += len(batch)
-            report(StepDone(epoch=number, step=step, images=seen, totals=totals, processes=self.group.size))
-            if step % CHECK_EVERY == 0 or step == self.steps:
+            report(StepFinished(epoch=number, step=step, images=seen, totals=totals, processes=self.group.size))
+            if step % LOSS_CHECK_INTERVAL == 0 or step == self.steps:
                 self._check(number, step, torch.stack(recent)[:, 0])
                 recent.clear()
         return totals
@@ -191,9 +176,9 @@ class Trainer:
         )
         if recipe.freeze_epochs or recipe.unfreeze_epochs:
             set_trainable_layers(network, learning, fixed=self.fixed)
-        if self.forward_made_for != learning:
+        if self.compiled_for_layers != learning:
             self.learner.forward = training_forward(network, self.spec, recipe, group=self.group)
-            self.forward_made_for = learning
+            self.compiled_for_layers = learning
 
     def _size(self, number: int) -> tuple[int, int]:
         """The (height, width) of an epoch's training images."""
@@ -204,7 +189,7 @@ class Trainer:
         return height, width
 
     def _check(self, number: int, step: int, losses: Tensor) -> None:
-        """Looks at the losses of the last steps, (n,), summed over each step's images."""
+        """Checks the losses of the last steps, (n,), summed over each step's images."""
         for index, loss in enumerate(self.group.sum(losses).tolist()):
             if not math.isfinite(loss):
                 bad = step - len(losses) + 1 + index
@@ -220,7 +205,7 @@ class Trainer:
         whole = order.tensor_split(self.steps)
         if isinstance(self.train, InMemoryDataset):
             whole = order.to(self.device).tensor_split(self.steps)
-        shares = [self.group.share(index) for index in whole]
+        shares = [self.group.shard(index) for index in whole]
         for index, batch in zip(whole, self.train.batches(shares), strict=True):
             # Gradients are averaged over the processes: shares of unequal size must count by theirs.
             weight = self.group.size * len(batch) / len(index) if self.group.size > 1 else 1.0
@@ -246,8 +231,8 @@ class Trainer:
 
     def _validate(self) -> tuple[float, float]:
         """Mean loss and accuracy on the validation split, over all processes."""
-        self.learner.evaluated.eval()
-        classify = make_forward(self.learner.evaluated, self.spec, device=self.device)
+        self.learner.evaluation_network.eval()
+        classify = make_forward(self.learner.evaluation_network, self.spec, device=self.device)
         sums = torch.zeros(2, dtype=torch.float64, device=self.device)
         if len(self.validation):
             logits, labels = logits_of(classify, self.validation), self.validation.labels.to(self.device)

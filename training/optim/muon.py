@@ -7,13 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Muon, Optimizer
 
+from models.errors import UserError
+
 
 def convolution_kernels(network: nn.Module) -> list[nn.Parameter]:
-    """The weights of its convolutions.
-
-    Not of those in groups (depthwise ones, for example), whose rows have little in common, nor those that are computed
-    from other parameters, as under weight or spectral norm.
-    """
+    """Weights of convolutions, except grouped ones (their rows differ in kind) and computed ones (weight norm)."""
     convolutions = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
     kernels: dict[int, nn.Parameter] = {}  # by id: two convolutions may share one
     for module in network.modules():
@@ -30,38 +28,38 @@ class KernelMuon(Optimizer):
     `param_groups` are AdamW's and, behind them, the one of the kernels.
     """
 
-    def __init__(self, kernels: list[nn.Parameter], rest: AdamW, *, lr: float, weight_decay: float) -> None:
+    def __init__(self, kernels: list[nn.Parameter], adamw: AdamW, *, lr: float, weight_decay: float) -> None:
         if not kernels:
-            raise ValueError("the optimizer muon is for convolutions without groups; this network has none")
-        self.kernels, self.rest = kernels, rest
+            raise UserError("the optimizer muon is for convolutions without groups; this network has none")
+        self.kernels, self.adamw = kernels, adamw
         for kernel in kernels:
             if _matrix(kernel.detach()).data_ptr() != kernel.data_ptr():  # strides of no usual layout
                 kernel.data = kernel.detach().contiguous()
         self.matrices = [nn.Parameter(_matrix(kernel.detach())) for kernel in kernels]  # the same memory
         self.muon = Muon(self.matrices, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
         super().__init__([{"params": kernels, "weight_decay": weight_decay}], {"lr": lr})
-        self.param_groups = [*rest.param_groups, *self.param_groups]
+        self.param_groups = [*adamw.param_groups, *self.param_groups]
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]  # as torch's own
         """One step of both, with the rates of `param_groups`; kernels without a gradient stay as they are."""
         assert closure is None
-        self.rest.step()
+        self.adamw.step()
         self.muon.param_groups[0]["lr"] = self.param_groups[-1]["lr"]
         for kernel, matrix in zip(self.kernels, self.matrices, strict=True):
             matrix.grad = None if kernel.grad is None else _matrix(kernel.grad, like=kernel)
         self.muon.step()  # type: ignore[no-untyped-call]  # torch's own
 
     def state_dict(self) -> dict[str, Any]:
-        """Of both, and the settings of the kernels' group, in which a schedule keeps its own."""
+        """The states of both, and the settings of the kernels' group, where schedules keep theirs."""
         settings = {name: value for name, value in self.param_groups[-1].items() if name != "params"}
-        return {"rest": self.rest.state_dict(), "muon": self.muon.state_dict(), "kernels": settings}
+        return {"rest": self.adamw.state_dict(), "muon": self.muon.state_dict(), "kernels": settings}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on from the state of another for the same network."""
-        self.rest.load_state_dict(state_dict["rest"])
+        """Restores what `state_dict` returned."""
+        self.adamw.load_state_dict(state_dict["rest"])
         self.muon.load_state_dict(state_dict["muon"])
-        self.param_groups = [*self.rest.param_groups, self.param_groups[-1] | state_dict["kernels"]]
+        self.param_groups = [*self.adamw.param_groups, self.param_groups[-1] | state_dict["kernels"]]
 
 
 def _matrix(kernel: Tensor, *, like: Tensor | None = None) -> Tensor:

@@ -13,11 +13,11 @@ from training.recipes.recipe import Recipe
 
 # In the names of parameters with several dimensions that are no weights: torchvision's class_token, pos_embedding,
 # relative_position_bias_table, layer_scale and logit_scale, and timm's pos_embed.
-NO_WEIGHTS = frozenset({"bias", "token", "embed", "embedding", "scale"})
+NO_DECAY_NAMES = frozenset({"bias", "token", "embed", "embedding", "scale"})
 
 
 def make_optimizer(network: nn.Module, recipe: Recipe) -> Optimizer:
-    """The recipe's, over all parameters; biases, normalisations', embeddings and `NO_WEIGHTS` are not decayed.
+    """The recipe's, over all parameters; biases, normalisations', embeddings and `NO_DECAY_NAMES` are not decayed.
 
     Raises:
         ValueError: muon for a network without convolutions.
@@ -30,7 +30,7 @@ def make_optimizer(network: nn.Module, recipe: Recipe) -> Optimizer:
     for name, parameter in network.named_parameters():
         if id(parameter) in apart:
             continue
-        words = NO_WEIGHTS.intersection(name.rpartition(".")[2].split("_"))
+        words = NO_DECAY_NAMES.intersection(name.rpartition(".")[2].split("_"))
         weight = parameter.ndim > 1 and not words and id(parameter) not in embeddings
         groups[0 if weight else 1]["params"].append(parameter)
     if recipe.optimizer == "sgd":

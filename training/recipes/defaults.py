@@ -1,4 +1,4 @@
-"""The recipe that a network gets for a data set unless the caller says otherwise."""
+"""The default recipe for a network and a data set."""
 
 from dataclasses import replace
 from typing import Literal
@@ -6,7 +6,7 @@ from typing import Literal
 from training.recipes.recipe import Recipe
 
 
-def default_recipe(
+def default_recipe(  # noqa: C901  # a list of exceptions, each with its reason
     model: str,
     dataset: str,
     *,
@@ -19,18 +19,16 @@ def default_recipe(
     """Defaults from experience or from measurement on validation splits; config.json records them.
 
     Args:
-        model: name of the network.
-        dataset: name of the data set; folders go by their mode and their count.
-        images: how many there are to train on.
-        size: (height, width) as the network sees them.
-        mode: of the images as the network sees them.
-        optimizer: that the caller asks for; rates and decays that suit adamw do not suit sgd.
-        pretrained: whether training begins with weights that have learnt already.
+        dataset: name of the data set; "" for folders, which go by their mode and count.
+        images: number of training images.
+        size: (height, width) of the network's input.
+        optimizer: the caller's choice; rates and decays that suit adamw do not suit sgd.
+        pretrained: training begins with trained weights.
     """
     epochs = {"digits": 30, "stripes": 8, "mnist": 10, "fashion-mnist": 20, "cifar10": 30}
     small_residual = model in ("resnet20", "se_resnet20")
     recipe = Recipe(
-        epochs=epochs.get(dataset, min(100, max(20, 40_000 // images))),  # small sets need more passes to learn at all
+        epochs=epochs.get(dataset, min(100, max(20, 40_000 // images))),  # small sets need more passes
         batch_size=256 if images >= 20_000 else 64 if images >= 5_000 else 32,
         shift=round(min(size) * (0.125 if mode == "RGB" else 0.07)),
         flip=mode == "RGB" or dataset == "fashion-mnist",
@@ -63,7 +61,7 @@ def default_recipe(
         recipe = replace(recipe, validation_fraction=0.04)
     if optimizer == "sgd":
         recipe = replace(recipe, optimizer="sgd", learning_rate=0.1, weight_decay=5e-4)
-    if pretrained:  # smaller steps, the new last layer first: large ones would undo what was learnt
+    if pretrained:  # smaller steps, the new last layer first: large ones would undo the earlier training
         recipe = replace(
             recipe, epochs=max(4, recipe.epochs // 2), learning_rate=recipe.learning_rate / 10, freeze_epochs=1
         )

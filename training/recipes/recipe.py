@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args, get_type_hints
 
+from models.errors import UserError
+
 _KINDS: dict[Any, tuple[tuple[type, ...], str]] = {
     int: ((int,), "a whole number"),
     float: ((int, float), "a number"),
@@ -15,7 +17,7 @@ _KINDS: dict[Any, tuple[tuple[type, ...], str]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """All that decides how a network is trained, besides the data and the network.
+    """All settings of a training run besides the data and the network.
 
     Attributes:
         epochs: Passes over the training images; 0, with weights from a file, trains nothing.
@@ -23,7 +25,7 @@ class Recipe:
         optimizer: adamw, sgd with Nesterov momentum, or muon for convolutions and adamw for the rest.
         learning_rate: The highest rate of the schedule.
         weight_decay: The optimizer's; biases and normalisation parameters have none.
-        momentum: Of sgd.
+        momentum: Momentum of sgd.
         schedule: onecycle, or cosine after a linear warm-up.
         warmup_epochs: Epochs in which the rate rises to its highest; 0 is 30 % of them for onecycle, none for cosine.
         clip_norm: Shorten longer gradients to this Euclidean norm; 0 leaves them.
@@ -50,7 +52,7 @@ class Recipe:
         device: auto is CUDA where there is a device.
 
     Raises:
-        ValueError: a value out of its range; the message quotes it.
+        ValueError: a value out of its range.
     """
 
     epochs: int = 20
@@ -85,7 +87,7 @@ class Recipe:
     def __post_init__(self) -> None:
         def check(name: str, good: bool, wanted: str) -> None:
             if not good:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be {wanted}")
+                raise UserError(f"{name} is {getattr(self, name)!r}; it must be {wanted}")
 
         for name, hint in get_type_hints(Recipe).items():
             kinds, wanted = _KINDS.get(hint, ((str,), "a word"))
@@ -116,7 +118,7 @@ class Recipe:
         check(
             "unfreeze_epochs",
             not self.unfreeze_epochs or self.unfreeze_epochs < left,
-            f"0 or below {left}, or the first layers would never learn in {self.epochs} epochs"
+            f"0 or below {left}, or the first layers would never train in {self.epochs} epochs"
             + (f", {self.freeze_epochs} of which are frozen" if self.freeze_epochs else ""),
         )
         check("validation_fraction", 0 < self.validation_fraction < 1, "between 0 and 1")
@@ -131,59 +133,53 @@ class Recipe:
         return asdict(self)
 
     def override(self, values: dict[str, Any]) -> "Recipe":
-        """A copy with some fields replaced.
-
-        Raises:
-            ValueError: an unknown field, or a value out of its range.
-        """
+        """A copy with some fields replaced; raises ValueError for an unknown field or a value out of its range."""
         known = [field.name for field in fields(self)]
         if unknown := sorted(set(values) - set(known)):
-            raise ValueError(f"a recipe has no {unknown[0]!r}; it has {', '.join(known)}")
+            raise UserError(f"a recipe has no {unknown[0]!r}; it has {', '.join(known)}")
         return replace(self, **values)
 
 
 if TYPE_CHECKING:
     RecipeFlags = dict[str, Any]
 else:
-    # What the command takes: the same fields with the same help, all of which may be left out.
+    # The command's flags: the same fields with the same help, all optional.
     RecipeFlags = TypedDict("RecipeFlags", get_type_hints(Recipe), total=False)
     RecipeFlags.__doc__ = Recipe.__doc__
 
 
 def read_recipe(path: Path, *, fresh: bool = False) -> dict[str, Any]:
-    """The fields of a recipe, some or all, from a JSON object or from its key `recipe`.
+    """Reads some or all fields of a recipe from a JSON object or its key `recipe`.
 
     Args:
-        path: the file.
-        fresh: whether a run that begins with random weights is to follow it.
+        fresh: the run begins with random weights, so the configuration of one that did not is refused.
 
     Raises:
-        ValueError: not such a file, an unknown field, or a value out of its range; or the configuration of a run that
-            began with weights, and `fresh`. The message names the file.
+        ValueError: not such a file, an unknown field, or a value out of its range.
     """
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path} is not a recipe: {error}") from None
+        raise UserError(f"{path} is not a recipe: {error}") from None
     fields = content.get("recipe", content) if isinstance(content, dict) else None
     if not isinstance(fields, dict):
-        raise ValueError(f"{path} is not a recipe: it must be a JSON object of settings")
+        raise UserError(f"{path} is not a recipe: it must be a JSON object of settings")
     begun = content.get("weights") if "recipe" in content else None
     if fresh and begun:
         name = begun.get("name") if isinstance(begun, dict) else begun
-        raise ValueError(
+        raise UserError(
             f"{path} is of a run that began with the weights {name!r}; give them with --weights, or its "
             "recipe alone (--print-recipe prints it) to begin with random ones"
         )
     try:
         Recipe().override(with_minimum_epochs(fields))
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise UserError(f"{path}: {error}") from None
     return fields
 
 
 def with_minimum_epochs(fields: dict[str, Any]) -> dict[str, Any]:
-    """With epochs enough for the settings that count them, if none are given: to check all the others."""
+    """Adds enough epochs for the settings that count them, if none are given, so that the others can be checked."""
     counts = [fields.get(name, 0) for name in ("warmup_epochs", "freeze_epochs", "unfreeze_epochs")]
     numbers = all(isinstance(count, int | float) and math.isfinite(count) for count in counts)
     return {"epochs": max(0, int(sum(counts))) + 1, **fields} if numbers else fields

@@ -1,9 +1,10 @@
-"""Which directory a run gets: never one that holds another, unless that is asked for."""
+"""The directory of a run: never one that holds another, except to overwrite or resume it."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 from models.checkpoint.directory import CONFIG_FILE
+from models.errors import UserError
 from models.files import check_writable
 from training.data.datasets import DATASETS
 from training.loop.resume import RESUME_FILE
@@ -21,24 +22,24 @@ def new_run_directory(out: Path | None, *, model: str, dataset: str, overwrite: 
     if out is None:
         out = next(path for path in _names(model, dataset) if overwrite or not (_finished(path) or _unfinished(path)))
     if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file; --out takes a directory")
+        raise UserError(f"{out} is a file; --out takes a directory")
     if not overwrite and _finished(out):
-        raise ValueError(f"{out} holds a finished checkpoint; --overwrite replaces it")
+        raise UserError(f"{out} holds a finished checkpoint; --overwrite replaces it")
     if not overwrite and _unfinished(out):
-        raise ValueError(f"{out} holds an unfinished run; go on with --resume, or replace it with --overwrite")
+        raise UserError(f"{out} holds an unfinished run; continue it with --resume, or replace it with --overwrite")
     check_writable(out)
     return out
 
 
 def resumable_run_directory(out: Path | None, *, model: str, dataset: str, overwrite: bool = False) -> Path:
-    """The directory of the run to go on with: `out`, or the last of the default names that holds an unfinished one.
+    """The directory of the run to continue: `out`, or the last of the default names that holds an unfinished one.
 
     Raises:
-        ValueError: there is no unfinished run, or it is asked to be overwritten as well.
+        ValueError: there is no unfinished run, or `overwrite` is given as well.
         UnwritableError: nothing can be written there.
     """
     if overwrite:
-        raise ValueError("--resume goes on with a run and --overwrite replaces it; give one of them")
+        raise UserError("--resume continues a run and --overwrite replaces it; give one of them")
     if out is None:
         there = []
         for path in _names(model, dataset):
@@ -48,11 +49,11 @@ def resumable_run_directory(out: Path | None, *, model: str, dataset: str, overw
         unfinished = [path for path in there if _unfinished(path)]
         if not unfinished:
             first = next(_names(model, dataset))
-            raise ValueError(f"nothing to resume: no unfinished run in {first} or its successors; --out names another")
+            raise UserError(f"nothing to resume: no unfinished run in {first} or its successors; --out names another")
         out = unfinished[-1]
     if not _unfinished(out):
         why = f"{out} holds a finished checkpoint" if _finished(out) else f"{out / RESUME_FILE} does not exist"
-        raise ValueError(f"nothing to resume: {why}")
+        raise UserError(f"nothing to resume: {why}")
     check_writable(out)
     return out
 

@@ -1,8 +1,7 @@
-"""All that is fixed before the first step of a run, and whether an interrupted run can go on with it."""
+"""The plan of a run, made before its first step, and the check that an interrupted run can continue with it."""
 
 import subprocess
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,16 @@ from torch import nn
 
 from models.checkpoint.directory import CheckpointConfig
 from models.checkpoint.initial_weights import InitialWeights
-from models.checkpoint.samples import Samples
+from models.checkpoint.samples import VerificationImages
+from models.errors import UserError
 from models.images.decode import InputSpec
 from models.networks.registry import input_size_for
 from models.networks.spec import check_logits
 from training.data.datasets import load_dataset
+from training.data.options import DataOptions
 from training.data.raw import RawDataset
 from training.data.sampling import sample_test_images
-from training.data.splits import MEMORY_LIMIT_MB, Splits, prepare_splits
+from training.data.splits import Splits, prepare_splits
 from training.loop.resume import RunState
 from training.recipes.defaults import default_recipe
 from training.recipes.recipe import Recipe
@@ -29,13 +30,46 @@ LIBRARIES = ("torch", "torchvision", "numpy", "pillow", "safetensors")
 
 
 @dataclass(frozen=True)
+class TrainingRequest:
+    """A network, a data set and the settings of a run that differ from the defaults.
+
+    Attributes:
+        model: name in the registry.
+        dataset: name or folder, as `load_dataset` takes it.
+        size: height and width of the network's input; by default `input_size_for` of the images' own.
+        options: the network's own keyword arguments.
+        overrides: values of `Recipe` fields that differ from `default_recipe`.
+        weights: initial weights, as `resolve_weights` takes them; by default random ones.
+    """
+
+    model: str
+    dataset: str
+    data_options: DataOptions = field(default_factory=DataOptions)
+    size: int | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    overrides: dict[str, Any] = field(default_factory=dict)
+    weights: str | None = None
+
+    def resuming(self, state: RunState) -> "TrainingRequest":
+        """The request with what it leaves out taken from an interrupted run."""
+        return replace(
+            self,
+            size=self.size or state.facts["size"],
+            options=self.options or state.facts["options"],
+            data_options=replace(
+                self.data_options, skip_bad=self.data_options.skip_bad or "left_out" in state.facts["dataset"]
+            ),
+        )
+
+
+@dataclass(frozen=True)
 class Plan:
-    """What a run does; the configuration has no metrics yet."""
+    """Configuration, without metrics yet, recipe and data of a run."""
 
     config: CheckpointConfig
     recipe: Recipe
     data: Splits
-    samples: Samples
+    samples: VerificationImages
 
     @property
     def left_out(self) -> int:
@@ -45,109 +79,86 @@ class Plan:
 
 
 def make_plan(
-    model: str,
-    dataset: str,
-    *,
-    data_dir: Path | Sequence[Path] | None = None,
-    download: bool = False,
-    skip_bad: bool = False,
-    memory_limit_mb: int = MEMORY_LIMIT_MB,
-    workers: int | None = None,
-    size: int | None = None,
-    options: dict[str, Any] | None = None,
-    overrides: dict[str, Any] | None = None,
-    weights: InitialWeights | None = None,
-    state: RunState | None = None,
+    request: TrainingRequest, *, weights: InitialWeights | None = None, state: RunState | None = None
 ) -> Plan:
-    """Loads the data and decides the rest; see `train_checkpoint`. `state` is that of a run that is gone on with.
+    """Loads the data and decides the rest.
+
+    Args:
+        weights: those that `request.weights` names.
+        state: of the run to continue.
 
     Raises:
         ValueError: an unknown name, a value out of range, absent or damaged data.
     """
-    raw = load_dataset(dataset, data_dir=data_dir, download=download, skip_bad=skip_bad)
-    fed = _fed_size(model, raw, size)
+    raw = load_dataset(request.dataset, request.data_options)
+    size = _input_size(request, raw)
+    initial_weights = _weights_facts(weights, state)
     base = None if state is None else Recipe(**state.recipe)
-    begun_with = _weights_facts(weights, state)
-    recipe = _recipe(model, raw, fed, overrides or {}, base, pretrained=bool(begun_with))
+    recipe = _recipe(request, raw, size, base, pretrained=bool(initial_weights))
     spec, data = prepare_splits(
         raw,
-        size=fed,
+        size=size,
         fraction=recipe.validation_fraction,
         seed=recipe.seed,
-        memory_limit_mb=memory_limit_mb,
-        workers=workers,
-        like=_known_input(weights, state) if begun_with else None,
+        options=request.data_options,
+        like=_known_input(weights, state) if initial_weights else None,
     )
     counts = {"train": len(data.train), "validation": len(data.validation), "test": len(data.test)}
-    left_out = {"left_out": {"count": len(raw.left_out), "first": list(raw.left_out[:NAMED])}} if skip_bad else {}
-    duplicates = {"duplicates": raw.duplicates} if raw.duplicates else {}
-    instead = {"test_folder": raw.test_folder} if raw.test_folder else {}
+    facts: dict[str, Any] = {"name": raw.name, "counts": counts, "sha256": raw.sha256}
+    if raw.test_folder:
+        facts["test_folder"] = raw.test_folder
+    if raw.duplicates:
+        facts["duplicates"] = raw.duplicates
+    if request.data_options.skip_bad:
+        facts["left_out"] = {"count": len(raw.skipped_files), "first": list(raw.skipped_files[:NAMED])}
     config = CheckpointConfig(
-        model=model,
-        options=options or {},
+        model=request.model,
+        options=request.options,
         classes=raw.classes,
         input=spec,
         recipe=recipe.to_json(),
-        dataset={"name": raw.name, "counts": counts, "sha256": raw.sha256, **instead, **duplicates, **left_out},
-        weights=begun_with,
+        dataset=facts,
+        weights=initial_weights,
         revision=_revision(),
         versions={name: version(name) for name in LIBRARIES},
     )
     return Plan(config, recipe, data, sample_test_images(raw, data.test))
 
 
-def plan_recipe(
-    model: str,
-    dataset: str,
-    *,
-    data_dir: Path | Sequence[Path] | None = None,
-    download: bool = False,
-    skip_bad: bool = False,
-    size: int | None = None,
-    overrides: dict[str, Any] | None = None,
-    pretrained: bool = False,
-) -> Recipe:
+def plan_recipe(request: TrainingRequest) -> Recipe:
     """The recipe that `make_plan` would choose."""
-    raw = load_dataset(dataset, data_dir=data_dir, download=download, skip_bad=skip_bad)
-    return _recipe(model, raw, _fed_size(model, raw, size), overrides or {}, None, pretrained=pretrained)
+    raw = load_dataset(request.dataset, request.data_options)
+    return _recipe(request, raw, _input_size(request, raw), None, pretrained=request.weights is not None)
 
 
-def _fed_size(model: str, raw: RawDataset, size: int | None) -> tuple[int, int]:
-    return (size, size) if size is not None else input_size_for(model, raw.size or (0, 0))
+def _input_size(request: TrainingRequest, raw: RawDataset) -> tuple[int, int]:
+    if request.size is not None:
+        return request.size, request.size
+    return input_size_for(request.model, raw.size or (0, 0))
 
 
 def _recipe(
-    model: str,
-    raw: RawDataset,
-    size: tuple[int, int],
-    overrides: dict[str, Any],
-    base: Recipe | None,
-    *,
-    pretrained: bool,
+    request: TrainingRequest, raw: RawDataset, size: tuple[int, int], base: Recipe | None, *, pretrained: bool
 ) -> Recipe:
-    if base is None:
-        base = _default(model, raw, size, overrides, pretrained=pretrained)
-    recipe = base.override(overrides)
+    recipe = (base or _default(request, raw, size, pretrained=pretrained)).override(request.overrides)
     if recipe.epochs == 0 and not pretrained:
-        raise ValueError("epochs is 0: nothing would be learnt; that is for --weights, to take them as they are")
+        raise UserError("epochs is 0, which trains nothing; that needs --weights, which are then kept as they are")
     return recipe
 
 
-def _default(
-    model: str, raw: RawDataset, size: tuple[int, int], overrides: dict[str, Any], *, pretrained: bool
-) -> Recipe:
+def _default(request: TrainingRequest, raw: RawDataset, size: tuple[int, int], *, pretrained: bool) -> Recipe:
     folder = isinstance(raw.train.images, list)  # its name is its owner's, and may be that of a data set
     recipe = default_recipe(
-        model,
+        request.model,
         "" if folder else raw.name,
         images=len(raw.train),
         size=size,
         mode=raw.mode,
-        optimizer=overrides.get("optimizer"),
+        optimizer=request.overrides.get("optimizer"),
         pretrained=pretrained,
     )
-    epochs = overrides.get("epochs", recipe.epochs)
-    return replace(recipe, freeze_epochs=min(recipe.freeze_epochs, max(0, epochs - 1)))  # the rest is to learn too
+    epochs = request.overrides.get("epochs", recipe.epochs)
+    return replace(recipe, freeze_epochs=min(recipe.freeze_epochs, max(0, epochs - 1)))  # the other layers train too
 
 
 def _weights_facts(weights: InitialWeights | None, state: RunState | None) -> dict[str, Any]:
@@ -157,22 +168,22 @@ def _weights_facts(weights: InitialWeights | None, state: RunState | None) -> di
 
 
 def _known_input(weights: InitialWeights | None, state: RunState | None) -> InputSpec | None:
-    """What the initial weights were trained on; a run that is gone on with need not find the weights again."""
+    """The input specification of the initial weights; a resumed run need not find the weights again."""
     if state is not None:
         return InputSpec.from_json(state.facts["input"])
     return None if weights is None else weights.input
 
 
 def build(config: CheckpointConfig) -> nn.Module:
-    """The network with fresh weights; if it is to learn tried in training mode, in which some return more than logits.
+    """The network with fresh weights; unless epochs is 0 its output in training mode is checked too.
 
     Raises:
-        ValueError: options that it does not take, or no logits in training mode.
+        ValueError: options that it does not take, or an output that is no logits.
     """
     try:
         network = config.build_network()
     except TypeError as error:  # an option of the wrong type
-        raise ValueError(f"{config.model} cannot be built with the options {config.options}: {error}") from None
+        raise UserError(f"{config.model} cannot be built with the options {config.options}: {error}") from None
     height, width, channels = config.input.shape
     if config.recipe["epochs"]:
         device = next((parameter.device for parameter in network.parameters()), None)
@@ -182,7 +193,7 @@ def build(config: CheckpointConfig) -> nn.Module:
 
 
 def resume_facts(config: CheckpointConfig) -> dict[str, Any]:
-    """What must be the same for a run to go on, besides the recipe."""
+    """The facts besides the recipe that must be equal for a run to continue."""
     return {
         "model": config.model,
         "options": config.options,
@@ -195,17 +206,13 @@ def resume_facts(config: CheckpointConfig) -> dict[str, Any]:
 
 
 def check_resumable(workdir: Path, state: RunState, config: CheckpointConfig) -> None:
-    """Nothing if the run that `state` is of can go on with this configuration.
-
-    Raises:
-        ValueError: it cannot; the message names what differs.
-    """
+    """Raises ValueError, naming what differs, unless the interrupted run can continue with this configuration."""
     there, here = {**state.facts, **Recipe(**state.recipe).to_json()}, {**resume_facts(config), **config.recipe}
-    for facts in (there, here):  # the rest follows from these, and earlier versions told less of it
+    for facts in (there, here):  # the rest follows from these, and earlier versions recorded less of it
         facts["dataset"] = {name: facts["dataset"].get(name) for name in ("name", "counts", "sha256")}
     for name in here:
         if there.get(name) != here[name]:
-            raise ValueError(
+            raise UserError(
                 f"cannot resume {workdir}: {name} is {there.get(name)!r} in that run and {here[name]!r} now; "
                 "give the same, or start another run with --out"
             )

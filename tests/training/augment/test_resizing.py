@@ -14,7 +14,7 @@ from tests.training.interruption import interrupt_after
 from tests.training.loop.test_fit import RECIPE, digits, same, tiny
 from training.augment.resizing import resized, side_at_epoch
 from training.data.splits import Splits
-from training.events import Report, silent
+from training.events import Report, ignore_events
 from training.loop.fit import FitResult, fit
 from training.loop.process_group import SINGLE_PROCESS
 from training.loop.resume import read_state
@@ -58,7 +58,7 @@ def test_images_become_smaller_as_pillow_makes_them() -> None:
 
 
 def train(
-    digits: tuple[InputSpec, Splits], folder: Path, report: Report = silent, *, resume: bool = False
+    digits: tuple[InputSpec, Splits], folder: Path, report: Report = ignore_events, *, resume: bool = False
 ) -> FitResult:
     spec, data = digits
     folder.mkdir(exist_ok=True)
@@ -95,7 +95,7 @@ def test_a_resumed_run_goes_on_at_the_same_size(digits: tuple[InputSpec, Splits]
 def test_a_network_of_one_size_is_refused_before_it_learns(digits: tuple[InputSpec, Splits], tmp_path: Path) -> None:
     network = tiny().train()
     with pytest.raises(ValueError, match="this network takes none of 4x4, only of 8x8 for certain; leave init"):
-        fit(network, digits[1], replace(RECIPE, initial_scale=0.5), tmp_path / "run", silent, spec=digits[0])
+        fit(network, digits[1], replace(RECIPE, initial_scale=0.5), tmp_path / "run", ignore_events, spec=digits[0])
     assert network.training and not (tmp_path / "run").exists()
     check_input_sizes(network, digits[0], [(8, 8)])
 

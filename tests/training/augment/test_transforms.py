@@ -149,7 +149,7 @@ def test_mixed_images_are_their_parts_and_the_share_says_how_much(mixup: float, 
         generator = torch.Generator().manual_seed(seed)
         mixed, partners = mix(images, labels, mixup=mixup, cutmix=cutmix, generator=generator)
         kinds.add(mixed.dtype)
-        assert sorted(partners.labels.tolist()) == labels.tolist() and 0 <= partners.share <= 1
-        wanted = 3 * labels.float().lerp(partners.labels.float(), partners.share)
+        assert sorted(partners.labels.tolist()) == labels.tolist() and 0 <= partners.weight <= 1
+        wanted = 3 * labels.float().lerp(partners.labels.float(), partners.weight)
         assert torch.allclose(mixed.float().mean((1, 2, 3)), wanted, atol=1e-3)
     assert kinds == {kind for kind, on in ((torch.float32, mixup), (torch.uint8, cutmix)) if on}

@@ -18,15 +18,16 @@ from models.checkpoint.directory import load_checkpoint
 from tests.conftest import run_command as run
 from tests.training.interruption import interrupt_after
 from training.cli.progress import TrainingProgress
-from training.cli.train import train_checkpoint
 from training.data.datasets import load_dataset
 from training.data.splits import prepare_splits
 from training.evaluate.evaluation import Evaluation, evaluate, logits_of
 from training.evaluate.plots import draw_confusion, draw_curves, draw_mistakes, write_figures
 from training.evaluate.temperature import fit_temperature
-from training.events import EpochDone, Event, Finished, Started, StepDone
+from training.events import EpochFinished, Event, RunFinished, RunStarted, StepFinished
 from training.loop.learner import make_forward
 from training.run.directory import new_run_directory, resumable_run_directory
+from training.run.plan import TrainingRequest
+from training.run.train import train_checkpoint
 
 pytestmark = pytest.mark.usefixtures("own_directory")
 PICTURES = {"curves.png", "confusion.png", "mistakes.png"}
@@ -36,7 +37,9 @@ DIGITS = ["train", "lenet", "--data", "digits"]
 
 def interrupted(out: Path, *, after: int) -> None:
     with pytest.raises(KeyboardInterrupt):
-        train_checkpoint("lenet", "digits", out=out, overrides={"epochs": 3}, report=interrupt_after(after))
+        train_checkpoint(
+            TrainingRequest("lenet", "digits", overrides={"epochs": 3}), out=out, report=interrupt_after(after)
+        )
 
 
 def test_digits_are_learnt_and_the_checkpoint_is_whole(capsys: pytest.CaptureFixture[str]) -> None:
@@ -56,7 +59,7 @@ def test_digits_are_learnt_and_the_checkpoint_is_whole(capsys: pytest.CaptureFix
 
 @pytest.mark.usefixtures("without_pictures")
 def test_the_metrics_are_those_of_the_saved_weights() -> None:
-    out = train_checkpoint("lenet", "digits", overrides={"epochs": 2})
+    out = train_checkpoint(TrainingRequest("lenet", "digits", overrides={"epochs": 2}))
     checkpoint = load_checkpoint(out)
     _, data = prepare_splits(load_dataset("digits"), size=(28, 28), fraction=0.1, seed=0)
     classify = make_forward(checkpoint.network, checkpoint.config.input, device=torch.device("cpu"))
@@ -69,7 +72,7 @@ def test_the_metrics_are_those_of_the_saved_weights() -> None:
 
 
 def test_evaluate_writes_its_findings(capsys: pytest.CaptureFixture[str]) -> None:
-    out = train_checkpoint("lenet", "digits", overrides={"epochs": 2})
+    out = train_checkpoint(TrainingRequest("lenet", "digits", overrides={"epochs": 2}))
     assert run("evaluate", str(out), "--data", "digits", "--out", "found") == 0
     assert capsys.readouterr().out.endswith("evaluation: found\n")
     names = {"evaluation.json", "confusion.png", "reliability.png", "mistakes.png"}
@@ -84,7 +87,7 @@ def test_evaluate_writes_its_findings(capsys: pytest.CaptureFixture[str]) -> Non
 @pytest.mark.parametrize("model", ["lenet", "simple_cnn"])
 @pytest.mark.usefixtures("without_pictures")
 def test_stripes_are_told_apart_without_a_mistake(model: str) -> None:
-    out = train_checkpoint(model, "stripes", overrides={"epochs": 3})
+    out = train_checkpoint(TrainingRequest(model, "stripes", overrides={"epochs": 3}))
     assert load_checkpoint(out).config.metrics["test"]["accuracy"] == 1
 
 
@@ -108,10 +111,23 @@ def test_a_folder_is_trained_on_with_options_and_another_size(tmp_path: Path) ->
 @pytest.mark.usefixtures("without_pictures")
 def test_events_come_in_their_order() -> None:
     events: list[Event] = []
-    out = train_checkpoint("lenet", "digits", overrides={"epochs": 2, "batch_size": 500}, report=events.append)
-    kinds = [Started, StepDone, StepDone, StepDone, EpochDone, StepDone, StepDone, StepDone, EpochDone, Finished]
+    out = train_checkpoint(
+        TrainingRequest("lenet", "digits", overrides={"epochs": 2, "batch_size": 500}), report=events.append
+    )
+    kinds = [
+        RunStarted,
+        StepFinished,
+        StepFinished,
+        StepFinished,
+        EpochFinished,
+        StepFinished,
+        StepFinished,
+        StepFinished,
+        EpochFinished,
+        RunFinished,
+    ]
     assert [type(event) for event in events] == kinds
-    assert isinstance(events[-1], Finished) and events[-1].directory == out
+    assert isinstance(events[-1], RunFinished) and events[-1].directory == out
 
 
 @pytest.mark.usefixtures("without_pictures")
@@ -119,7 +135,7 @@ def test_a_terminal_gets_a_bar_with_figures(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("training.cli.progress.READ_EVERY_S", 0)
     console = Console(file=io.StringIO(), force_terminal=True, width=100)
     with TrainingProgress(console) as progress:
-        train_checkpoint("lenet", "digits", overrides={"epochs": 2}, report=progress)
+        train_checkpoint(TrainingRequest("lenet", "digits", overrides={"epochs": 2}), report=progress)
         task = progress.bar.tasks[0]
         assert task.completed == task.total == 2 * 1294
         assert re.match(r"loss \d\.\d+  accuracy \d+\.\d+%  [\d,]+ images/s", task.fields["figures"])
@@ -133,7 +149,9 @@ def test_an_interrupted_run_is_resumed_to_the_same_weights(tmp_path: Path) -> No
     torch.save(content, tmp_path / "parts/resume.pt")
     assert run(*DIGITS, "--out", "parts", "--resume") == 0
     assert {path.name for path in (tmp_path / "parts").iterdir()} == FILES
-    whole = load_checkpoint(train_checkpoint("lenet", "digits", out=tmp_path / "whole", overrides={"epochs": 3}))
+    whole = load_checkpoint(
+        train_checkpoint(TrainingRequest("lenet", "digits", overrides={"epochs": 3}), out=tmp_path / "whole")
+    )
     parts = load_checkpoint(tmp_path / "parts")
     assert parts.config.metrics == whole.config.metrics
     for name, weights in whole.network.state_dict().items():
@@ -147,7 +165,7 @@ def test_ctrl_c_says_how_to_go_on(capsys: pytest.CaptureFixture[str], monkeypatc
     monkeypatch.setattr("training.cli.progress.TrainingProgress._step", interrupt)
     assert run(*DIGITS) == 130
     told = capsys.readouterr().out.splitlines()[-1]
-    assert told == "interrupted; go on with: convscope train lenet --data digits --out runs/lenet-digits --resume"
+    assert told == "interrupted; resume with: convscope train lenet --data digits --out runs/lenet-digits --resume"
 
 
 def test_the_command_to_go_on_with_has_the_processes_and_what_the_data_was_read_with(
@@ -157,7 +175,7 @@ def test_the_command_to_go_on_with_has_the_processes_and_what_the_data_was_read_
     with TrainingProgress(Console(width=500)) as progress:
         progress.directory, progress.processes = tmp_path, 2
         progress.print_resume_command("lenet", "my photos", ["--skip-bad"])
-    told = capsys.readouterr().out.splitlines()[-1].partition("go on with: ")[2]
+    told = capsys.readouterr().out.splitlines()[-1].partition("resume with: ")[2]
     words = ["torchrun", "--nproc-per-node", "2", "-m", "training", "lenet", "--data", "my photos"]
     assert shlex.split(told) == [*words, "--out", str(tmp_path), "--resume", "--skip-bad"]
 
@@ -165,26 +183,28 @@ def test_the_command_to_go_on_with_has_the_processes_and_what_the_data_was_read_
 def test_a_run_that_does_not_fit_is_not_resumed(tmp_path: Path) -> None:
     interrupted(tmp_path / "x", after=1)
     with pytest.raises(ValueError, match=r"cannot resume .*x: epochs is 3 in that run and 9 now"):
-        train_checkpoint("lenet", "digits", out=tmp_path / "x", overrides={"epochs": 9}, resume=True)
+        train_checkpoint(TrainingRequest("lenet", "digits", overrides={"epochs": 9}), out=tmp_path / "x", resume=True)
     with pytest.raises(ValueError, match=r"cannot resume .*x: model is 'lenet' in that run and 'lenet1998' now"):
-        train_checkpoint("lenet1998", "digits", out=tmp_path / "x", resume=True)
+        train_checkpoint(TrainingRequest("lenet1998", "digits"), out=tmp_path / "x", resume=True)
 
 
 @pytest.mark.usefixtures("without_pictures")
 def test_what_is_overwritten_stays_until_the_new_run_is_complete(tmp_path: Path) -> None:
     def stop(event: Event) -> None:
-        if isinstance(event, EpochDone) and event.epoch == 1:
+        if isinstance(event, EpochFinished) and event.epoch == 1:
             raise KeyboardInterrupt
 
-    train_checkpoint("lenet", "digits", out=tmp_path, overrides={"epochs": 1})
+    train_checkpoint(TrainingRequest("lenet", "digits", overrides={"epochs": 1}), out=tmp_path)
     old = load_checkpoint(tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        train_checkpoint("lenet", "digits", out=tmp_path, overrides={"epochs": 2}, overwrite=True, report=stop)
+        train_checkpoint(
+            TrainingRequest("lenet", "digits", overrides={"epochs": 2}), out=tmp_path, overwrite=True, report=stop
+        )
     kept = load_checkpoint(tmp_path)
     assert kept.config == old.config and (tmp_path / "resume.pt").is_file()
     with pytest.raises(ValueError, match="holds a finished checkpoint; --overwrite replaces it"):
         new_run_directory(tmp_path, model="lenet", dataset="digits")
-    train_checkpoint("lenet", "digits", out=tmp_path, resume=True)
+    train_checkpoint(TrainingRequest("lenet", "digits"), out=tmp_path, resume=True)
     assert load_checkpoint(tmp_path).config.recipe["epochs"] == 2 and not (tmp_path / "resume.pt").exists()
 
 
@@ -204,7 +224,7 @@ def test_no_run_is_overwritten_unless_asked(tmp_path: Path) -> None:
     (second / "resume.pt").touch()
     assert resumable_run_directory(None, model="lenet", dataset="digits") == second
     assert new_run_directory(None, model="lenet", dataset="digits") == base.with_name("lenet-digits-3")
-    with pytest.raises(ValueError, match="holds an unfinished run; go on with --resume"):
+    with pytest.raises(ValueError, match="holds an unfinished run; continue it with --resume"):
         new_run_directory(second, model="lenet", dataset="digits")
     for out, message in ((base, "holds a finished checkpoint"), (tmp_path / "none", "resume.pt does not exist")):
         with pytest.raises(ValueError, match=f"nothing to resume: .*{message}"):
@@ -250,7 +270,7 @@ def test_the_help_lists_every_setting_of_the_recipe(capsys: pytest.CaptureFixtur
 def test_pictures_are_drawn_without_mistakes_and_with_many_classes(tmp_path: Path) -> None:
     k = 40
     probabilities = np.eye(k, dtype=np.float32)
-    line = EpochDone(
+    line = EpochFinished(
         epoch=1,
         train_loss=1.0,
         train_accuracy=0.5,
@@ -286,7 +306,7 @@ def test_classes_what_is_measured_on_and_images_that_are_learnt_too_are_told(
     told = capsys.readouterr().out.splitlines()
     assert told[1].startswith("12 classes: kind00, kind01, ") and told[1].endswith(", kind09, ...")
     assert told[2] == "there is no test/: val/ is measured on, and the validation images are of train/"
-    assert told[3] == "24 test images are among those learnt from: the test accuracy will be too good"
+    assert told[3] == "24 test images are also training images: the test accuracy will be too high"
     dataset = load_checkpoint(Path("out")).config.dataset
     assert (dataset["test_folder"], dataset["duplicates"]) == ("val", 24)
 

@@ -10,7 +10,8 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from torchvision import datasets as torchvision_datasets
 
-from training.data.datasets import data_directories, load_dataset
+from training.data.datasets import load_dataset
+from training.data.options import DataOptions
 from training.data.raw import stratified_split
 
 SHARED = Path(__file__).parents[4] / "shared/data"
@@ -56,7 +57,7 @@ def test_stripes_cannot_be_told_apart_by_their_grey_levels() -> None:
 def test_torchvision_sets_are_its_arrays(name: str, kind: str) -> None:
     if not (SHARED / kind / "raw").is_dir():
         pytest.skip(f"no {SHARED / kind}")
-    raw = load_dataset(name, data_dir=SHARED)
+    raw = load_dataset(name, DataOptions(data_dir=SHARED))
     for split, train in ((raw.train, True), (raw.test, False)):
         reference = getattr(torchvision_datasets, kind)(SHARED, train=train)
         assert np.array_equal(split.images, reference.data.numpy())
@@ -76,7 +77,7 @@ def make_cifar10(root: Path) -> None:
 def test_cifar10_is_read_in_torchvisions_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda path, md5=None: Path(path).is_file())
     make_cifar10(tmp_path)
-    raw = load_dataset("cifar10", data_dir=tmp_path)
+    raw = load_dataset("cifar10", DataOptions(data_dir=tmp_path))
     assert (raw.classes, raw.mode, raw.size, raw.background) == (tuple("abcdefghij"), "RGB", (32, 32), 0)
     assert raw.counts == {"train": 10, "test": 2}
     assert raw.train.labels.tolist() == [0, 9, 1, 9, 2, 9, 3, 9, 4, 9] and raw.test.labels.dtype == np.int64
@@ -85,31 +86,35 @@ def test_cifar10_is_read_in_torchvisions_layout(tmp_path: Path, monkeypatch: pyt
 def test_a_download_goes_to_the_first_place_and_only_if_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     monkeypatch.setattr("torchvision.datasets.CIFAR10.download", lambda self: asked.append(Path(self.root)))
+    monkeypatch.setenv("CONVSCOPE_DATA_DIR", str(tmp_path / "b"))
     for download in (False, True):
         with pytest.raises(ValueError, match="cifar-10-batches-py"):  # the download here fetches nothing
-            load_dataset("cifar10", data_dir=(tmp_path / "a", tmp_path / "b"), download=download)
+            load_dataset("cifar10", DataOptions(data_dir=tmp_path / "a", download=download))
     assert asked == [tmp_path / "a"]
 
 
-def test_the_first_place_that_has_the_files_is_taken(tmp_path: Path) -> None:
+def test_the_first_place_that_has_the_files_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if not (SHARED / "MNIST/raw").is_dir():
         pytest.skip(f"no {SHARED / 'MNIST'}")
     (tmp_path / "MNIST/raw").mkdir(parents=True)  # there, but empty
-    assert len(load_dataset("mnist", data_dir=(tmp_path, SHARED)).test) == 10_000
+    monkeypatch.setenv("CONVSCOPE_DATA_DIR", str(SHARED))
+    assert len(load_dataset("mnist", DataOptions(data_dir=tmp_path)).test) == 10_000
 
 
 def test_places_are_the_flag_then_the_variable_then_data(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CONVSCOPE_DATA_DIR", "/b")
-    assert data_directories(Path("/a")) == (Path("/a"), Path("/b"), Path("data"))
+    assert DataOptions(data_dir=Path("/a")).directories == (Path("/a"), Path("/b"), Path("data"))
     monkeypatch.delenv("CONVSCOPE_DATA_DIR")
-    assert data_directories(None) == (Path("data"),)
+    assert DataOptions().directories == (Path("data"),)
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "cifar10"])
-def test_absent_files_name_every_place_and_the_remedy(name: str, tmp_path: Path) -> None:
-    places = (tmp_path / "a", tmp_path / "b")
+def test_absent_files_name_every_place_and_the_remedy(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CONVSCOPE_DATA_DIR", str(tmp_path / "b"))
     with pytest.raises(ValueError, match=f"files of {name}.*/a/.*/b/.*--data-dir.*CONVSCOPE_DATA_DIR.*--download"):
-        load_dataset(name, data_dir=places)
+        load_dataset(name, DataOptions(data_dir=tmp_path / "a"))
 
 
 def test_a_damaged_file_of_torchvision_names_its_folder(tmp_path: Path) -> None:
@@ -119,7 +124,7 @@ def test_a_damaged_file_of_torchvision_names_its_folder(tmp_path: Path) -> None:
         (folder / f"{split}-images-idx3-ubyte").write_bytes(b"\0" * 64)
         (folder / f"{split}-labels-idx1-ubyte").write_bytes(b"\0" * 64)
     with pytest.raises(ValueError, match="MNIST/raw: a file is damaged"):
-        load_dataset("mnist", data_dir=tmp_path)
+        load_dataset("mnist", DataOptions(data_dir=tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -141,7 +146,7 @@ def test_labels_that_do_not_fit_are_named(split: str, labels: list[int], message
             (0x801).to_bytes(4, "big") + len(numbers).to_bytes(4, "big") + numbers
         )
     with pytest.raises(ValueError, match=re.escape(f"{folder}: {message}")):
-        load_dataset("mnist", data_dir=tmp_path)
+        load_dataset("mnist", DataOptions(data_dir=tmp_path))
 
 
 @pytest.mark.parametrize(

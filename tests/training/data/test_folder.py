@@ -11,7 +11,7 @@ from PIL import Image
 
 from models.images.decode import InputSpec
 from training.data.datasets import load_dataset
-from training.data.in_memory import prepare
+from training.data.in_memory import load_into_memory
 from training.data.raw import RawDataset, select_test_images
 from training.data.sampling import sample_test_images
 
@@ -109,7 +109,7 @@ def test_a_split_for_validation_is_measured_on_where_there_is_no_other(
     make_folder(tmp_path / train, {"a": 4, "b": 4})
     make_folder(tmp_path / validation, {"a": 2, "b": 2})
     raw = load_dataset(str(tmp_path))
-    assert (raw.counts, raw.test_folder, raw.flat) == ({"train": 8, "test": 4}, validation, False)
+    assert (raw.counts, raw.test_folder, raw.unsplit) == ({"train": 8, "test": 4}, validation, False)
     assert {Path(path).parents[1].name for path in raw.test.images} == {validation}
 
 
@@ -185,7 +185,7 @@ def test_kinds_of_images_that_alternate_are_all_seen(
 def test_a_test_split_alone_is_taken_where_nothing_is_learnt(tmp_path: Path) -> None:
     make_folder(tmp_path / "test", {"c": 2})
     raw = load_dataset(str(tmp_path), test_only=True)
-    assert (raw.classes, raw.counts, raw.flat) == (("c",), {"train": 0, "test": 2}, False)
+    assert (raw.classes, raw.counts, raw.unsplit) == (("c",), {"train": 0, "test": 2}, False)
     make_folder(tmp_path / "train", {"a": 3, "b": 3})
     raw = load_dataset(str(tmp_path), test_only=True)
     assert (raw.classes, raw.test.labels.tolist()) == (("a", "b", "c"), [2, 2])
@@ -241,7 +241,7 @@ def test_folder_errors_say_what_is_wrong(tmp_path: Path) -> None:
     refused({"train": {"a": 3, "b": 1}}, "has the folder train but not test, .*; wanted train and test, or")
     refused(
         {"test": {"a": 3, "b": 1}},
-        "folder test but not train, to learn from or to calibrate int8 on; only eval",
+        "folder test but not train, to train on or to calibrate int8 on; only eval",
     )
     refused({"valid": {"a": 3, "b": 1}}, "has the folder valid but not test")
     refused({"train": {"a": 3}, "val": {"a": 3}, "valid": {"a": 1}}, "has the folders val and valid; only one can be")
@@ -265,7 +265,7 @@ def test_a_corrupt_file_is_named(tmp_path: Path) -> None:
     spec = InputSpec(mode="L", height=8, width=8, resize=(8, 8), background=(255,), mean=(0.0,), std=(1.0,))
     with pytest.raises(ValueError, match=re.escape(f"{bad}: the BMP image is truncated or damaged")):
         for split in (raw.train, raw.test):
-            prepare(split, spec)
+            load_into_memory(split, spec)
     bad.write_bytes(b"hello")
     with pytest.raises(ValueError, match=re.escape(f"{bad} is not an image that can be read")):
         load_dataset(str(tmp_path))
@@ -289,10 +289,10 @@ def test_samples_of_16_bits_are_scaled_and_transparent_ones_laid_on_the_backgrou
             (tmp_path / split / name).mkdir(parents=True)
             Image.fromarray(np.full((9, 7), 128 * 257, np.uint16)).save(tmp_path / split / name / "0.png")
     raw = load_dataset(str(tmp_path))
-    samples = sample_test_images(raw, prepare(raw.test, SPEC))
+    samples = sample_test_images(raw, load_into_memory(raw.test, SPEC))
     assert {int(original.max()) for original in samples.raw} == {128}
     for path in tmp_path.rglob("*.png"):
         Image.new("LA", (7, 9), (10, 0)).save(path)
     raw = load_dataset(str(tmp_path))
-    samples = sample_test_images(raw, prepare(raw.test, SPEC))
+    samples = sample_test_images(raw, load_into_memory(raw.test, SPEC))
     assert {int(original.min()) for original in samples.raw} == {255}

@@ -11,7 +11,7 @@ from torchvision.transforms import functional as tv
 
 from models.images.decode import InputSpec, preprocess_image, to_pil
 from training.data.datasets import load_dataset
-from training.data.in_memory import InMemoryDataset, prepare
+from training.data.in_memory import InMemoryDataset, load_into_memory
 from training.data.raw import LabeledImages
 from training.data.splits import channel_statistics, prepare_splits, split_validation
 
@@ -36,7 +36,7 @@ def test_the_short_cut_is_identical_to_fit_image(mode: str, shape: tuple[int, ..
     images = RNG.integers(0, 256, shape, dtype=np.uint8)
     images.setflags(write=False)
     spec = make_spec(mode, 6, 5)
-    prepared = prepare(LabeledImages(images, np.zeros(len(images), dtype=np.int64)), spec)
+    prepared = load_into_memory(LabeledImages(images, np.zeros(len(images), dtype=np.int64)), spec)
     assert np.array_equal(
         prepared.images.numpy(), np.stack([preprocess_image(to_pil(image), spec) for image in images])
     )
@@ -45,7 +45,7 @@ def test_the_short_cut_is_identical_to_fit_image(mode: str, shape: tuple[int, ..
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 def test_resizing_is_pillows(mode: str) -> None:
     images = RNG.integers(0, 256, (300, 8, 8), dtype=np.uint8)
-    prepared = prepare(LabeledImages(images, np.arange(300)), make_spec(mode, 12, 10))
+    prepared = load_into_memory(LabeledImages(images, np.arange(300)), make_spec(mode, 12, 10))
     for image, ours in zip(images[::50], prepared.images[::50].numpy(), strict=True):
         reference = tv.resize(Image.fromarray(image).convert(mode), [12, 10])  # a PIL image in, a PIL image out
         assert np.array_equal(ours, np.asarray(reference).reshape(ours.shape))
@@ -56,7 +56,7 @@ def test_files_keep_their_order_and_are_decoded(tmp_path: Path) -> None:
     paths = [tmp_path / f"{i}.png" for i in range(20)]
     for i, path in enumerate(paths):
         Image.new("RGB", (4, 4), (i, 2 * i, 3 * i)).save(path)
-    prepared = prepare(LabeledImages(paths, np.arange(20)), make_spec("RGB", 2, 2))
+    prepared = load_into_memory(LabeledImages(paths, np.arange(20)), make_spec("RGB", 2, 2))
     assert [image[0, 0].tolist() for image in prepared.images] == [[i, 2 * i, 3 * i] for i in range(20)]
 
 

@@ -13,12 +13,14 @@ from models.checkpoint.directory import load_checkpoint
 from models.networks.registry import build_network
 from tests.training.loop.test_fit import same
 from training.data.datasets import load_dataset
+from training.data.options import DataOptions, SourceOptions
 from training.data.splits import Splits, prepare_splits
 from training.data.streaming import StreamingDataset
-from training.events import Event, Started, silent
+from training.events import Event, RunStarted, ignore_events
 from training.loop.fit import FitResult, fit
-from training.loop.resume import seeded
+from training.loop.resume import fork_rng
 from training.recipes.recipe import Recipe
+from training.run.plan import TrainingRequest
 from training.run.train import train_checkpoint
 
 
@@ -36,7 +38,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def splits(root: Path, *, limit: int, workers: int = 2) -> Splits:
     raw = load_dataset(str(root))
-    spec, data = prepare_splits(raw, size=(28, 28), fraction=0.2, seed=0, memory_limit_mb=limit, workers=workers)
+    spec, data = prepare_splits(
+        raw, size=(28, 28), fraction=0.2, seed=0, options=SourceOptions(memory_limit_mb=limit, workers=workers)
+    )
     assert spec == prepare_splits(raw, size=(28, 28), fraction=0.2, seed=0)[0]
     return data
 
@@ -64,10 +68,12 @@ def test_training_from_files_gives_the_weights_of_training_from_memory(folder: P
     raw, recipe = load_dataset(str(folder)), Recipe(epochs=2, batch_size=10, flip=True, device="cpu")
 
     def trained(limit: int) -> FitResult:
-        spec, data = prepare_splits(raw, size=(28, 28), fraction=0.2, seed=0, memory_limit_mb=limit, workers=1)
-        with seeded(0, torch.device("cpu")):
+        spec, data = prepare_splits(
+            raw, size=(28, 28), fraction=0.2, seed=0, options=SourceOptions(memory_limit_mb=limit, workers=1)
+        )
+        with fork_rng(0, torch.device("cpu")):
             network: nn.Module = build_network("lenet", channels=3, height=28, width=28, classes=2)
-        return fit(network, data, recipe, tmp_path, silent, spec=spec)
+        return fit(network, data, recipe, tmp_path, ignore_events, spec=spec)
 
     assert same(trained(4096), trained(0))
 
@@ -76,21 +82,21 @@ def test_a_whole_run_from_files_says_so(folder: Path, tmp_path: Path) -> None:
     events: list[Event] = []
     overrides = {"epochs": 2}
     path = train_checkpoint(
-        "lenet",
-        str(folder),
+        TrainingRequest(
+            "lenet", str(folder), data_options=DataOptions(memory_limit_mb=0, workers=1), overrides=overrides
+        ),
         out=tmp_path / "x",
-        overrides=overrides,
-        memory_limit_mb=0,
-        workers=1,
         report=events.append,
     )
-    assert isinstance(events[0], Started) and events[0].streamed
-    memory = train_checkpoint("lenet", str(folder), out=tmp_path / "y", overrides=overrides)
+    assert isinstance(events[0], RunStarted) and events[0].streamed
+    memory = train_checkpoint(TrainingRequest("lenet", str(folder), overrides=overrides), out=tmp_path / "y")
     assert load_checkpoint(path).config.metrics == load_checkpoint(memory).config.metrics
 
 
 def test_arrays_are_never_streamed() -> None:
-    _, data = prepare_splits(load_dataset("digits"), size=(28, 28), fraction=0.1, seed=0, memory_limit_mb=0)
+    _, data = prepare_splits(
+        load_dataset("digits"), size=(28, 28), fraction=0.1, seed=0, options=SourceOptions(memory_limit_mb=0)
+    )
     assert not data.streamed
 
 
@@ -107,7 +113,9 @@ def test_a_damaged_file_is_named_by_the_process_that_trains(workers: int, folder
     raw = load_dataset(str(root))
     spoil(root, "dark/07.jpg", "light/11.jpg")
     with pytest.raises(ValueError, match=r"^\S+/(dark/07|light/11).jpg: the [^\n]*(truncated|damaged)[^\n]*$"):
-        _, data = prepare_splits(raw, size=(28, 28), fraction=0.2, seed=0, memory_limit_mb=0, workers=workers)
+        _, data = prepare_splits(
+            raw, size=(28, 28), fraction=0.2, seed=0, options=SourceOptions(memory_limit_mb=0, workers=workers)
+        )
         for source in (data.train, data.validation, data.test):
             source.in_memory()
 
@@ -116,18 +124,20 @@ def test_damaged_files_are_left_out_counted_and_named(folder: Path, tmp_path: Pa
     root = copy_of(folder, tmp_path / "photos")
     spoil(root, "dark/07.jpg", "light/11.jpg")
     (root / "dark/08.png").write_bytes(b"hello")
-    raw = load_dataset(str(root), skip_bad=True)
-    assert raw.left_out == ("dark/07.jpg", "dark/08.png", "light/11.jpg") and sum(raw.counts.values()) == 57
+    raw = load_dataset(str(root), DataOptions(skip_bad=True))
+    assert raw.skipped_files == ("dark/07.jpg", "dark/08.png", "light/11.jpg") and sum(raw.counts.values()) == 57
     events: list[Event] = []
     overrides = {"epochs": 1}
     out = train_checkpoint(
-        "lenet", str(root), out=tmp_path / "x", overrides=overrides, skip_bad=True, report=events.append
+        TrainingRequest("lenet", str(root), data_options=DataOptions(skip_bad=True), overrides=overrides),
+        out=tmp_path / "x",
+        report=events.append,
     )
-    assert isinstance(events[0], Started) and events[0].left_out == 3
+    assert isinstance(events[0], RunStarted) and events[0].left_out == 3
     config = json.loads((out / "config.json").read_text())
-    assert config["dataset"]["left_out"] == {"count": 3, "first": list(raw.left_out)}
+    assert config["dataset"]["left_out"] == {"count": 3, "first": list(raw.skipped_files)}
     with pytest.raises(ValueError, match=r"(07|11).jpg|08.png"):
-        train_checkpoint("lenet", str(root), out=tmp_path / "y", overrides=overrides)
+        train_checkpoint(TrainingRequest("lenet", str(root), overrides=overrides), out=tmp_path / "y")
 
 
 def test_a_class_of_damaged_files_alone_is_an_error(folder: Path, tmp_path: Path) -> None:
@@ -135,4 +145,4 @@ def test_a_class_of_damaged_files_alone_is_an_error(folder: Path, tmp_path: Path
     for path in (root / "dark").iterdir():
         path.write_bytes(b"x")
     with pytest.raises(ValueError, match=r"class folder .*/dark has damaged images only, for example .*/dark/00.png"):
-        load_dataset(str(root), skip_bad=True)
+        load_dataset(str(root), DataOptions(skip_bad=True))

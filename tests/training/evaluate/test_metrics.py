@@ -99,9 +99,9 @@ def test_the_report_is_primitives_and_complete() -> None:
     result = Evaluation.of(LOGITS, LABELS)
     content = evaluation_json(result, result, classes=[f"c{i}" for i in range(K)])
     assert sum(row["images"] for row in content["classes"]) == sum(b["images"] for b in content["reliability"]) == N
-    surest = [mistake["probability"] for mistake in content["surest_mistakes"]]
+    surest = [mistake["probability"] for mistake in content["most_confident_mistakes"]]
     assert surest == sorted(surest, reverse=True) and len(surest) == 25
-    assert all(mistake["label"] != mistake["predicted"] for mistake in content["surest_mistakes"])
+    assert all(mistake["label"] != mistake["predicted"] for mistake in content["most_confident_mistakes"])
 
 
 def test_the_reliability_diagram_is_drawn_with_and_without_a_temperature(tmp_path: Path) -> None:

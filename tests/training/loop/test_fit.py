@@ -16,10 +16,10 @@ from training.data.datasets import load_dataset
 from training.data.in_memory import InMemoryDataset
 from training.data.splits import Splits, prepare_splits
 from training.evaluate.evaluation import logits_of
-from training.events import Event, StepDone, silent
+from training.events import Event, StepFinished, ignore_events
 from training.loop.fit import FitResult, fit
 from training.loop.learner import make_forward, make_learner, train_step
-from training.loop.resume import read_state, seeded
+from training.loop.resume import fork_rng, read_state
 from training.optim.schedules import make_optimizer
 from training.recipes.recipe import Recipe
 
@@ -55,13 +55,13 @@ def digits() -> tuple[InputSpec, Splits]:
 
 
 def tiny() -> nn.Module:
-    with seeded(0, CPU):
+    with fork_rng(0, CPU):
         return Tiny()
 
 
 def train(digits: tuple[InputSpec, Splits], workdir: Path, recipe: Recipe = RECIPE, **more: Any) -> FitResult:
     spec, data = digits
-    return fit(tiny(), data, recipe, workdir, more.pop("report", silent), spec=spec, **more)
+    return fit(tiny(), data, recipe, workdir, more.pop("report", ignore_events), spec=spec, **more)
 
 
 def same(first: FitResult, second: FitResult) -> bool:
@@ -83,7 +83,7 @@ def test_every_network_overfits_one_batch(name: str) -> None:
     images = torch.randint(0, 256, (8, size, size, 1), dtype=torch.uint8, generator=generator)
     labels = torch.arange(8) % 4
     spec = InputSpec(mode="L", height=size, width=size, resize=(size, size), background=(0,), mean=(0.5,), std=(0.289,))
-    with seeded(0, CPU):
+    with fork_rng(0, CPU):
         network = build_network(name, channels=1, height=size, width=size, classes=4)
         large = ("resnet18", "resnet34", "resnet50", "vgg11", "vgg13", "vgg16")
         steps = 250 if name == "lenet1998" else 10 if name in large else 25
@@ -128,7 +128,7 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_state(
     network = tiny()
 
     def spoil(event: Event) -> None:
-        if isinstance(event, StepDone) and (event.epoch, event.step) == (2, 3):
+        if isinstance(event, StepFinished) and (event.epoch, event.step) == (2, 3):
             with torch.no_grad():
                 next(network.parameters()).fill_(torch.nan)
 
@@ -221,7 +221,7 @@ def test_a_resume_file_of_another_version_is_refused(
     if not more:
         del content["facts"]
     torch.save({**content, **more}, tmp_path / "resume.pt")
-    with pytest.raises(ValueError, match=f"resume.pt is of another version of convscope.*{message}"):
+    with pytest.raises(ValueError, match=f"resume.pt was written by another version of convscope.*{message}"):
         read_state(tmp_path)
 
 

@@ -13,7 +13,8 @@ import torch
 from models.checkpoint.directory import load_checkpoint
 from tests.real_server import free_port
 from training.loop.process_group import SINGLE_PROCESS, ProcessGroup, process_group
-from training.loop.resume import seeded
+from training.loop.resume import fork_rng
+from training.run.plan import TrainingRequest
 from training.run.train import train_checkpoint
 
 ROOT = Path(__file__).parents[3]
@@ -78,7 +79,7 @@ STEPS = 26  # an epoch: 1294 images
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
 def test_shares_are_disjoint_and_everything(size: int) -> None:
-    shares = [ProcessGroup(rank, size).share(torch.arange(20)) for rank in range(size)]
+    shares = [ProcessGroup(rank, size).shard(torch.arange(20)) for rank in range(size)]
     assert torch.cat(shares).tolist() == list(range(20))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
@@ -86,9 +87,14 @@ def test_shares_are_disjoint_and_everything(size: int) -> None:
 def test_without_torchrun_there_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
     with process_group(cuda=False) as group:
-        assert group is SINGLE_PROCESS and group.writes and group.gather(3) == [3] and group.from_writer(lambda: 4) == 4
+        assert (
+            group is SINGLE_PROCESS
+            and group.is_main
+            and group.gather(3) == [3]
+            and group.broadcast_from_main(lambda: 4) == 4
+        )
         assert group.sum(torch.ones(2)).tolist() == [1, 1]
-        assert group.wrap(network := torch.nn.Linear(1, 1)) is network
+        assert group.data_parallel(network := torch.nn.Linear(1, 1)) is network
 
 
 def torchrun(*words: str, folder: Path, **more: str) -> subprocess.CompletedProcess[str]:
@@ -120,7 +126,9 @@ def test_two_processes_train_as_one_does(more: dict[str, Any], tolerance: float,
     assert done.stdout.count("epoch 2/2") == 1 and done.stdout.count("checkpoint: both") == 1
     assert "2 processes train together" in done.stdout
     both = load_checkpoint(tmp_path / "both")
-    alone = load_checkpoint(train_checkpoint("lenet", "digits", out=tmp_path / "one", overrides=settings))
+    alone = load_checkpoint(
+        train_checkpoint(TrainingRequest("lenet", "digits", overrides=settings), out=tmp_path / "one")
+    )
     for name, weights in alone.network.state_dict().items():
         if "optimizer" not in more or name.startswith("conv"):
             assert torch.allclose(both.network.state_dict()[name], weights, atol=tolerance), name
@@ -162,7 +170,7 @@ def test_parameters_without_a_gradient_do_not_hinder_two_processes(
 ) -> None:
     monkeypatch.chdir(mortals)
     trained = load_checkpoint(mortals / "whole")
-    with seeded(0, torch.device("cpu")):
+    with fork_rng(0, torch.device("cpu")):
         start = trained.config.build_network().state_dict()
     same = {name for name, tensor in trained.network.state_dict().items() if torch.equal(tensor, start[name])}
     assert same == {"idle.weight", "idle.bias"}
@@ -173,7 +181,7 @@ def test_two_processes_that_are_killed_resume_to_the_same_bits(mortals: Path, mo
     monkeypatch.chdir(mortals)
     killed, resumed = ((mortals / f"{name}.txt").read_text() for name in ("killed", "resumed"))
     assert "epoch 1/3" in killed and "epoch 2/3" not in killed
-    assert "going on with epoch 2 of 3" in resumed
+    assert "continuing with epoch 2 of 3" in resumed
     whole, parts = (load_checkpoint(mortals / name) for name in ("whole", "parts"))
     assert parts.config.metrics == whole.config.metrics
     for name, weights in whole.network.state_dict().items():
@@ -193,5 +201,5 @@ def test_an_error_of_the_writer_is_raised_in_every_process(rank: int, monkeypatc
 
     monkeypatch.setattr("training.loop.process_group.distributed.broadcast_object_list", broadcast)
     with pytest.raises(ValueError, match="no room"):
-        ProcessGroup(rank, 2).from_writer(make)
+        ProcessGroup(rank, 2).broadcast_from_main(make)
     assert made == [0] * (rank == 0)

@@ -12,7 +12,7 @@ from models.images.decode import InputSpec
 from tests.training.interruption import interrupt_after
 from tests.training.loop.test_fit import RECIPE, digits, same, tiny, train
 from training.data.splits import Splits
-from training.events import EpochDone, Event, StepDone, silent
+from training.events import EpochFinished, Event, StepFinished, ignore_events
 from training.loop.fit import fit
 from training.loop.learner import make_learner, train_step
 from training.loop.resume import read_state
@@ -97,7 +97,7 @@ def test_what_is_frozen_does_not_change_and_the_rest_does(
     weights = [{name: tensor.clone() for name, tensor in network.state_dict().items()}]
 
     def watch(event: Event) -> None:
-        if isinstance(event, EpochDone):
+        if isinstance(event, EpochFinished):
             weights.append({name: tensor.clone() for name, tensor in network.state_dict().items()})
 
     recipe = RECIPE.override({"epochs": 4, "weight_decay": 0.5, **settings})
@@ -139,8 +139,8 @@ def test_what_a_network_has_frozen_itself_stays_so() -> None:
 def test_an_answer_in_which_nothing_learns_is_refused(digits: tuple[InputSpec, Splits], tmp_path: Path) -> None:
     network = tiny()
     network.register_module("unused", nn.Linear(2, 2))  # defined last, so it learns alone at first
-    with pytest.raises(ValueError, match="nothing that may learn takes part in the network's answer; freeze fewer"):
-        fit(network, digits[1], RECIPE.override({"freeze_epochs": 1}), tmp_path, silent, spec=digits[0])
+    with pytest.raises(ValueError, match="no trainable parameter affects the network's output; freeze fewer"):
+        fit(network, digits[1], RECIPE.override({"freeze_epochs": 1}), tmp_path, ignore_events, spec=digits[0])
 
 
 def test_a_layer_that_the_network_has_frozen_itself_is_not_the_last(
@@ -150,7 +150,7 @@ def test_a_layer_that_the_network_has_frozen_itself_is_not_the_last(
     network.get_submodule("layers.5").requires_grad_(False)
     before = {name: tensor.clone() for name, tensor in network.named_parameters()}
     recipe = RECIPE.override({"epochs": 1, "freeze_epochs": 1})
-    fit(network, digits[1], recipe, tmp_path, silent, spec=digits[0])
+    fit(network, digits[1], recipe, tmp_path, ignore_events, spec=digits[0])
     moved = {name for name, tensor in network.named_parameters() if not torch.equal(tensor, before[name])}
     assert moved == {"layers.1.weight", "layers.1.bias"}
 
@@ -175,7 +175,9 @@ def test_the_average_is_the_hand_worked_one() -> None:
 
 def test_what_is_kept_is_the_average(digits: tuple[InputSpec, Splits], tmp_path: Path) -> None:
     network = tiny()
-    result = fit(network, digits[1], RECIPE.override({"ema": 0.99, "epochs": 1}), tmp_path, silent, spec=digits[0])
+    result = fit(
+        network, digits[1], RECIPE.override({"ema": 0.99, "epochs": 1}), tmp_path, ignore_events, spec=digits[0]
+    )
     state = read_state(tmp_path)
     assert state.average is not None and state.average["steps"] == 7
     assert torch.equal(result.weights["layers.5.weight"], state.average["weights"]["layers.5.weight"])
@@ -192,11 +194,11 @@ def test_gradients_are_no_longer_than_the_limit(digits: tuple[InputSpec, Splits]
 def test_a_bad_loss_is_found_within_the_epoch(
     digits: tuple[InputSpec, Splits], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("training.loop.trainer.CHECK_EVERY", 3)
+    monkeypatch.setattr("training.loop.trainer.LOSS_CHECK_INTERVAL", 3)
     network, steps = tiny(), []
 
     def spoil(event: Event) -> None:
-        if isinstance(event, StepDone):
+        if isinstance(event, StepFinished):
             steps.append((event.epoch, event.step))
             if steps[-1] == (2, 1):
                 with torch.no_grad():
@@ -213,5 +215,5 @@ def test_a_bad_loss_is_found_within_the_epoch(
 def test_a_run_of_other_processes_is_not_gone_on_with(digits: tuple[InputSpec, Splits], tmp_path: Path) -> None:
     train(digits, tmp_path, RECIPE.override({"epochs": 1}))
     state = read_state(tmp_path)
-    with pytest.raises(ValueError, match="the run was by 2 processes; 1 cannot go on with it"):
+    with pytest.raises(ValueError, match="the run was by 2 processes; 1 cannot continue it"):
         train(digits, tmp_path, state=replace(state, generators=state.generators * 2))

@@ -14,7 +14,7 @@ from training.cli.options import parse_options
 from training.optim.schedules import make_optimizer, make_schedule
 from training.recipes.defaults import default_recipe
 from training.recipes.recipe import Recipe, read_recipe
-from training.run.plan import plan_recipe
+from training.run.plan import TrainingRequest, plan_recipe
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_the_first_beta_of_adamw_goes_against_the_rate() -> None:
 def test_epochs_that_leave_none_for_the_whole_network_are_refused(tmp_path: Path) -> None:
     assert Recipe(epochs=4, freeze_epochs=1, unfreeze_epochs=2).unfreeze_epochs == 2
     wanted = (
-        "unfreeze_epochs is 3; it must be 0 or below 3, or the first layers would never learn in 4 epochs, 1 of which"
+        "unfreeze_epochs is 3; it must be 0 or below 3, or the first layers would never train in 4 epochs, 1 of which"
     )
     with pytest.raises(ValueError, match=wanted):
         Recipe(epochs=4, freeze_epochs=1, unfreeze_epochs=3)
@@ -189,12 +189,14 @@ def test_a_folder_is_trained_as_a_folder_whatever_its_name(tmp_path: Path) -> No
             (tmp_path / name / label).mkdir(parents=True)
             for index in range(10):
                 Image.new("L", (28, 28), index).save(tmp_path / name / label / f"{index}.png")
-    assert plan_recipe("lenet", str(tmp_path / "mnist")) == plan_recipe("lenet", str(tmp_path / "photos"))
+    assert plan_recipe(TrainingRequest("lenet", str(tmp_path / "mnist"))) == plan_recipe(
+        TrainingRequest("lenet", str(tmp_path / "photos"))
+    )
 
 
 def test_fine_tuning_freezes_no_epoch_of_one_unless_it_is_told_to() -> None:
     def frozen(**overrides: Any) -> int:
-        return plan_recipe("lenet", "digits", overrides=overrides, pretrained=True).freeze_epochs
+        return plan_recipe(TrainingRequest("lenet", "digits", overrides=overrides, weights="any")).freeze_epochs
 
     assert [frozen(), frozen(epochs=2), frozen(epochs=1), frozen(epochs=0)] == [1, 1, 0, 0]
     assert frozen(epochs=1, freeze_epochs=1) == 1

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from models.checkpoint.directory import load_checkpoint
+from training.data.options import DataOptions
+from training.run.plan import TrainingRequest
 from training.run.train import train_checkpoint
 
 SHARED = Path(__file__).parents[4] / "shared/data"
@@ -18,7 +20,9 @@ pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(1800)]
 
 def accuracy(model: str, dataset: str, out: Path, **overrides: object) -> float:
     started = time.perf_counter()
-    train_checkpoint(model, dataset, out=out, data_dir=SHARED, overrides=overrides)
+    train_checkpoint(
+        TrainingRequest(model, dataset, data_options=DataOptions(data_dir=SHARED), overrides=overrides), out=out
+    )
     reached = load_checkpoint(out).config.metrics["test"]["accuracy"]
     print(f"{model} on {Path(dataset).name}: {reached:.2%} in {time.perf_counter() - started:.0f} s")
     return reached

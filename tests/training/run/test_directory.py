@@ -15,7 +15,9 @@ from models.files import UnwritableError, check_writable
 from tests.conftest import Outcome
 from training.cli.progress import TrainingProgress
 from training.data.datasets import load_dataset
-from training.events import EpochDone, Event
+from training.data.options import DataOptions
+from training.events import EpochFinished, Event
+from training.run.plan import TrainingRequest
 from training.run.train import train_checkpoint
 
 FULL = Path("/dev/full")
@@ -31,7 +33,7 @@ def own_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
     """The weights of a run that nothing stopped."""
     out = tmp_path_factory.mktemp("whole") / "run"
-    return weights(train_checkpoint("lenet", "digits", out=out, overrides=SETTINGS))
+    return weights(train_checkpoint(TrainingRequest("lenet", "digits", overrides=SETTINGS), out=out))
 
 
 def weights(out: Path) -> dict[str, torch.Tensor]:
@@ -41,7 +43,7 @@ def weights(out: Path) -> dict[str, torch.Tensor]:
 def resumed(out: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.Tensor]:
     """The weights that the run ends with; its pictures would only take time."""
     monkeypatch.setattr("training.run.train._write_pictures", lambda *of_the_run: None)
-    return weights(train_checkpoint("lenet", "digits", out=out, resume=True))
+    return weights(train_checkpoint(TrainingRequest("lenet", "digits"), out=out, resume=True))
 
 
 def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
@@ -76,7 +78,7 @@ def test_nothing_is_fetched_to_a_place_that_cannot_be_written(place: Path, monke
     monkeypatch.setattr("torchvision.datasets.CIFAR10.download", lambda self: pytest.fail("it was fetched"))
     Path("file").touch()
     with pytest.raises(UnwritableError, match=f"^the directory {place} cannot be written: .*; give another$"):
-        load_dataset("cifar10", data_dir=place, download=True)
+        load_dataset("cifar10", DataOptions(data_dir=place, download=True))
 
 
 @pytest.mark.parametrize(
@@ -90,7 +92,7 @@ def test_a_disk_that_fills_up_while_data_are_fetched_is_named(
 
     monkeypatch.setattr("torchvision.datasets.CIFAR10.download", download)
     with pytest.raises(ValueError, match=r"^[^\n]*-batches-py could not be fetched: [^\n]*No space left on device$"):
-        load_dataset("cifar10", data_dir=tmp_path, download=True)
+        load_dataset("cifar10", DataOptions(data_dir=tmp_path, download=True))
 
 
 @pytest.mark.parametrize(
@@ -109,7 +111,7 @@ def test_a_run_stopped_by_a_write_that_failed_resumes_to_the_same_bits(
 
     def show_and_limit(progress: TrainingProgress, event: Event) -> None:
         show(progress, event)
-        if isinstance(event, EpochDone) and event.epoch == epoch:  # from here a longer file fails as on a full disk
+        if isinstance(event, EpochFinished) and event.epoch == epoch:  # from here a longer file fails as on a full disk
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, hard))
 
     monkeypatch.setattr(TrainingProgress, "__call__", show_and_limit)
@@ -117,7 +119,7 @@ def test_a_run_stopped_by_a_write_that_failed_resumes_to_the_same_bits(
         done = run("train", "lenet", "--data", "digits", "--out", "run", "--epochs", 3, "--device", "cpu")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (before, hard))
-    kept = f"resume.pt is as it was after epoch {epoch}, and --resume goes on from there"
+    kept = f"resume.pt is as it was after epoch {epoch}, and --resume continues from there"
     assert done.err == f"convscope: run/{file} cannot be written: File too large; {kept}\n"
     assert done.status == 1
     assert half_files(tmp_path / "run") == [] and not (tmp_path / "run" / "config.json").exists()
@@ -142,12 +144,14 @@ def test_a_full_disk_stops_the_run_and_what_is_kept_is_told(
     out = tmp_path / "run"
 
     def fill(event: Event) -> None:
-        if isinstance(event, EpochDone) and event.epoch == epoch:  # where the file is written before it gets its name
+        if (
+            isinstance(event, EpochFinished) and event.epoch == epoch
+        ):  # where the file is written before it gets its name
             (out / f".{file}.{os.getpid()}.tmp").symlink_to(FULL)
 
     wanted = f"{file} cannot be written: No space left on device; resume.pt is as it was after epoch {kept}, and"
     with pytest.raises(UnwritableError, match=wanted):
-        train_checkpoint("lenet", "digits", out=out, overrides=SETTINGS, report=fill)
+        train_checkpoint(TrainingRequest("lenet", "digits", overrides=SETTINGS), out=out, report=fill)
     assert half_files(out) == []
     assert equal(resumed(out, monkeypatch), whole)
 
@@ -157,5 +161,5 @@ def test_a_disk_that_is_full_from_the_start_promises_nothing(tmp_path: Path) -> 
     (tmp_path / "run").mkdir()
     (tmp_path / f"run/.resume.pt.{os.getpid()}.tmp").symlink_to(FULL)
     with pytest.raises(UnwritableError, match=r"run/resume\.pt cannot be written: No space left on device$"):
-        train_checkpoint("lenet", "digits", out=tmp_path / "run", overrides=SETTINGS)
+        train_checkpoint(TrainingRequest("lenet", "digits", overrides=SETTINGS), out=tmp_path / "run")
     assert half_files(tmp_path / "run") == []

@@ -13,8 +13,9 @@ from models.checkpoint.directory import load_checkpoint
 from tests.conftest import make_checkpoint
 from tests.conftest import run_command as run
 from tests.training.interruption import interrupt_after
-from training.events import Event, Started
+from training.events import Event, RunStarted
 from training.loop.resume import read_state
+from training.run.plan import TrainingRequest
 from training.run.train import train_checkpoint
 
 pytestmark = pytest.mark.usefixtures("own_directory")
@@ -36,7 +37,7 @@ def folder_of(path: Path, classes: int, size: int) -> Path:
 
 
 def test_weights_of_a_checkpoint_are_taken_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
-    first = train_checkpoint("lenet", "digits", out=Path("first"), overrides={"epochs": 6})
+    first = train_checkpoint(TrainingRequest("lenet", "digits", overrides={"epochs": 6}), out=Path("first"))
     assert run(*DIGITS, "--weights", "first", "--epochs", "0", "--out", "again") == 0
     before, after = load_checkpoint(first), load_checkpoint(Path("again"))
     for name, tensor in before.network.state_dict().items():
@@ -52,18 +53,27 @@ def test_weights_of_a_checkpoint_are_taken_as_they_are(capsys: pytest.CaptureFix
 
 @pytest.mark.usefixtures("without_pictures")
 def test_what_was_learnt_helps_and_a_new_last_layer_is_said() -> None:
-    before = train_checkpoint("lenet", "digits", out=Path("digits"), overrides={"epochs": 12})
+    before = train_checkpoint(TrainingRequest("lenet", "digits", overrides={"epochs": 12}), out=Path("digits"))
     data = str(folder_of(Path("squares"), classes=3, size=28))
     events: list[Event] = []
     out = train_checkpoint(
-        "simple_cnn", data, size=32, out=Path("scratch"), overrides={"epochs": 1, "batch_size": 8}, report=events.append
+        TrainingRequest("simple_cnn", data, size=32, overrides={"epochs": 1, "batch_size": 8}),
+        out=Path("scratch"),
+        report=events.append,
     )
     events.clear()
     train_checkpoint(
-        "simple_cnn", str(folder_of(Path("five"), classes=5, size=28)), size=32, weights=str(out),
-        out=Path("tuned"), overrides={"epochs": 2, "batch_size": 8}, report=events.append,
-    )  # fmt: skip
-    started = next(event for event in events if isinstance(event, Started))
+        TrainingRequest(
+            "simple_cnn",
+            str(folder_of(Path("five"), classes=5, size=28)),
+            size=32,
+            weights=str(out),
+            overrides={"epochs": 2, "batch_size": 8},
+        ),
+        out=Path("tuned"),
+        report=events.append,
+    )
+    started = next(event for event in events if isinstance(event, RunStarted))
     assert started.weights == (
         "8 tensors loaded; fc2.weight, fc2.bias left as initialised: the file's head is for 3 classes"
     )
@@ -71,7 +81,9 @@ def test_what_was_learnt_helps_and_a_new_last_layer_is_said() -> None:
     assert tuned.input.mean == scratch.input.mean  # the pixels keep the meaning that the weights learnt
     assert tuned.recipe["freeze_epochs"] == 1
     assert tuned.recipe["learning_rate"] < scratch.recipe["learning_rate"]
-    again = train_checkpoint("lenet", "digits", weights=str(before), out=Path("more"), overrides={"epochs": 4})
+    again = train_checkpoint(
+        TrainingRequest("lenet", "digits", weights=str(before), overrides={"epochs": 4}), out=Path("more")
+    )
     lines = [json.loads(line) for line in (again / "log.jsonl").read_text().splitlines()]
     fresh = [json.loads(line) for line in (before / "log.jsonl").read_text().splitlines()]
     assert lines[0]["validation_loss"] < fresh[1]["validation_loss"] / 2
@@ -79,9 +91,10 @@ def test_what_was_learnt_helps_and_a_new_last_layer_is_said() -> None:
 
 @pytest.mark.usefixtures("without_pictures")
 def test_a_frozen_epoch_changes_the_last_layer_alone() -> None:
-    out = train_checkpoint("lenet", "digits", out=Path("first"), overrides={"epochs": 1})
+    out = train_checkpoint(TrainingRequest("lenet", "digits", overrides={"epochs": 1}), out=Path("first"))
     train_checkpoint(
-        "lenet", "digits", weights=str(out), out=Path("frozen"), overrides={"epochs": 1, "freeze_epochs": 1}
+        TrainingRequest("lenet", "digits", weights=str(out), overrides={"epochs": 1, "freeze_epochs": 1}),
+        out=Path("frozen"),
     )
     before = load_checkpoint(out).network.state_dict()
     after = load_checkpoint(Path("frozen")).network.state_dict()
@@ -91,26 +104,33 @@ def test_a_frozen_epoch_changes_the_last_layer_alone() -> None:
 @pytest.mark.usefixtures("without_pictures")
 def test_a_run_begun_before_a_setting_existed_goes_on() -> None:
     with pytest.raises(KeyboardInterrupt):
-        train_checkpoint("lenet", "digits", out=Path("cut"), overrides={"epochs": 2}, report=interrupt_after(1))
+        train_checkpoint(
+            TrainingRequest("lenet", "digits", overrides={"epochs": 2}), out=Path("cut"), report=interrupt_after(1)
+        )
     state = read_state(Path("cut"))
     replace(state, recipe={name: value for name, value in state.recipe.items() if name != "erasing"}).write(Path("cut"))
     assert (
-        load_checkpoint(train_checkpoint("lenet", "digits", out=Path("cut"), resume=True)).config.recipe["erasing"] == 0
+        load_checkpoint(
+            train_checkpoint(TrainingRequest("lenet", "digits"), out=Path("cut"), resume=True)
+        ).config.recipe["erasing"]
+        == 0
     )
 
 
 @pytest.mark.usefixtures("without_pictures")
 def test_a_resumed_run_needs_the_weights_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    train_checkpoint("lenet", "digits", out=Path("base"), overrides={"epochs": 1})
+    train_checkpoint(TrainingRequest("lenet", "digits", overrides={"epochs": 1}), out=Path("base"))
     overrides = {"epochs": 3, "freeze_epochs": 1}
-    whole = train_checkpoint("lenet", "digits", weights="base", out=Path("whole"), overrides=overrides)
+    whole = train_checkpoint(TrainingRequest("lenet", "digits", weights="base", overrides=overrides), out=Path("whole"))
 
     with pytest.raises(KeyboardInterrupt):
         train_checkpoint(
-            "lenet", "digits", weights="base", out=Path("cut"), overrides=overrides, report=interrupt_after(2)
+            TrainingRequest("lenet", "digits", weights="base", overrides=overrides),
+            out=Path("cut"),
+            report=interrupt_after(2),
         )
     Path("base").rename("gone")
-    cut = train_checkpoint("lenet", "digits", out=Path("cut"), resume=True)
+    cut = train_checkpoint(TrainingRequest("lenet", "digits"), out=Path("cut"), resume=True)
     expected, found = load_checkpoint(whole), load_checkpoint(cut)
     for name, tensor in expected.network.state_dict().items():
         assert torch.equal(tensor, found.network.state_dict()[name])
@@ -128,8 +148,8 @@ def test_a_state_dict_of_torchvisions_keeps_its_predictions(tmp_path: Path) -> N
     torch.save(network.state_dict(), "w.pth")
     data = folder_of(Path("squares"), classes=3, size=240)
     out = train_checkpoint(
-        "squeezenet1_1", str(data), weights="w.pth", out=Path("run"), overrides={"epochs": 0}
-    )  # fmt: skip
+        TrainingRequest("squeezenet1_1", str(data), weights="w.pth", overrides={"epochs": 0}), out=Path("run")
+    )
     preset = torchvision.models.SqueezeNet1_1_Weights.DEFAULT.transforms()
     files = sorted((data / "test").glob("*/*.png"))
     with torch.no_grad():
@@ -161,15 +181,19 @@ def test_weights_that_do_not_fit(
 @pytest.mark.usefixtures("without_pictures")
 def test_a_last_layer_for_other_classes_is_said_and_not_taken_under_their_names() -> None:
     data = folder_of(Path("squares"), classes=2, size=28)
-    first = train_checkpoint("lenet", str(data), out=Path("first"), overrides={"epochs": 1})
+    first = train_checkpoint(TrainingRequest("lenet", str(data), overrides={"epochs": 1}), out=Path("first"))
     for split in ("train", "test"):
         (data / split / "class0").rename(data / split / "other")
     with pytest.raises(ValueError, match="its last layer knows class0, class1, not class1, other; with --epochs 0"):
-        train_checkpoint("lenet", str(data), out=Path("second"), overrides={"epochs": 0}, weights=str(first))
+        train_checkpoint(
+            TrainingRequest("lenet", str(data), overrides={"epochs": 0}, weights=str(first)), out=Path("second")
+        )
     events: list[Event] = []
-    options = {"weights": str(first), "report": events.append}
-    train_checkpoint("lenet", str(data), out=Path("third"), overrides={"epochs": 1}, **options)  # type: ignore[arg-type]
-    assert "not class1, other, and learns anew" in next(event.weights for event in events if isinstance(event, Started))
+    again = TrainingRequest("lenet", str(data), overrides={"epochs": 1}, weights=str(first))
+    train_checkpoint(again, out=Path("third"), report=events.append)
+    assert "not class1, other, and is trained anew" in next(
+        event.weights for event in events if isinstance(event, RunStarted)
+    )
 
 
 @pytest.mark.usefixtures("without_pictures")
@@ -177,9 +201,13 @@ def test_a_last_layer_for_other_classes_is_said_and_not_taken_under_their_names(
 def test_an_unfinished_run_gives_its_weights_and_few_images_fit_no_temperature(ema: float) -> None:
     learning = {"epochs": 3, "ema": ema}
     with pytest.raises(KeyboardInterrupt):
-        train_checkpoint("lenet", "digits", out=Path("stopped"), overrides=learning, report=interrupt_after(1))
+        train_checkpoint(
+            TrainingRequest("lenet", "digits", overrides=learning), out=Path("stopped"), report=interrupt_after(1)
+        )
     few = {"epochs": 0, "validation_fraction": 0.02}
-    out = train_checkpoint("lenet", "digits", out=Path("again"), overrides=few, weights="stopped/resume.pt")
+    out = train_checkpoint(
+        TrainingRequest("lenet", "digits", overrides=few, weights="stopped/resume.pt"), out=Path("again")
+    )
     state = read_state(Path("stopped"))
     learnt = state.weights if state.average is None else state.average["weights"]
     checkpoint = load_checkpoint(out)

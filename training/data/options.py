@@ -1,0 +1,68 @@
+"""Options for finding and loading data, shared by every command that does."""
+
+import os
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from models.errors import UserError
+
+MEMORY_LIMIT_MB = 4096
+MAX_WORKERS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceOptions:
+    """Where images come from and whether they are kept in memory.
+
+    Attributes:
+        data_dir: Searched first for data files; then CONVSCOPE_DATA_DIR, then ./data.
+        memory_limit_mb: A folder whose images, decoded and resized, are larger is decoded anew for every epoch or use.
+        workers: Processes that decode then [default: one a processor, up to 8].
+    """
+
+    data_dir: Path | None = None
+    memory_limit_mb: int = MEMORY_LIMIT_MB
+    workers: int | None = None
+
+    def check(self) -> None:
+        """Raises UserError if a number is negative."""
+        if self.memory_limit_mb < 0 or (self.workers or 0) < 0:
+            raise UserError(
+                f"--memory-limit-mb is {self.memory_limit_mb} and --workers {self.workers}; both must be at least 0"
+            )
+
+    @property
+    def directories(self) -> tuple[Path, ...]:
+        """The folders searched for data files, in order. Reads the environment."""
+        return tuple(Path(place) for place in (self.data_dir, os.environ.get("CONVSCOPE_DATA_DIR"), "data") if place)
+
+    @property
+    def worker_count(self) -> int:
+        """The number of processes that decode."""
+        return min(MAX_WORKERS, os.cpu_count() or 1) if self.workers is None else self.workers
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions(SourceOptions):
+    """The same for training, which may also fetch files and leave some out.
+
+    Attributes:
+        download: Fetch data files that are absent.
+        skip_bad: Leave damaged files of a folder out; config.json counts them and names the first.
+    """
+
+    download: bool = False
+    skip_bad: bool = False
+
+    def to_flags(self) -> list[str]:
+        """The command's flags for what differs from the defaults, except --download."""
+        flags: list[str] = []
+        for option in fields(self):
+            value = getattr(self, option.name)
+            if value != option.default and option.name != "download":
+                flags += [f"--{option.name.replace('_', '-')}", *([] if value is True else [str(value)])]
+        return flags
+
+
+SOURCE_DEFAULTS = SourceOptions()
+DATA_DEFAULTS = DataOptions()
