@@ -21,17 +21,15 @@ from export.verify.check import CheckedFile, Limits, accuracy_of, check_graph, c
 from export.verify.parity import ParityError
 from export.verify.reference import REFERENCE, reference
 from export.verify.speed import measure_speed
-from export.writers.aoti import write_aoti
-from export.writers.onnx import write_onnx
-from export.writers.precision import write_fp16, write_int8
-from export.writers.pt2 import write_pt2
-from export.writers.torchscript import UnsupportedPrecision, write_torchscript
+from export.writers.registry import WRITERS, WriteRequest
+from export.writers.torchscript import UnsupportedPrecision
 from models.checkpoint.directory import WEIGHTS_FILE, Checkpoint, load_checkpoint
-from models.checkpoint.samples import SAMPLES_FILE, Samples, load_samples
+from models.checkpoint.samples import SAMPLES_FILE, VerificationImages, load_samples
+from models.errors import UserError
 from models.graph.node import Node
 from models.graph.node_table import node_table
 from models.images.decode import Pixels, preprocess_image, to_pil
-from training.data.streaming import Source
+from training.data.streaming import Dataset
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ class ExportData:
         remarks: in words what is doubtful about them.
     """
 
-    test: Source
+    test: Dataset
     calibration: Pixels
     remarks: tuple[str, ...] = ()
 
@@ -100,7 +98,15 @@ def export_checkpoint(
         for form in forms:
             path = staging.path / form.file
             try:
-                nodes = _write(form, checkpoint, nodes, samples, path, data, identity)
+                request = WriteRequest(
+                    checkpoint=checkpoint,
+                    nodes=nodes,
+                    example=samples.images[:2],
+                    calibration=None if data is None else data.calibration,
+                    identity=identity,
+                    folder=staging.path,
+                )
+                nodes = WRITERS[form.file](request, path)
             except UnsupportedPrecision as error:
                 unwritable[form.file] = str(error)
                 report(f"{form.file}: not kept: {error}")
@@ -144,48 +150,21 @@ def choose_formats(formats: Sequence[str], precisions: Sequence[str], *, has_dat
     """
     for kind, words, known in (("format", formats, FORMATS), ("precision", precisions, PRECISIONS)):
         if unknown := [word for word in words if word not in known]:
-            raise ValueError(f"no {kind} is called {unknown[0]!r}; known are {', '.join(known)}")
+            raise UserError(f"no {kind} is called {unknown[0]!r}; known are {', '.join(known)}")
         if not words:
-            raise ValueError(f"no {kind} was given; known are {', '.join(known)}")
+            raise UserError(f"no {kind} was given; known are {', '.join(known)}")
     if "fp32" not in precisions:
-        raise ValueError("fp32 cannot be left out: the other precisions are made of it and measured against it")
+        raise UserError("fp32 cannot be left out: the other precisions are made of it and measured against it")
     reduced = [precision for precision in PRECISIONS if precision in precisions and precision != "fp32"]
     for precision in reduced:
         if not set(possible := formats_of(precision)).intersection(formats):
-            raise ValueError(f"there is no {precision} file in {', '.join(formats)}; add {' or '.join(possible)}")
+            raise UserError(f"there is no {precision} file in {', '.join(formats)}; add {' or '.join(possible)}")
     if reduced and not has_data:
-        raise ValueError(f"{reduced[0]} needs the data set: it is kept only if its accuracy holds")
+        raise UserError(f"{reduced[0]} needs the data set: it is kept only if its accuracy holds")
     return [form for form in GRAPH_FORMATS if form.format in formats and form.precision in precisions]
 
 
-def _write(
-    form: GraphFormat,
-    checkpoint: Checkpoint,
-    nodes: tuple[Node, ...],
-    samples: Samples,
-    path: Path,
-    data: ExportData | None,
-    identity: FileIdentity,
-) -> tuple[Node, ...]:
-    source, example = path.with_name(artifact.ONNX_FILE), samples.images[:2]
-    match form.format, form.precision:
-        case "onnx", "fp32":
-            return write_onnx(checkpoint, nodes, path, identity=identity)
-        case "onnx", "fp16":
-            write_fp16(source, path)
-        case "onnx", "int8":
-            assert data is not None, "choose_forms refuses"
-            write_int8(source, data.calibration, path)
-        case "torchscript", ("fp32" | "fp16" | "bf16") as precision:
-            write_torchscript(checkpoint, example, path, precision=precision, identity=identity)
-        case "pt2", _:
-            write_pt2(checkpoint, example, path, identity=identity)
-        case _:
-            write_aoti(checkpoint, example, path, identity=identity)
-    return nodes
-
-
-def _write_golden(checkpoint: Checkpoint, network: Run, samples: Samples, staging: Path) -> None:
+def _write_golden(checkpoint: Checkpoint, network: Run, samples: VerificationImages, staging: Path) -> None:
     images = np.stack([preprocess_image(to_pil(image), checkpoint.config.input) for image in samples.raw])
     save_golden(staging, samples.raw, network(images)[0])
 

@@ -13,6 +13,7 @@ from torch._inductor.runtime.cache_dir_utils import cache_dir
 from export.artifact.identity import KEY, FileIdentity, describe
 from export.writers.pt2 import export_program
 from models.checkpoint.directory import Checkpoint
+from models.errors import UserError
 from models.images.decode import Pixels
 
 
@@ -28,14 +29,14 @@ def write_aoti(checkpoint: Checkpoint, example: Pixels, path: Path, *, identity:
         ValueError: torch refuses the network, or there is no C++ compiler.
     """
     if not (shutil.which("g++") and shutil.which("strip")):
-        raise ValueError("aoti needs the commands g++ and strip (Debian: apt-get install g++), which are not here")
+        raise UserError("aoti needs the commands g++ and strip (Debian: apt-get install g++), which are not here")
     program = export_program(checkpoint, example)
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "whole.pt2"
         try:
             torch._inductor.aoti_compile_and_package(program, package_path=str(package))
         except Exception as error:  # of the compiler, of torch and of Python, as it happens
-            raise ValueError(f"AOTInductor cannot compile the network: {str(error).splitlines()[0]}") from None
+            raise UserError(f"AOTInductor cannot compile the network: {str(error).splitlines()[0]}") from None
         with zipfile.ZipFile(package) as whole, zipfile.ZipFile(path, "w") as stripped:
             for entry in whole.namelist():
                 if entry.endswith(".cpp"):

@@ -19,6 +19,7 @@ import torch
 from export.artifact.identity import KEY, FileIdentity, describe
 from export.writers.deployable import DeployableWithFeatures
 from models.checkpoint.directory import Checkpoint
+from models.errors import UserError
 from models.graph.node import Node
 from models.graph.trace import trace
 
@@ -54,7 +55,7 @@ def write_onnx(
             dynamic_shapes=({0: torch.export.Dim("batch")},),
         )
     if program is None:
-        raise ValueError("torch.onnx.export returned nothing")
+        raise UserError("torch.onnx.export returned nothing")
     model = program.model_proto
     kept = [output for output in model.graph.output if output.name in OUTPUTS]
     del model.graph.output[:]
@@ -63,7 +64,7 @@ def write_onnx(
     _strip(model)
     known = {name for node in model.graph.node for name in node.output}
     if lost := [node.name for node in nodes if node.value not in known]:
-        raise ValueError(f"the exporter lost the values {', '.join(lost)}")
+        raise UserError(f"the exporter lost the values {', '.join(lost)}")
     onnx.helper.set_model_props(model, {KEY: describe(checkpoint.config, identity)})
     onnx.checker.check_model(model)
     path.write_bytes(model.SerializeToString())

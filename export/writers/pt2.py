@@ -10,6 +10,7 @@ from torch.export import ExportedProgram
 from export.artifact.identity import KEY, FileIdentity, describe
 from export.writers.deployable import Deployable
 from models.checkpoint.directory import Checkpoint
+from models.errors import UserError
 from models.images.decode import Pixels
 
 _PRIVATE = ("stack_trace", "nn_module_stack", "source_fn_stack", "from_node", "torch_fn")
@@ -48,4 +49,4 @@ def export_program(checkpoint: Checkpoint, example: Pixels) -> ExportedProgram:
             Deployable(checkpoint), (images,), dynamic_shapes={"image": {0: torch.export.Dim("batch")}}, strict=False
         )
     except Exception as error:  # torch.export raises errors of many kinds, its own and Python's
-        raise ValueError(f"torch.export cannot export the network: {str(error).splitlines()[0]}") from None
+        raise UserError(f"torch.export cannot export the network: {str(error).splitlines()[0]}") from None

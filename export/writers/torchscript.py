@@ -12,12 +12,13 @@ from export.engines.torch import quiet_torchscript
 from export.writers.deployable import Deployable
 from export.writers.half_precision import HalfDeployable, HalfPrecision
 from models.checkpoint.directory import Checkpoint
+from models.errors import UserError
 from models.images.decode import Pixels
 
 _DEBUG = ".debug_pkl"  # maps each operation to the lines of this machine's files
 
 
-class UnsupportedPrecision(ValueError):
+class UnsupportedPrecision(UserError):
     """An operation of the network does not run in a precision; the message names both."""
 
 
@@ -50,7 +51,7 @@ def write_torchscript(
             reason = str(error).splitlines()[0]
             if precision != "fp32":
                 raise UnsupportedPrecision(f"the network does not run in {precision}: {reason}") from None
-            raise ValueError(f"torch.jit cannot trace the network: {reason}") from None
+            raise UserError(f"torch.jit cannot trace the network: {reason}") from None
     path.write_bytes(_without_debug(buffer))
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from export.artifact.manifest import ONNX_FILE, TORCHSCRIPT_FILE, Manifest, check_file, read_manifest
+from models.errors import UserError
 from models.files import check_writable, sha256_of
 
 CONFIG_FILE = "config.pbtxt"
@@ -21,7 +22,7 @@ MAX_BATCH_SIZE = 64  # one of the sizes at which export compares every file with
 MAX_QUEUE_DELAY_US = 1000
 
 
-class TritonError(ValueError):
+class TritonError(UserError):
     """An artifact that Triton cannot serve, or not beside what is in its repository; the message says why."""
 
 

@@ -23,6 +23,7 @@ from models.checkpoint.directory import load_checkpoint, read_config
 from tests.conftest import digit_images
 from training.data.datasets import load_dataset
 from training.data.in_memory import InMemoryDataset
+from training.data.options import DataOptions, SourceOptions
 from training.data.streaming import StreamingDataset
 from training.evaluate.plots import MISTAKES
 
@@ -51,7 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def load(checkpoint: Path, data: Path, trained_on: dict[str, Any] | None = None, **more: Any) -> EvaluationData:
     config = replace(read_config(checkpoint), classes=more.pop("classes", CLASSES), dataset=trained_on or {})
-    return load_test(str(data), config, data_dir=None, **more)
+    return load_test(str(data), config, SourceOptions(**more))
 
 
 @pytest.mark.parametrize("limit", [4096, 0])
@@ -96,7 +97,9 @@ def nothing_whole_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
     in_memory = StreamingDataset.in_memory
     monkeypatch.setattr(StreamingDataset, "in_memory", few)
-    monkeypatch.setattr("training.data.splits.prepare", lambda split, spec: pytest.fail("a split is read as a whole"))
+    monkeypatch.setattr(
+        "training.data.splits.load_into_memory", lambda split, spec: pytest.fail("a split is read as a whole")
+    )
 
 
 def test_evaluation_is_the_same_streamed_or_not(
@@ -129,7 +132,7 @@ def test_an_export_of_streamed_images_has_the_accuracies_of_those_in_memory(
 ) -> None:
     config = read_config(lenet_checkpoint)
     memory, streamed = (
-        load_export_data(str(folder), config, data_dir=None, memory_limit_mb=limit, workers=0) for limit in (4096, 0)
+        load_export_data(str(folder), config, SourceOptions(memory_limit_mb=limit, workers=0)) for limit in (4096, 0)
     )
     assert isinstance(streamed.test, StreamingDataset) and np.array_equal(memory.calibration, streamed.calibration)
     manifest = read_manifest(export_checkpoint(lenet_checkpoint, out=tmp_path, formats=["onnx"], data=streamed))
@@ -144,19 +147,19 @@ def test_a_flat_folder_is_split_only_if_it_is_what_was_trained_on(lenet_checkpoi
         found = load(lenet_checkpoint, root, trained_on)
         assert (len(found.images), found.remarks) == (len(raw.test), ())
     found = load(lenet_checkpoint, root, {"name": "other", "sha256": "0"})
-    assert len(found.images) == 100 and "is taken as a whole; images that were learnt from may be" in found.remarks[0]
+    assert len(found.images) == 100 and "is taken as a whole; training images may be" in found.remarks[0]
     assert np.bincount(found.images.labels.numpy()).tolist() == [10] * 10
 
 
 def test_what_the_training_left_out_is_left_out_again(lenet_checkpoint: Path, tmp_path: Path) -> None:
     root = write_digits(tmp_path / "photos", dict.fromkeys(CLASSES, 10))
     next(path for path in sorted(root.rglob("*")) if path.is_file()).write_bytes(b"hello")
-    trained_on = {"name": "photos", "sha256": load_dataset(str(root), skip_bad=True).sha256}
+    trained_on = {"name": "photos", "sha256": load_dataset(str(root), DataOptions(skip_bad=True)).sha256}
     with pytest.raises(ValueError, match="is not an image that can be read"):
         load(lenet_checkpoint, root, trained_on)
     assert load(lenet_checkpoint, root, {**trained_on, "left_out": {"count": 1}}).remarks == ()
     config = replace(read_config(lenet_checkpoint), dataset={"left_out": {"count": 1}})
-    data = load_export_data(str(root), config, data_dir=None)
+    data = load_export_data(str(root), config)
     assert len(data.test) + len(data.calibration) == 99
 
 
@@ -224,7 +227,7 @@ def test_a_test_split_alone_is_evaluated_and_verified_but_neither_learnt_from_no
     assert run("verify", lenet_artifact, "--data", tmp_path / "photos").status == 0
     for words in (["train", "lenet"], ["export", lenet_checkpoint]):
         outcome = run(*words, "--data", tmp_path / "photos", "--out", tmp_path / "out")
-        assert outcome.status == 1 and "photos has the folder test but not train, to learn from or" in outcome.err
+        assert outcome.status == 1 and "photos has the folder test but not train, to train on or" in outcome.err
 
 
 @pytest.mark.parametrize("verb", ["evaluate", "verify", "export"])

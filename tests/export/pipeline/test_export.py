@@ -16,7 +16,6 @@ from export.artifact.directory import find_versions
 from export.artifact.identity import FileIdentity
 from export.artifact.manifest import read_manifest
 from export.engines.torch import quiet_torchscript
-from export.pipeline import export as pipeline
 from export.pipeline.export import export_checkpoint
 from export.verify.parity import ParityError
 from export.verify.reference import rebuild
@@ -113,7 +112,7 @@ def write_broken(monkeypatch: pytest.MonkeyPatch, breaking: Callable[[Checkpoint
         broken = breaking(replace(checkpoint, network=copy.deepcopy(checkpoint.network)))
         write_torchscript(broken, example[:1], path)
 
-    monkeypatch.setattr(pipeline, "write_torchscript", write)
+    monkeypatch.setattr("export.writers.registry.write_torchscript", write)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +154,7 @@ def test_an_export_with_dropout_on_publishes_nothing(tmp_path: Path, monkeypatch
         def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             return self.inner(image)  # type: ignore[no-any-return]
 
-    monkeypatch.setattr(pipeline, "write_torchscript", write)
+    monkeypatch.setattr("export.writers.registry.write_torchscript", write)
     checkpoint = make_checkpoint(tmp_path / "run", model="simple_cnn", size=32, count=9)
     with pytest.raises(ParityError, match=r"model.ts: at batch 1 image \d differs by 0.\d+ .*of 9 images differ"):
         export_checkpoint(checkpoint, out=tmp_path / "artifacts", formats=["torchscript"])

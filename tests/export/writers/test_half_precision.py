@@ -22,6 +22,7 @@ from models.checkpoint.directory import Checkpoint, load_checkpoint, read_config
 from models.checkpoint.samples import load_samples
 from tests.conftest import make_checkpoint
 from tests.in_process import client_for, digit, encoded
+from training.run.plan import TrainingRequest
 from training.run.train import train_checkpoint
 
 HALVES = {"fp16": "model.fp16.ts", "bf16": "model.bf16.ts"}
@@ -99,12 +100,14 @@ def test_folding_changes_no_answer(network: nn.Module, left: int) -> None:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A LeNet that knows the digits: accuracies of random weights would say nothing."""
-    return train_checkpoint("lenet", "digits", out=tmp_path_factory.mktemp("runs") / "lenet", overrides={"epochs": 12})
+    return train_checkpoint(
+        TrainingRequest("lenet", "digits", overrides={"epochs": 12}), out=tmp_path_factory.mktemp("runs") / "lenet"
+    )
 
 
 @pytest.fixture(scope="module")
 def data(trained: Path) -> ExportData:
-    return load_export_data("digits", read_config(trained), data_dir=None)
+    return load_export_data("digits", read_config(trained))
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +188,7 @@ def test_an_operation_without_half_precision_leaves_the_file_out(
             raise UnsupportedPrecision("the network does not run in bf16: no kernel")
         write_torchscript(*arguments, precision=precision, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("export.pipeline.export.write_torchscript", refuse)
+    monkeypatch.setattr("export.writers.registry.write_torchscript", refuse)
     path = export_checkpoint(
         trained, out=tmp_path, formats=["torchscript"], precisions=["fp32", "fp16", "bf16"], data=data
     )

@@ -18,8 +18,9 @@ from export.pipeline.export import ExportData, export_checkpoint
 from export.verify.check import Limits
 from export.verify.reference import reference
 from export.verify.verification import verify_artifact
+from export.writers.fp16 import write_fp16
+from export.writers.int8 import write_int8
 from export.writers.onnx import write_onnx
-from export.writers.precision import write_fp16, write_int8
 from models.checkpoint.directory import load_checkpoint, read_config
 from models.checkpoint.samples import load_samples
 from models.graph.node_table import node_table
@@ -27,6 +28,7 @@ from service.serving.catalog import Catalog
 from service.settings import read_settings
 from tests.conftest import make_checkpoint
 from tests.in_process import client_for, digit, encoded
+from training.run.plan import TrainingRequest
 from training.run.train import train_checkpoint
 
 ALL = ("fp32", "fp16", "int8")
@@ -35,12 +37,14 @@ ALL = ("fp32", "fp16", "int8")
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A LeNet that has learnt the digits: accuracies of random weights would say nothing."""
-    return train_checkpoint("lenet", "digits", out=tmp_path_factory.mktemp("runs") / "lenet", overrides={"epochs": 12})
+    return train_checkpoint(
+        TrainingRequest("lenet", "digits", overrides={"epochs": 12}), out=tmp_path_factory.mktemp("runs") / "lenet"
+    )
 
 
 @pytest.fixture(scope="module")
 def data(trained: Path) -> ExportData:
-    return load_export_data("digits", read_config(trained), data_dir=None)
+    return load_export_data("digits", read_config(trained))
 
 
 def rates(runs: dict[str, Any], images: Any) -> dict[str, dict[str, float]]:

@@ -1,7 +1,6 @@
-"""model.fp16.onnx and model.int8.onnx: smaller and, where the machine has the instructions, faster forms of model.onnx.
+"""model.int8.onnx: model.onnx quantised statically, with the ranges of inner values calibrated on training images.
 
-Both keep the interface: uint8 images in, probabilities and logits in float32 out. Normalisation and softmax are
-computed in float32, where rounding would cost accuracy and nothing is gained.
+The interface stays: uint8 images in, probabilities and logits in float32 out.
 """
 
 import logging
@@ -15,40 +14,12 @@ import numpy as np
 import onnx
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
-from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
-from onnxruntime.transformers.onnx_model import OnnxModel
 
 from models.images.decode import Pixels
 
 CALIBRATION_IMAGES = 512
 _BATCH = 32
-_SCOPES = "pkg.torch.onnx.name_scopes"
 QUANTIZED = ("Conv", "Gemm", "MatMul", "Add", "MaxPool", "AveragePool", "GlobalAveragePool", "Concat", "Relu")
-
-
-def write_fp16(source: Path, path: Path) -> None:
-    """Writes `model.onnx` with weights and inner values in half precision."""
-    model = onnx.load(source)
-    kept = [node.name for node in model.graph.node if _normalises(node)]
-    _unshare(model.graph, set(kept))
-    half = convert_float_to_float16(
-        model, keep_io_types=True, op_block_list=[*DEFAULT_OP_BLOCK_LIST, "Softmax"], node_block_list=kept
-    )
-    OnnxModel(half).topological_sort()  # the converter puts its casts at the end
-    onnx.checker.check_model(half)
-    path.write_bytes(half.SerializeToString())
-
-
-def _unshare(graph: onnx.GraphProto, nodes: set[str]) -> None:
-    """Gives nodes constants of their own: a mean that equals the deviation is one, which the converter casts twice."""
-    constants, seen = {tensor.name: tensor for tensor in graph.initializer}, set[str]()
-    for node in graph.node:
-        for place, name in enumerate(node.input if node.name in nodes else ()):
-            if name in constants and name in seen:
-                own = graph.initializer.add()
-                own.CopyFrom(constants[name])
-                node.input[place] = own.name = f"{name}.of.{node.name}"
-            seen.add(name)
 
 
 def write_int8(source: Path, images: Pixels, path: Path) -> None:
@@ -98,10 +69,6 @@ class _Calibration(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime 
 
 def _makers_of_logits(path: Path) -> list[str]:
     return [node.name for node in onnx.load(path).graph.node if "logits" in node.output]
-
-
-def _normalises(node: onnx.NodeProto) -> bool:
-    return any(prop.key == _SCOPES and "'normalize'" in prop.value for prop in node.metadata_props)
 
 
 @contextmanager
