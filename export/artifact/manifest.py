@@ -3,12 +3,14 @@
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from models.errors import UserError
 from models.files import sha256_of
-from models.graph.node import Node
+from models.graph.node import Node, nodes_from_json
 from models.images.decode import InputSpec
 
 SCHEMA = 1
@@ -28,7 +30,7 @@ STORE_PREFIX = "bentoml:"  # what follows is a tag in BentoML's model store
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
-class ArtifactError(ValueError):
+class ArtifactError(UserError):
     """An artifact that is missing, damaged or of another schema; the message names the file."""
 
 
@@ -99,26 +101,26 @@ class Manifest:
         """
         fields = dict(content)
         if (schema := fields.get("schema")) != SCHEMA:
-            raise ValueError(f"schema is {schema!r}; this version reads {SCHEMA}")
+            raise UserError(f"schema is {schema!r}; this version reads {SCHEMA}")
         expected = fields.pop("sha256", None)
         if (found := _own_hash(fields)) != expected:
-            raise ValueError(f"its sha256 is {found[:12]}..., but it says {str(expected)[:12]}...; it was changed")
+            raise UserError(f"its sha256 is {found[:12]}..., but it says {str(expected)[:12]}...; it was changed")
         fields.pop("schema")
         try:
             fields["input"] = InputSpec.from_json({key: fields.pop(key) for key in ("input", "preprocess")})
-            fields["nodes"] = tuple(Node.from_json(node) for node in fields["nodes"])
+            fields["nodes"] = nodes_from_json(fields["nodes"])
             fields["files"] = {name: FileEntry(**entry) for name, entry in fields["files"].items()}
             fields["classes"] = tuple(fields["classes"])
             manifest = cls(**fields)
         except KeyError as error:
-            raise ValueError(f"the key {error} is missing") from None
+            raise UserError(f"the key {error} is missing") from None
         except (TypeError, AttributeError) as error:
-            raise ValueError(str(error)) from None
+            raise UserError(str(error)) from None
         check_name(manifest.name)
         if not isinstance(manifest.version, int) or manifest.version < 0:
-            raise ValueError(f"version is {manifest.version!r}; wanted a whole number")
+            raise UserError(f"version is {manifest.version!r}; wanted a whole number")
         if odd := [name for name in manifest.files if not _NAME.fullmatch(name)]:
-            raise ValueError(f"{odd[0]!r} is not a plain file name")
+            raise UserError(f"{odd[0]!r} is not a plain file name")
         return manifest
 
 
@@ -129,7 +131,7 @@ def check_name(name: str) -> str:
         ValueError: it cannot.
     """
     if not _NAME.fullmatch(name):
-        raise ValueError(f"{name!r} cannot be an artifact's name; use letters, digits, '.', '_' and '-', at most 100")
+        raise UserError(f"{name!r} cannot be an artifact's name; use letters, digits, '.', '_' and '-', at most 100")
     return name
 
 
@@ -148,22 +150,40 @@ def read_manifest(directory: Path) -> Manifest:
         raise ArtifactError(f"{path}: {error}") from None
 
 
-def check_files(directory: Path, manifest: Manifest) -> None:
-    """Compares every file with the hash in the manifest.
+def check_files(directory: Path, manifest: Manifest, *, but: str = "") -> None:
+    """Compares every file with the hash in the manifest, except the one called `but`.
 
     Raises:
         ArtifactError: the first file that is missing or differs.
     """
     for name in manifest.files:
-        check_file(directory, manifest, name)
+        if name != but:
+            check_file(directory, manifest, name)
 
 
 def check_file(directory: Path, manifest: Manifest, name: str) -> None:
-    """The same for one of its files."""
-    path, expected = directory / name, manifest.files[name].sha256
+    """Compares one file with its hash; see `check_files`."""
+    _compare(directory / name, manifest, sha256_of)
+
+
+def read_file(directory: Path, manifest: Manifest, name: str) -> bytes:
+    """The bytes of a file, read once and compared with their hash; see `check_files`."""
+    content = b""
+
+    def read_and_hash(path: Path) -> str:
+        nonlocal content
+        content = path.read_bytes()
+        return hashlib.sha256(content).hexdigest()
+
+    _compare(directory / name, manifest, read_and_hash)
+    return content
+
+
+def _compare(path: Path, manifest: Manifest, hash_of: Callable[[Path], str]) -> None:
+    expected = manifest.files[path.name].sha256
     if not path.is_file():
         raise ArtifactError(f"{path} does not exist, but the manifest lists it")
-    if (found := sha256_of(path)) != expected:
+    if (found := hash_of(path)) != expected:
         raise ArtifactError(f"{path}: sha256 is {found[:12]}..., the manifest says {expected[:12]}...")
 
 

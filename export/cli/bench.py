@@ -16,6 +16,7 @@ from export.engines.bench_record import Row, write_record
 from export.engines.cuda import Device
 from export.engines.machine import incompatible_files
 from export.verify.benchmark import ROUNDS, WARM_UP_RUNS, benchmark, best_row, measurements
+from models.errors import UserError
 from models.files import UnwritableError
 
 LARGEST_BATCH = 4096
@@ -73,12 +74,12 @@ def bench(
     console.print(_table(f"{manifest.name}:{manifest.version}", rows, threads=threads))
     best = best_row(rows)
     if best is None:
-        raise ValueError(f"none of its files can be served here: {'; '.join(row.failed for row in rows)}")
+        raise UserError(f"none of its files can be served here: {'; '.join(row.failed for row in rows)}")
     console.print(f"fastest here: {best.form.file} ({best.form.engine}, {best.device}), the mean over the batch sizes")
     try:
         console.print(f"kept in {write_record(directory, rows, threads=threads)}, which the engine auto follows")
     except UnwritableError as error:
-        raise ValueError(f"measured, but not kept for the engine auto: {error}") from None
+        raise UserError(f"measured, but not kept for the engine auto: {error}") from None
 
 
 def _table(title: str, rows: list[Row], *, threads: int) -> Table:

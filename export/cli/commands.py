@@ -14,17 +14,17 @@ from rich.table import Table
 from export.artifact.directory import newest_version
 from export.artifact.formats import DEFAULT_FORMATS
 from export.artifact.manifest import ORIGINAL_FILE, read_manifest
-from export.cli.subject import find_subject
+from export.cli.subject import summarize
 from export.cli.tables import manifest_table, verification_table
-from export.pipeline.data import load_export_data, load_test, open_classifier
+from export.pipeline.data import load_export_data, load_test, open_model
 from export.pipeline.export import choose_formats, export_checkpoint
 from export.verify.check import Limits
 from export.verify.reference import REFERENCE
 from export.verify.verification import verify_artifact
 from export.writers.triton import write_triton
 from models.checkpoint.directory import read_config
-from training.cli.arguments import check_memory, usage_errors
-from training.data.splits import MEMORY_LIMIT_MB
+from training.cli.arguments import usage_errors
+from training.data.options import SOURCE_DEFAULTS, SourceOptions
 from training.evaluate.evaluation import Evaluation, logits_of
 from training.evaluate.report import write_evaluation
 
@@ -35,9 +35,7 @@ def export(
     formats: str = ",".join(DEFAULT_FORMATS),
     precision: str = "fp32",
     data: str | None = None,
-    data_dir: Path | None = None,
-    memory_limit_mb: int = MEMORY_LIMIT_MB,
-    workers: int | None = None,
+    source: Annotated[SourceOptions, Parameter(name="*")] = SOURCE_DEFAULTS,
     name: str | None = None,
     out: Path = Path("artifacts"),
     triton: Path | None = None,
@@ -57,9 +55,6 @@ def export(
             need --data.
         data: The data set of the checkpoint: its test split gives every file an accuracy, its training split the ranges
             of int8.
-        data_dir: Where data files are looked for first.
-        memory_limit_mb: A folder whose test images, decoded and resized, are larger is decoded anew for every use.
-        workers: Processes that decode then [default: one a processor, up to 8].
         name: The artifact's name [default: the checkpoint directory's].
         out: The folder of artifacts; the next free version is taken.
         triton: A Triton model repository, to which the artifact is added as a model.
@@ -70,14 +65,12 @@ def export(
     wanted, precisions = _words(formats), _words(precision)
     with usage_errors():
         choose_formats(wanted, precisions, has_data=data is not None)
-        check_memory(memory_limit_mb, workers)
+        source.check()
     if limit_difference < 0 or limit_points < 0:
         raise CycloptsError(msg="--limit-difference and --limit-points must be at least 0")
     console, images = _console(), None
     if data is not None:
-        images = load_export_data(
-            data, read_config(checkpoint), data_dir=data_dir, memory_limit_mb=memory_limit_mb, workers=workers
-        )
+        images = load_export_data(data, read_config(checkpoint), source)
         for remark in images.remarks:
             console.print(remark, markup=False, soft_wrap=True)
     path = export_checkpoint(
@@ -105,9 +98,7 @@ def verify(
     artifact: Path,
     *,
     data: str | None = None,
-    data_dir: Path | None = None,
-    memory_limit_mb: int = MEMORY_LIMIT_MB,
-    workers: int | None = None,
+    source: Annotated[SourceOptions, Parameter(name="*")] = SOURCE_DEFAULTS,
 ) -> None:
     """Checks an artifact on this machine: every hash, the golden images, and every file against the network.
 
@@ -116,15 +107,12 @@ def verify(
     Args:
         artifact: An artifact directory, or its name's folder for the newest version.
         data: A data set whose test split is compared too, image by image, and gives an accuracy.
-        data_dir: Where data files are looked for first.
-        memory_limit_mb: A folder whose test images, decoded and resized, are larger is decoded anew for every use.
-        workers: Processes that decode then [default: one a processor, up to 8].
     """
     with usage_errors():
-        check_memory(memory_limit_mb, workers)
+        source.check()
     directory = newest_version(artifact)
     manifest = read_manifest(directory)
-    test = data and load_test(data, manifest, data_dir=data_dir, memory_limit_mb=memory_limit_mb, workers=workers)
+    test = data and load_test(data, manifest, source)
     verified = verify_artifact(directory, test=test.images if test else None)
     beside = ORIGINAL_FILE if ORIGINAL_FILE in manifest.files else REFERENCE
     remarks = test.remarks if test else ()
@@ -135,11 +123,9 @@ def evaluate(
     subject: Path,
     *,
     data: str,
-    data_dir: Path | None = None,
+    source: Annotated[SourceOptions, Parameter(name="*")] = SOURCE_DEFAULTS,
     out: Path | None = None,
     skip_bad: Annotated[bool, Parameter(negative="")] = False,
-    memory_limit_mb: int = MEMORY_LIMIT_MB,
-    workers: int | None = None,
 ) -> None:
     """Measures a checkpoint or an artifact on the test split of a data set.
 
@@ -149,35 +135,25 @@ def evaluate(
         subject: A checkpoint directory or an artifact.
         data: digits, stripes, mnist, fashion-mnist, cifar10, or a folder of class folders, which test/ in it may hold,
             and which may be fewer than the network's classes.
-        data_dir: Where data files are looked for first.
         out: A folder for evaluation.json, confusion.png, reliability.png and mistakes.png.
         skip_bad: Leave damaged files of a folder out.
-        memory_limit_mb: A folder whose test images, decoded and resized, are larger is decoded anew for every use.
-        workers: Processes that decode then [default: one a processor, up to 8].
     """
     with usage_errors():
-        check_memory(memory_limit_mb, workers)
-    judged = open_classifier(subject)
-    loaded = load_test(
-        data,
-        judged.network,
-        data_dir=data_dir,
-        skip_bad=skip_bad,
-        memory_limit_mb=memory_limit_mb,
-        workers=workers,
-    )
+        source.check()
+    model = open_model(subject)
+    loaded = load_test(data, model.network, source, skip_bad=skip_bad)
     test = loaded.images
-    logits = logits_of(lambda images: judged.run(images.numpy())[1], test)
-    result = Evaluation.of(logits, test.labels, temperature=judged.network.temperature)
+    logits = logits_of(lambda images: model.run(images.numpy())[1], test)
+    result = Evaluation.of(logits, test.labels, temperature=model.network.temperature)
     before = Evaluation.of(logits, test.labels)
     console, scores = _console(), result.scores
-    title = f"{judged.what} on {data}: {result.accuracy:.2%} correct of {len(test):,} test images"
+    title = f"{model.title} on {data}: {result.accuracy:.2%} correct of {len(test):,} test images"
     table = Table("class", "images", "recall", "precision", "F1", title=title)
-    said = result.confusion.sum(axis=0)
-    for index, label in enumerate(judged.network.classes):
+    predicted = result.confusion.sum(axis=0)
+    for index, label in enumerate(model.network.classes):
         images, right = scores.images[index], result.confusion[index, index]
-        f1 = f"{scores.f1[index]:.1%}" if images + said[index] else "-"
-        table.add_row(escape(label), str(images), _share(right, images), _share(right, said[index]), f1)
+        f1 = f"{scores.f1[index]:.1%}" if images + predicted[index] else "-"
+        table.add_row(escape(label), str(images), _share(right, images), _share(right, predicted[index]), f1)
     figures = (
         f"top-5 {result.top5_accuracy:.2%}, loss {result.loss:.4f}, calibration error "
         f"{result.reliability.calibration_error:.2%} (at temperature 1: {before.reliability.calibration_error:.2%})"
@@ -190,10 +166,10 @@ def evaluate(
             result,
             before,
             lambda index: test.take(torch.from_numpy(index)).in_memory().images.numpy(),
-            classes=judged.network.classes,
-            subject=judged.what,
+            classes=model.network.classes,
+            subject=model.title,
             data=data,
-            temperature=judged.network.temperature,
+            temperature=model.network.temperature,
         )
         console.print(f"evaluation: {out}")
 
@@ -216,7 +192,7 @@ def summary(
         classes: Class count, of a network by name.
     """
     with usage_errors():
-        found = find_subject(subject, size=size, channels=channels, classes=classes)
+        found = summarize(subject, size=size, channels=channels, classes=classes)
     table = Table(title=found.title, caption=found.caption)
     for heading in ("node", "op", "shape", "parameters", "MACs", "receptive field", "step"):
         left = heading in ("node", "op")

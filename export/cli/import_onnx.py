@@ -10,6 +10,7 @@ from export.artifact.manifest import ONNX_FILE, check_name, read_manifest
 from export.onnx_import.importer import import_model
 from export.onnx_import.input_spec import Mode, choose_mode, choose_size, make_spec, parse_numbers, parse_size
 from export.onnx_import.source import read_onnx
+from models.errors import UserError
 from training.cli.arguments import usage_errors
 
 
@@ -43,8 +44,8 @@ def import_onnx(
         classes: A text file with a class name a line, or names with commas between, in the order of the scores.
         mean: imagenet, or a number a channel with commas between (or one for all); 0 if none is subtracted.
         std: Likewise; 1 if there is no division.
-        input: Size the network sees, HxW or one number [default: what the file says].
-        mode: RGB or L (grey) [default: by the channels the file says].
+        input: Size the network sees, HxW or one number [default: the file's].
+        mode: RGB or L (grey) [default: by the file's channels].
         resize: HxW stretches; one number scales the shorter side to it [default: the size of --input].
         crop: HxW or one number: what is then cut out of the centre [default: the size of --input].
         interpolation: nearest, bilinear, bicubic, lanczos.
@@ -59,10 +60,10 @@ def import_onnx(
         size, resized, cropped = parse_size("input", input), parse_size("resize", resize), parse_size("crop", crop)
         check_name(name or file.stem)
         if not 0 <= background <= 255:
-            raise ValueError(f"--background is {background}; it must be 0 to 255")
+            raise UserError(f"--background is {background}; it must be 0 to 255")
     console = Console(highlight=False, soft_wrap=True)
-    foreign = read_onnx(file, output=output)
-    chosen = choose_mode(foreign, mode), choose_size(foreign, size)
+    model = read_onnx(file, output=output)
+    chosen = choose_mode(model, mode), choose_size(model, size)
     with usage_errors():
         spec = make_spec(
             *chosen,
@@ -73,9 +74,7 @@ def import_onnx(
             interpolation=interpolation,
             background=background,
         )
-    path = import_model(
-        foreign, classes=names, spec=spec, out=out, name=name, images=images or (), report=console.print
-    )
+    path = import_model(model, classes=names, spec=spec, out=out, name=name, images=images or (), report=console.print)
     manifest = read_manifest(path)
     parity = manifest.files[ONNX_FILE].parity
     console.print(
@@ -99,9 +98,9 @@ def read_classes(given: str) -> list[str]:
     elif "," in given:
         names = [word.strip() for word in given.split(",")]
     else:
-        raise ValueError(f"--classes is {given!r}; wanted a text file that exists, or names with commas between")
+        raise UserError(f"--classes is {given!r}; wanted a text file that exists, or names with commas between")
     if len(names) < 2:
-        raise ValueError(f"--classes has {len(names)} names; a classifier needs at least 2")
+        raise UserError(f"--classes has {len(names)} names; a classifier needs at least 2")
     if "" in names:
-        raise ValueError(f"--classes: name {names.index('') + 1} of {len(names)} is empty")
+        raise UserError(f"--classes: name {names.index('') + 1} of {len(names)} is empty")
     return names

@@ -1,4 +1,4 @@
-"""What `convscope summary` can be asked about: a network by name, a checkpoint, an artifact."""
+"""The node table that `convscope summary` shows: of a network by name, a checkpoint or an artifact."""
 
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from models.networks.registry import NETWORKS, build_network, find_network
 
 
 @dataclass(frozen=True)
-class Subject:
+class Summary:
     """A node table with its heading; `caption` has the totals."""
 
     title: str
@@ -29,8 +29,8 @@ class Subject:
         return f"{parameters:,} parameters, {macs:,} multiply-accumulates an image"
 
 
-def find_subject(subject: str, *, size: int | None, channels: int | None, classes: int) -> Subject:
-    """Finds out what `subject` is. Size, channels and classes count only for a network by name.
+def summarize(subject: str, *, size: int | None, channels: int | None, classes: int) -> Summary:
+    """Summarises a checkpoint, an artifact or a network by name; only the last uses size, channels and classes.
 
     Raises:
         ValueError: it is none of the three, or cannot be read.
@@ -40,18 +40,18 @@ def find_subject(subject: str, *, size: int | None, channels: int | None, classe
         checkpoint = load_checkpoint(path)
         spec = checkpoint.config.input
         title = f"{subject}: {checkpoint.config.model} for {spec.height}x{spec.width} {spec.mode}"
-        return Subject(title, node_table(checkpoint.network, spec))
+        return Summary(title, node_table(checkpoint.network, spec))
     if path.is_dir():
         manifest = read_manifest(newest_version(path))
         spec = manifest.input
         title = f"{manifest.name}:{manifest.version}: {manifest.model} for {spec.height}x{spec.width} {spec.mode}"
-        return Subject(title, manifest.nodes)
+        return Summary(title, manifest.nodes)
     side = size or find_network(subject).sizes[0]
     count = channels or (1 if side <= 28 else 3)
     with torch.device("meta") if subject in NETWORKS else nullcontext():  # ours need no numbers to be measured
         network = build_network(subject, channels=count, height=side, width=side, classes=classes)
     spec = _plain_spec(side, count)
-    return Subject(f"{subject} for {side}x{side} {spec.mode}, {classes} classes", node_table(network, spec))
+    return Summary(f"{subject} for {side}x{side} {spec.mode}, {classes} classes", node_table(network, spec))
 
 
 def _plain_spec(side: int, channels: int) -> InputSpec:

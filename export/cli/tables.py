@@ -16,7 +16,7 @@ from export.verify.verification import Verification
 
 
 def verification_table(title: str, verified: Verification, beside: str, remarks: Sequence[str] = ()) -> Table:
-    """What every file did here, after the row `beside` of what they were compared with; `remarks` end the caption."""
+    """Results of every file, after the row `beside` of the reference; `remarks` end the caption."""
     reports = verified.files
     table = _files_table(f"{title} verified ({reports[0].device})")
     _add_reference(table, beside, verified.accuracy, verified.images_per_s)
@@ -29,7 +29,7 @@ def verification_table(title: str, verified: Verification, beside: str, remarks:
 
 
 def manifest_table(manifest: Manifest) -> Table:
-    """What export found of every file."""
+    """Results of every file in an export."""
     table = _files_table(f"{manifest.name}:{manifest.version} (cpu)")
     _add_reference(table, REFERENCE, **manifest.reference)
     for form in GRAPH_FORMATS:

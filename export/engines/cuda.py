@@ -3,7 +3,11 @@
 import ctypes
 from typing import Literal
 
+from export.engines.protocol import DeviceLost, DeviceMemoryFull
+
 Device = Literal["auto", "cpu", "cuda"]
+_MEMORY_SIGNS = ("out of memory", "ALLOC_FAILED", "Failed to allocate memory")
+_LOSS_SIGNS = ("CUDA error", "CUDA failure", "CUDNN_STATUS_EXECUTION_FAILED", "CUBLAS_STATUS_EXECUTION_FAILED")
 
 
 def cuda_unavailable_reason() -> str | None:
@@ -23,3 +27,18 @@ def count_gpus() -> tuple[int, str | None]:
     if (code := driver.cuDeviceGetCount(ctypes.byref(count))) != 0 or count.value == 0:
         return 0, f"the NVIDIA driver reports no GPU (error {code})"
     return count.value, None
+
+
+def explain(error: Exception) -> Exception:
+    """The error of ours for one that torch or ONNX Runtime raised on a GPU, by its message: their classes do not tell.
+
+    Returns:
+        `DeviceMemoryFull`, `DeviceLost`, or the error itself if it is neither.
+    """
+    text = str(error)
+    if any(sign in text for sign in _MEMORY_SIGNS):
+        return DeviceMemoryFull("the GPU's memory is full")
+    if any(sign in text for sign in _LOSS_SIGNS):
+        reason = next((line for line in reversed(text.splitlines()) if "CU" in line), text)
+        return DeviceLost(f"the GPU stopped working: {reason.strip()[:200]}")
+    return error

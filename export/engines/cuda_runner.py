@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from export.engines.protocol import DeviceLost, DeviceMemoryFull, EngineError
+from export.engines.cuda import explain
+from export.engines.protocol import DeviceLost, DeviceMemoryFull
 from models.images.decode import Floats, Pixels
 
 Module = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -23,8 +24,6 @@ GRAPH_BATCHES = (1, 2, 4, 8, 16, 32)  # other sizes up to the largest are padded
 IN_FLIGHT = 2  # batches at once: one is computed while the next is copied
 WARM_UP_RUNS = 3  # TorchScript profiles two runs and then compiles
 _TIMED_RUNS = 10
-_MEMORY_SIGNS = ("out of memory", "ALLOC_FAILED")
-_LOSS_SIGNS = ("CUDA error", "CUDNN_STATUS_EXECUTION_FAILED", "CUBLAS_STATUS_EXECUTION_FAILED")
 
 
 class CudaRunner:
@@ -146,21 +145,6 @@ class _Graph:
 def page_locked(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """From torch's pool of page-locked memory, to which it returns once the GPU has read or written it."""
     return torch.empty(shape, dtype=dtype, pin_memory=device.type == "cuda")
-
-
-def explain(error: RuntimeError) -> EngineError | RuntimeError:
-    """The domain's error for one of torch's, by its message: TorchScript turns every class into RuntimeError.
-
-    Returns:
-        `DeviceMemoryFull`, `DeviceLost`, or the error itself if it is neither.
-    """
-    text = str(error)
-    reason = next((line for line in reversed(text.splitlines()) if "CUDA" in line or "CU" in line), text)
-    if any(sign in text for sign in _MEMORY_SIGNS):
-        return DeviceMemoryFull("the GPU's memory is full")
-    if any(sign in text for sign in _LOSS_SIGNS):
-        return DeviceLost(f"the GPU stopped working: {reason.strip()[:200]}")
-    return error
 
 
 def _seconds(run: Callable[[], object]) -> float:

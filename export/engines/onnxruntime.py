@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import onnxruntime
 
-from export.engines.cuda import Device, cuda_unavailable_reason
+from export.engines.cuda import Device, cuda_unavailable_reason, explain
 from export.engines.protocol import EngineError
 from models.images.decode import Floats, Pixels
 
@@ -59,15 +59,21 @@ class OnnxEngine:
 
     name = "onnxruntime"
 
-    def __init__(self, path: Path, *, device: Device = "auto", threads: int = 0) -> None:
+    def __init__(self, path: Path, content: bytes | None = None, *, device: Device = "auto", threads: int = 0) -> None:
         self.file = path.name
-        self._session = open_session(path.read_bytes(), device=device, threads=threads)
+        content = path.read_bytes() if content is None else content
+        self._session = open_session(content, device=device, threads=threads)
         on_cuda = "CUDAExecutionProvider" in self._session.get_providers()
         self.device: Literal["cpu", "cuda"] = "cuda" if on_cuda else "cpu"
 
     def run(self, images: Pixels) -> tuple[Floats, Floats]:
         """See `Engine.run`."""
-        probabilities, logits = self._session.run(["probabilities", "logits"], {"image": images})
+        try:
+            probabilities, logits = self._session.run(["probabilities", "logits"], {"image": images})
+        except Exception as error:  # onnxruntime's exceptions share no base class
+            if self.device == "cpu" or (ours := explain(error)) is error:
+                raise
+            raise ours from None
         return probabilities, logits
 
 

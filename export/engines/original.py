@@ -1,4 +1,4 @@
-"""The foreign classifier itself, run as its author meant it to be: what its wrapped form is compared with."""
+"""The imported classifier itself, run as its author intended: the reference of its wrapped form."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import numpy as np
 from export.engines.onnxruntime import open_session
 from models.images.decode import Floats, InputSpec, Pixels
 
-MODEL = "onnx"  # `Manifest.model` of artifacts that were made of a foreign file; no network is registered as this
+MODEL = "onnx"  # `Manifest.model` of artifacts made from an imported file; no network is registered as this
 
 
 class ImportedModel:
@@ -16,34 +16,34 @@ class ImportedModel:
     Args:
         content: the file's bytes.
         spec: how images are normalised.
-        output: which of its outputs counts.
-        gives: what that is: `logits` or `probabilities`.
+        output: the name of the output to use.
+        output_kind: `logits` or `probabilities`.
 
     Raises:
         EngineError: ONNX Runtime cannot open it.
     """
 
-    def __init__(self, content: bytes, spec: InputSpec, *, output: str, gives: str) -> None:
+    def __init__(self, content: bytes, spec: InputSpec, *, output: str, output_kind: str) -> None:
         self._session = open_session(content, device="cpu", threads=0)
         (given,) = self._session.get_inputs()
-        self._input, self._spec, self._output, self._gives = given.name, spec, output, gives
+        self._input, self._spec, self._output, self._output_kind = given.name, spec, output, output_kind
         self._dtype = np.float16 if given.type == "tensor(float16)" else np.float32
         self._batch = given.shape[0] if isinstance(given.shape[0], int) and given.shape[0] > 0 else None
 
     def run(self, images: Pixels) -> tuple[Floats, Floats]:
         """Probabilities and logits, float32 (N, K) each, of uint8 images (N, H, W, C).
 
-        Of a file that gives probabilities the logits are their logarithms.
+        The logits of a file that gives probabilities are their logarithms.
         """
         found = self.outputs(images)
-        if self._gives == "probabilities":
+        if self._output_kind == "probabilities":
             return found, np.log(np.maximum(found, np.finfo(np.float32).tiny))
         powers = np.exp(found.astype(np.float64) - found.max(axis=1, keepdims=True))
         return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32), found
 
     def outputs(self, images: Pixels) -> Floats:
-        """What the file gives, float32, of uint8 images (N, H, W, C). A file of a fixed batch is run as often as it
-        takes, the last images being repeated to fill it."""
+        """The file's own output, float32, for uint8 images (N, H, W, C). A file with a fixed batch runs as often as
+        needed, and the last images repeat to fill it."""
         batch = self._batch or len(images)
         filled = np.resize(np.arange(len(images)), -(-len(images) // batch) * batch)
         parts = [self._once(images[filled[start : start + batch]]) for start in range(0, len(filled), batch)]

@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from typing import Literal, Protocol
 
+from models.errors import ConvscopeError
 from models.images.decode import Floats, Pixels
 
 Run = Callable[[Pixels], tuple[Floats, Floats]]  # see `Engine.run`
 
 
-class EngineError(RuntimeError):
+class EngineError(ConvscopeError, RuntimeError):
     """A file that cannot be opened on the wanted device; the message names what is missing."""
 
 

@@ -12,7 +12,7 @@ from export.artifact.formats import (
     engines_of,
     find_format,
 )
-from export.artifact.manifest import Manifest, check_file
+from export.artifact.manifest import Manifest, read_file
 from export.engines.bench_record import measured_order
 from export.engines.cuda import Device, cuda_unavailable_reason
 from export.engines.onnxruntime import OnnxEngine, cuda_provider_unavailable_reason
@@ -49,10 +49,10 @@ def open_engine(
         why = f"; export left it out: {manifest.dropped[file]}" if file in manifest.dropped else ""
         there = ", ".join(manifest.files)
         raise EngineError(f"{directory} has no {file} for the engine {chosen}; it has {there}{why}")
-    check_file(directory, manifest, file)
+    content = read_file(directory, manifest, file)
     if device == "cuda" and (reason := cuda_unavailable_reason()):
         raise EngineError(f"device is cuda, but there is {reason}")
-    return open_file(chosen, directory / file, device=device, threads=threads)
+    return open_file(chosen, directory / file, content, device=device, threads=threads)
 
 
 def _choose(
@@ -91,25 +91,30 @@ def _torch_alone_uses_the_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def open_file(engine: FormatEngine, path: Path, *, device: Device = "auto", threads: int = 0) -> Engine:
+def open_file(
+    engine: FormatEngine, path: Path, content: bytes | None = None, *, device: Device = "auto", threads: int = 0
+) -> Engine:
     """Opens a graph file that is known to be as it was written.
+
+    Args:
+        content: its bytes, where they have been read already.
 
     Raises:
         EngineError: it does not open, or the engine or the device is not there.
     """
     if engine == "onnxruntime":
-        return OnnxEngine(path, device=device, threads=threads)
+        return OnnxEngine(path, content, device=device, threads=threads)
     try:  # torch takes seconds to import
         if engine == "pt2":
             from export.engines.torch import Pt2Engine
 
-            return Pt2Engine(path, device=device, threads=threads)
+            return Pt2Engine(path, content, device=device, threads=threads)
         if engine == "aoti":
             from export.engines.torch import AotiEngine
 
-            return AotiEngine(path, device=device, threads=threads)
+            return AotiEngine(path, content, device=device, threads=threads)
         from export.engines.torch import TorchScriptEngine
     except ModuleNotFoundError as error:
         raise EngineError(f"the engine {engine} needs the package {error.name}, which is not installed") from None
 
-    return TorchScriptEngine(path, device=device, threads=threads)
+    return TorchScriptEngine(path, content, device=device, threads=threads)

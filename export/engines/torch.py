@@ -1,5 +1,6 @@
 """What the engines on torch share: where they run, and how arrays go in and out."""
 
+import io
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ class TorchEngine:
 
     name: str
 
-    def __init__(self, path: Path, *, device: Device = "auto", threads: int = 0) -> None:
+    def __init__(self, path: Path, content: bytes | None = None, *, device: Device = "auto", threads: int = 0) -> None:
         if device == "cuda" and not torch.cuda.is_available():
             raise EngineError("device is cuda, but this build of torch finds no GPU it can use")
         self.file = path.name
@@ -28,15 +29,14 @@ class TorchEngine:
             torch.set_num_threads(threads)  # torch has one pool for the whole process
         if self.device == "cuda":
             forbid_tf32()
-        self._module = self._load(path)
+        try:
+            self._module = self._load(path if content is None else io.BytesIO(content))
+        except Exception as error:  # of zip, JSON, pickle, the linker or torch, as the damage has it
+            raise EngineError(f"torch cannot open {path}: {(str(error) or repr(error)).splitlines()[0]}") from None
         self._on_cuda = CudaRunner(self._module, device=torch.device("cuda")) if self.device == "cuda" else None
 
-    def _load(self, path: Path) -> Callable[[torch.Tensor], Any]:
-        """The module of a file, on `device`.
-
-        Raises:
-            EngineError: torch cannot open it.
-        """
+    def _load(self, source: Any) -> Callable[[torch.Tensor], Any]:
+        """The module of a file or of its bytes, on `device`."""
         raise NotImplementedError
 
     def run(self, images: Pixels) -> tuple[Floats, Floats]:
@@ -61,17 +61,14 @@ class AotiEngine(TorchEngine):
 
     name = "aoti"
 
-    def __init__(self, path: Path, *, device: Device = "auto", threads: int = 0) -> None:
+    def __init__(self, path: Path, content: bytes | None = None, *, device: Device = "auto", threads: int = 0) -> None:
         if device == "cuda":
             raise EngineError(f"{path} was compiled for the CPU")
-        super().__init__(path, device="cpu", threads=threads)
+        super().__init__(path, device="cpu", threads=threads)  # the linker wants a file
 
-    def _load(self, path: Path) -> Callable[[torch.Tensor], Any]:
-        try:
-            package: Callable[[torch.Tensor], Any] = torch._inductor.aoti_load_package(str(path))
-            return package
-        except Exception as error:  # of zip, JSON, the linker or torch, as the damage has it
-            raise EngineError(f"torch cannot open {path}: {(str(error) or repr(error)).splitlines()[0]}") from None
+    def _load(self, source: Any) -> Callable[[torch.Tensor], Any]:
+        package: Callable[[torch.Tensor], Any] = torch._inductor.aoti_load_package(str(source))
+        return package
 
 
 class Pt2Engine(TorchEngine):
@@ -79,11 +76,10 @@ class Pt2Engine(TorchEngine):
 
     name = "pt2"
 
-    def _load(self, path: Path) -> Callable[[torch.Tensor], Any]:
-        try:
-            return torch.export.load(path).module().to(self.device)
-        except Exception as error:  # of zip, JSON, pickle or torch, as the damage has it
-            raise EngineError(f"torch cannot open {path}: {(str(error) or repr(error)).splitlines()[0]}") from None
+    def _load(self, source: Any) -> Callable[[torch.Tensor], Any]:
+        with warnings.catch_warnings():  # torch 2.11 warns of a buffer of its own
+            warnings.filterwarnings("ignore", message="The given buffer is not writable", category=UserWarning)
+            return torch.export.load(source).module().to(self.device)
 
 
 @contextmanager
@@ -103,12 +99,7 @@ class TorchScriptEngine(TorchEngine):
 
     name = "torchscript"
 
-    def _load(self, path: Path) -> Callable[[torch.Tensor], Any]:
-        try:
-            with quiet_torchscript():
-                module: Callable[[torch.Tensor], Any] = torch.jit.load(  # type: ignore[no-untyped-call]
-                    str(path), map_location=self.device
-                )
-                return module
-        except RuntimeError as error:
-            raise EngineError(f"torch cannot open {path}: {str(error).splitlines()[0]}") from None
+    def _load(self, source: Any) -> Callable[[torch.Tensor], Any]:
+        with quiet_torchscript():
+            module: Callable[[torch.Tensor], Any] = torch.jit.load(source, map_location=self.device)  # type: ignore[no-untyped-call]
+            return module

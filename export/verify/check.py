@@ -7,7 +7,7 @@ from export.engines.cuda import Device
 from export.engines.protocol import Engine, Run
 from export.verify.parity import BATCHES, LIMIT_FP32, Parity, compare
 from models.images.decode import Pixels
-from training.data.streaming import Source
+from training.data.streaming import Dataset
 from training.evaluate.evaluation import logits_of
 
 
@@ -29,7 +29,7 @@ def checking_device(form: GraphFormat) -> Device:
     return "auto" if form.engine == "torchscript" and form.precision != "fp32" else "cpu"
 
 
-def accuracy_of(run: Run, test: Source) -> float:
+def accuracy_of(run: Run, test: Dataset) -> float:
     """Share of labelled images whose first class is right, in [0, 1]."""
     logits = logits_of(lambda images: run(images.numpy())[1], test, batch_size=64)
     return float((logits.numpy().argmax(axis=1) == test.labels.numpy()).mean())
@@ -46,7 +46,7 @@ class CheckedFile:
 
 
 def check_graph(
-    engine: Engine, form: GraphFormat, network: Run, images: Pixels | Source, test: Source | None, limits: Limits
+    engine: Engine, form: GraphFormat, network: Run, images: Pixels | Dataset, test: Dataset | None, limits: Limits
 ) -> CheckedFile:
     """Compares an open file with the trained network on `images`, and counts what it has right of `test`.
 

@@ -9,15 +9,16 @@ import numpy.typing as npt
 
 from export.engines.protocol import Run
 from export.verify.diagnosis import diagnose
+from models.errors import UserError
 from models.images.decode import Floats, Pixels
-from training.data.streaming import Source, sequential_batches
+from training.data.streaming import Dataset, sequential_batches
 
 BATCHES = (1, 2, 7, 64, 256)  # the last is the most images a request brings unless a setting says otherwise
 LIMIT_FP32 = 1e-5
 _READ, _READS = 64, 7  # images a reading, and readings in memory at once: batches of 1, 2, 7 and 64 come out even
 
 
-class ParityError(ValueError):
+class ParityError(UserError):
     """An exported file that does not do what the trained network does; the message says which image and by how much."""
 
 
@@ -39,7 +40,7 @@ class Parity:
 def compare(
     run: Run,
     reference: Run,
-    images: Pixels | Source,
+    images: Pixels | Dataset,
     *,
     batches: Sequence[int] = BATCHES,
     limit: float | None = LIMIT_FP32,
@@ -85,7 +86,7 @@ def compare(
     return Parity(len(images), tuple(batches), limit, float(joined.max()), float(joined.mean()), agreement)
 
 
-def _parts(images: Pixels | Source) -> Iterator[Pixels]:
+def _parts(images: Pixels | Dataset) -> Iterator[Pixels]:
     """So many images at a time that memory does not hold a whole test split; the same ones streamed or not."""
     if isinstance(images, np.ndarray):
         yield from np.split(images, range(_READ * _READS, len(images), _READ * _READS))

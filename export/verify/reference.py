@@ -37,8 +37,8 @@ def reference_for(directory: Path, manifest: Manifest) -> Run:
     if manifest.model != MODEL:
         return reference(rebuild(directory, manifest))
     content = (directory / ORIGINAL_FILE).read_bytes()
-    output, gives = str(manifest.options["output"]), str(manifest.options["gives"])
-    return ImportedModel(content, manifest.input, output=output, gives=gives).run
+    output, output_kind = str(manifest.options["output"]), str(manifest.options["gives"])
+    return ImportedModel(content, manifest.input, output=output, output_kind=output_kind).run
 
 
 def rebuild(directory: Path, manifest: Manifest) -> Checkpoint:

@@ -12,7 +12,7 @@ from export.verify.check import CheckedFile, Limits, accuracy_of, check_graph, c
 from export.verify.parity import Parity, ParityError
 from export.verify.reference import REFERENCE, reference_for
 from export.verify.speed import measure_speed
-from training.data.streaming import Source
+from training.data.streaming import Dataset
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Verification:
     skipped: dict[str, str]
 
 
-def verify_artifact(directory: Path, *, test: Source | None = None, limits: Limits | None = None) -> Verification:
+def verify_artifact(directory: Path, *, test: Dataset | None = None, limits: Limits | None = None) -> Verification:
     """Checks every hash, then every graph file on this machine's engines against the network rebuilt from the weights.
 
     Args:

@@ -58,6 +58,14 @@ def test_a_manifest_survives_json() -> None:
     assert Manifest.from_json(json.loads(json.dumps(manifest.to_json()))) == manifest
 
 
+def test_a_manifest_from_before_rows_had_a_start_gets_them(lenet_artifact: Path) -> None:
+    content = json.loads((lenet_artifact / "manifest.json").read_text())
+    for row in content["nodes"]:
+        del row["start"]
+    older = rehashed(**content)
+    assert Manifest.from_json(older) == read_manifest(lenet_artifact)
+
+
 def test_the_manifest_lists_every_file_with_its_size(lenet_artifact: Path) -> None:
     manifest = read_manifest(lenet_artifact)
     assert {*manifest.files, "manifest.json"} == set(os.listdir(lenet_artifact)) == set(FILES)

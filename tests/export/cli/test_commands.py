@@ -14,6 +14,7 @@ import convscope
 from export.artifact.manifest import check_files, read_manifest
 from models.networks.registry import build_network
 from tests.conftest import Outcome, make_checkpoint
+from training.run.plan import TrainingRequest
 from training.run.train import train_checkpoint
 
 
@@ -40,7 +41,7 @@ def test_evaluate_gives_the_accuracy_of_each_subject(
     outcome = run("evaluate", subject, "--data", "digits")
     checkpoint = load_checkpoint(lenet_checkpoint)
     spec = checkpoint.config.input
-    test = load_test("digits", checkpoint.config, data_dir=None).images
+    test = load_test("digits", checkpoint.config).images
     x = (test.images.permute(0, 3, 1, 2) / 255 - spec.mean[0]) / spec.std[0]
     right = (checkpoint.network(x).argmax(1) == test.labels).float().mean().item()
     assert outcome.status == 0 and outcome.err == ""
@@ -56,7 +57,9 @@ def test_evaluate_says_when_a_folder_has_changed_since_the_training(run, tmp_pat
             for index in range(count):
                 image = Image.new("L", (28, 28), 20 * index + len(label))
                 image.save(tmp_path / "photos" / split / label / f"{index}.png")
-    checkpoint = train_checkpoint("lenet", str(tmp_path / "photos"), out=tmp_path / "run", overrides={"epochs": 1})
+    checkpoint = train_checkpoint(
+        TrainingRequest("lenet", str(tmp_path / "photos"), overrides={"epochs": 1}), out=tmp_path / "run"
+    )
     outcome = run("evaluate", checkpoint, "--data", tmp_path / "photos")
     text = " ".join(outcome.out.split())
     assert "correct of 4 test images" in text and "has changed" not in text
@@ -200,7 +203,7 @@ def test_a_file_that_is_no_model_is_one_line(run, copy: Path, file: str) -> None
 
 def test_an_unfinished_run_is_one_line(run, tmp_path: Path) -> None:
     (tmp_path / "resume.pt").touch()
-    assert_one_line(run("export", tmp_path), 1, "go on with --resume")
+    assert_one_line(run("export", tmp_path), 1, "continue it with --resume")
 
 
 def test_a_failed_comparison_is_status_1_and_publishes_nothing(

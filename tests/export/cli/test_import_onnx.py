@@ -15,6 +15,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from export.artifact.manifest import read_manifest
+from models.errors import UserError
 from models.images.decode import InputSpec
 from tests.export.onnx_import.onnx_models import CLASSES, small
 from tests.real_server import running_server
@@ -92,7 +93,7 @@ def test_flags_make_the_input_specification(
     run, model: Path, changes: dict[str, str], wanted: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def told(file, *, spec: InputSpec, **_) -> None:
-        raise ValueError({key: getattr(spec, key) for key in wanted})
+        raise UserError({key: getattr(spec, key) for key in wanted})
 
     monkeypatch.setattr("export.cli.import_onnx.import_model", told)
     assert run("import-onnx", *arguments(model, **changes)) == (1, "", f"convscope: {wanted}\n")

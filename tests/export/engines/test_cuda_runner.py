@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,9 @@ import torch
 from torch import Tensor
 
 from export.engines import cuda_runner
-from export.engines.cuda import cuda_unavailable_reason
-from export.engines.cuda_runner import GRAPH_BATCHES, IN_FLIGHT, CudaRunner, explain
+from export.engines.cuda import cuda_unavailable_reason, explain
+from export.engines.cuda_runner import GRAPH_BATCHES, IN_FLIGHT, CudaRunner
+from export.engines.onnxruntime import OnnxEngine
 from export.engines.protocol import DeviceLost, DeviceMemoryFull
 from models.images.decode import Pixels
 
@@ -215,6 +217,9 @@ def test_batches_of_two_threads_are_under_way_together() -> None:
         ("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported", DeviceMemoryFull),
         ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", DeviceMemoryFull),
         ("cuDNN error: CUDNN_STATUS_ALLOC_FAILED", DeviceMemoryFull),
+        ("bfc_arena.cc:359 Failed to allocate memory for requested buffer of size 205520896", DeviceMemoryFull),
+        ("CUDA failure 2: out of memory ; GPU=0 ; hostname=h ; file=cuda_allocator.cc ; line=74", DeviceMemoryFull),
+        ("CUDA failure 700: an illegal memory access was encountered ; GPU=0", DeviceLost),
         ("CUDA error: an illegal memory access was encountered", DeviceLost),
         ("CUDA error: unspecified launch failure", DeviceLost),
         ("CUDA error: uncorrectable ECC error encountered", DeviceLost),
@@ -257,3 +262,18 @@ def test_a_real_gpu_gives_the_processors_answers(count: int) -> None:
     run = CudaRunner(Whole().cuda(), device=torch.device("cuda"))
     for _ in range(3):
         np.testing.assert_allclose(run(images(count))[1], wanted, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize(("device", "kind"), [("cuda", DeviceMemoryFull), ("cpu", RuntimeError)])
+def test_onnx_runtimes_failures_on_a_gpu_are_told_apart(
+    lenet_artifact: Path, device: Any, kind: type[Exception]
+) -> None:
+    class Failing:
+        def run(self, *arguments: Any) -> None:
+            raise RuntimeError("Failed to allocate memory for requested buffer of size 7")
+
+    engine = OnnxEngine(lenet_artifact / "model.onnx", device="cpu")
+    engine._session, engine.device = Failing(), device
+    with pytest.raises(kind) as caught:
+        engine.run(images(1))
+    assert type(caught.value) is kind

@@ -1,0 +1,163 @@
+"""An artifact opened for inference: decodes images, runs them, ranks classes, and shows the values inside."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image as PillowImage
+
+from export.artifact.directory import newest_version
+from export.artifact.formats import EngineName, FormatEngine, PrecisionName
+from export.artifact.manifest import ONNX_FILE, Manifest, check_files, read_manifest
+from export.engines.cuda import Device
+from export.engines.onnxruntime import OnnxFeatureExtractor
+from export.engines.protocol import Engine
+from export.engines.selection import open_engine
+from models.images.decode import DEFAULT_LIMIT_PIXELS, Floats, Pixels, decode_image, preprocess_image, to_pil
+from models.images.errors import ImageError
+from models.results import ImageFailure, Prediction, Result
+
+Image = bytes | str | Path | PillowImage.Image | npt.NDArray[np.uint8]
+DEFAULT_TOP_K = 5
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """One version of a model, ready to run.
+
+    Attributes:
+        directory: the artifact.
+        manifest: its manifest.
+        engine: runs the file that was chosen.
+        extractor: shows values inside `model.onnx`; None where the artifact has no such file.
+    """
+
+    directory: Path
+    manifest: Manifest
+    engine: Engine
+    extractor: OnnxFeatureExtractor | None
+
+    @classmethod
+    def open(
+        cls,
+        artifact: Path,
+        *,
+        engine: EngineName | FormatEngine = "auto",
+        precision: PrecisionName = "fp32",
+        device: Device = "auto",
+        threads: int = 0,
+        check_all: bool = False,
+    ) -> "Predictor":
+        """Opens an artifact, or the newest version in its name's folder.
+
+        Args:
+            engine, precision, device, threads: see `open_engine`.
+            check_all: compare the hash of every file, not only of the one that runs.
+
+        Raises:
+            ArtifactError: a file is missing or was changed.
+            EngineError: no file of the engine and the precision, or the device is not there.
+        """
+        directory = newest_version(artifact)
+        manifest = read_manifest(directory)
+        opened = open_engine(directory, manifest, engine=engine, precision=precision, device=device, threads=threads)
+        if check_all:
+            check_files(directory, manifest, but=opened.file)
+        return cls(directory, manifest, opened, _extractor(directory, manifest, opened, threads))
+
+    @property
+    def label(self) -> str:
+        """`name:version`."""
+        return f"{self.manifest.name}:{self.manifest.version}"
+
+    def decode(self, image: Image, *, limit_pixels: int = DEFAULT_LIMIT_PIXELS) -> Pixels:
+        """Decodes an image and brings it to the network's size.
+
+        Args:
+            image: a file's bytes or path, a Pillow image, or uint8 (H, W), (H, W, 1) or (H, W, 3) of any size.
+            limit_pixels: the largest image, width x height.
+
+        Returns:
+            uint8 (H, W, C) as the manifest has it.
+
+        Raises:
+            ImageError: not an image, damaged or too large.
+            OSError: the file cannot be read.
+            TypeError: an array of another type or shape.
+        """
+        spec = self.manifest.input
+        if isinstance(image, str | Path):
+            image = Path(image).read_bytes()
+        if isinstance(image, bytes):
+            return decode_image(image, spec, limit_pixels=limit_pixels)
+        if isinstance(image, np.ndarray):
+            if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (1,), (3,)):
+                raise TypeError(
+                    f"the array is {image.dtype} {image.shape}; wanted uint8 (H, W), (H, W, 1) or (H, W, 3)"
+                )
+            image = to_pil(image)
+        return preprocess_image(image, spec)
+
+    def run(self, images: Pixels) -> tuple[Floats, Floats]:
+        """Probabilities and logits, float32 (N, K), of uint8 (N, H, W, C) at the network's size."""
+        return self.engine.run(images)
+
+    def classify(self, images: Sequence[Image], *, top_k: int | None = None) -> list[Result]:
+        """Classifies images in batches; one that cannot be read or decoded has an error, and the others are classified.
+
+        Args:
+            top_k: predictions for each image, at least 1; at most one a class is returned. Five if None.
+        """
+        count = DEFAULT_TOP_K if top_k is None else top_k
+        results: list[Result] = []
+        for start in range(0, len(images), BATCH):
+            decoded = [self._decode_or_failure(image) for image in images[start : start + BATCH]]
+            good = [pixels for pixels in decoded if not isinstance(pixels, ImageFailure)]
+            rows = iter(self.run(np.stack(good))[0] if good else ())
+            results += [
+                Result(error=one) if isinstance(one, ImageFailure) else Result(self._predictions(next(rows), count))
+                for one in decoded
+            ]
+        return results
+
+    def _decode_or_failure(self, image: Image) -> Pixels | ImageFailure:
+        try:
+            return self.decode(image)
+        except OSError as error:
+            return ImageFailure("file_unreadable", str(error.strerror or error))
+        except ImageError as error:
+            return ImageFailure(error.code, str(error))
+
+    def _predictions(self, probabilities: Floats, top_k: int) -> tuple[Prediction, ...]:
+        rows = top_predictions(probabilities, self.manifest.classes, top_k)
+        return tuple(Prediction(row["label"], row["index"], float(row["probability"])) for row in rows)
+
+
+def _extractor(directory: Path, manifest: Manifest, engine: Engine, threads: int) -> OnnxFeatureExtractor | None:
+    if ONNX_FILE not in manifest.files:
+        return None
+    values = [node.value for node in manifest.nodes if node.value]
+    device: Device = "auto" if engine.device == "cuda" else "cpu"  # ONNX Runtime need not be what uses the GPU
+    sha256 = manifest.files[ONNX_FILE].sha256
+    return OnnxFeatureExtractor(directory / ONNX_FILE, values, sha256=sha256, device=device, threads=threads)
+
+
+def top_predictions(probabilities: Floats, classes: tuple[str, ...], top_k: int) -> list[dict[str, Any]]:
+    """The `top_k` most probable classes of one image, most probable first; equal ones in the order of the classes.
+
+    Args:
+        probabilities: (K,).
+        classes: K names.
+        top_k: at least 1.
+    """
+    order = (-probabilities).argsort(kind="stable")[:top_k]
+    return [{"label": classes[index], "index": index, "probability": probabilities[index]} for index in order.tolist()]
+
+
+def default_top_k(manifest: Manifest) -> int:
+    """Five, or all classes where there are fewer."""
+    return min(DEFAULT_TOP_K, len(manifest.classes))
