@@ -5,6 +5,7 @@ from typing import Any
 
 import orjson
 
+from models.errors import UserError
 from models.images.errors import (
     EmptyImage,
     ImageError,
@@ -16,7 +17,7 @@ from models.images.errors import (
 )
 
 
-class RequestError(ValueError):
+class RequestError(UserError):
     """A request that cannot be answered; `code` is stable and machine-readable, the message is for people.
 
     Attributes:

@@ -7,15 +7,15 @@ from starlette.types import Receive, Scope
 
 from service.errors import BodyEmpty, BodyTooLarge, MalformedBody, QueueFull, UnsupportedType
 from service.http.disconnect import ClientDisconnect
-from service.http.multipart import FORM, parse_multipart
-from service.http.requests import header
+from service.http.multipart import MULTIPART, parse_multipart
+from service.http.requests import get_header
 from service.settings import Limit, Settings
 
 T = TypeVar("T")
 
 
 class BodyReader:
-    """Reads the bodies of one worker's requests, and knows how many bytes they hold together."""
+    """Reads the bodies of one worker's requests, and counts the bytes they hold together."""
 
     def __init__(self, settings: Settings) -> None:
         self._limit_bytes = settings.limit("body_limit_bytes")
@@ -23,30 +23,26 @@ class BodyReader:
         self._limit_images = settings.limit("images_per_request")
         self.held_bytes = 0
 
-    def body(self, scope: Scope, receive: Receive, *, limit_bytes: Limit | None = None) -> "Reading[bytes]":
-        """The whole body: `async with bodies.body(...) as body`, counted as held until the block ends.
-
-        Raises:
-            BodyTooLarge, QueueFull, MalformedBody, ClientGone: see there.
-        """
+    def body(self, scope: Scope, receive: Receive, *, limit_bytes: Limit | None = None) -> "BodyContext[bytes]":
+        """The whole body: `async with body_reader.body(...) as body`, counted as held until the block ends."""
         limit_bytes = min(limit_bytes or self._limit_bytes, self._limit_bytes)
-        return Reading(self, scope, receive, limit_bytes, lambda body: body)
+        return BodyContext(self, scope, receive, limit_bytes, lambda body: body)
 
     def images(
         self, scope: Scope, receive: Receive, *, limit_images: Limit | None = None
-    ) -> "Reading[Sequence[bytes]]":
+    ) -> "BodyContext[Sequence[bytes]]":
         """The encoded images of a request: the body itself, or every file of a multipart form, in order.
 
         Raises:
             BodyEmpty: no bytes, or a form without files.
-            MalformedBody: not the multipart form it says it is, cut off, or with a field that is not a file.
+            MalformedBody: a multipart form that is damaged, cut off, or has a field that is not a file.
             UnsupportedType: the body is compressed as a whole.
-            TooManyImages, BodyTooLarge, QueueFull, ClientGone: see there.
+            TooManyImages, BodyTooLarge, QueueFull, ClientDisconnect: while the body is read.
         """
-        content_type = header(scope, b"content-type")
-        is_form = content_type.partition(";")[0].strip().lower() == FORM
+        content_type = get_header(scope, b"content-type")
+        is_form = content_type.partition(";")[0].strip().lower() == MULTIPART
 
-        if (encoding := header(scope, b"content-encoding").strip().lower()) not in ("", "identity"):
+        if (encoding := get_header(scope, b"content-encoding").strip().lower()) not in ("", "identity"):
             raise UnsupportedType(
                 f"Content-Encoding is {encoding[:40]!r}; images are compressed already, send them as is"
             )
@@ -55,12 +51,12 @@ class BodyReader:
             if is_form:
                 return parse_multipart(body, content_type, limit=limit_images or self._limit_images)
             if not body:
-                raise BodyEmpty(f"the body is empty; send the bytes of an image, or {FORM} with files")
+                raise BodyEmpty(f"the body is empty; send the bytes of an image, or {MULTIPART} with files")
             return (body,)
 
-        return Reading(self, scope, receive, self._limit_bytes, images)
+        return BodyContext(self, scope, receive, self._limit_bytes, images)
 
-    def take(self, count: int) -> None:
+    def acquire(self, count: int) -> None:
         """Counts bytes as held.
 
         Raises:
@@ -70,34 +66,34 @@ class BodyReader:
             raise QueueFull(f"{self.held_bytes} bytes of bodies are held; the limit is {self._held_limit_bytes}", 1)
         self.held_bytes += count
 
-    def give_back(self, count: int) -> None:
+    def release(self, count: int) -> None:
         """Counts bytes as no longer held."""
         self.held_bytes -= count
 
 
-class Reading(Generic[T]):
-    """One body as it arrives, read under the limits when the block is entered, and given back when it ends."""
+class BodyContext(Generic[T]):
+    """One body as it arrives, read under the limits when the block is entered, and released when it ends."""
 
     def __init__(
         self, body_reader: BodyReader, scope: Scope, receive: Receive, limit_bytes: Limit, parse: Callable[[bytes], T]
     ) -> None:
-        announced = header(scope, b"content-length") or "0"
+        announced = get_header(scope, b"content-length") or "0"
         if not (announced.isascii() and announced.isdecimal() and len(announced) < 19):
             raise MalformedBody(f"Content-Length is {announced[:20]!r}; wanted a number")
         if int(announced) > limit_bytes.value:
             raise BodyTooLarge(f"the body has {announced} bytes; the limit is {limit_bytes}")
-        self._bodies, self._receive, self._limit_bytes, self._parse = body_reader, receive, limit_bytes, parse
-        self._taken = 0
+        self._reader, self._receive, self._limit_bytes, self._parse = body_reader, receive, limit_bytes, parse
+        self._read_bytes = 0
 
     async def __aenter__(self) -> T:
         try:
             return self._parse(await self._read())
         except BaseException:
-            self._bodies.give_back(self._taken)
+            self._reader.release(self._read_bytes)
             raise
 
     async def __aexit__(self, *_: object) -> None:
-        self._bodies.give_back(self._taken)
+        self._reader.release(self._read_bytes)
 
     async def _read(self) -> bytes:
         parts = []
@@ -107,10 +103,10 @@ class Reading(Generic[T]):
             if message["type"] == "http.disconnect":
                 raise ClientDisconnect
             part = message.get("body", b"")
-            if self._taken + len(part) > self._limit_bytes.value:
+            if self._read_bytes + len(part) > self._limit_bytes.value:
                 raise BodyTooLarge(f"the body has more bytes than the limit, which is {self._limit_bytes}")
-            self._bodies.take(len(part))
-            self._taken += len(part)
+            self._reader.acquire(len(part))
+            self._read_bytes += len(part)
             parts.append(part)
             more = message.get("more_body", False)
         return b"".join(parts)

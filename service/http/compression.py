@@ -1,4 +1,4 @@
-"""Compressed request bodies, unpacked in parts, so that a small body that holds a huge one is found out in time."""
+"""Compressed request bodies, unpacked in parts, so that the limits hold for the content of a small body too."""
 
 import asyncio
 import zlib
@@ -18,7 +18,7 @@ _PART_BYTES = 4 * 2**20
 async def decompress_body(
     body: bytes, encoding: str, *, body_reader: BodyReader, limit_bytes: Limit, executor: Executor
 ) -> AsyncIterator[bytes]:
-    """What the body holds under its `Content-Encoding`; it counts as held too, until the block ends.
+    """The body without its `Content-Encoding`, counted as held too until the block ends.
 
     Raises:
         UnsupportedType: another encoding than gzip, deflate or none.
@@ -47,7 +47,7 @@ async def decompress_body(
                 raise MalformedBody(f"the {encoding} body is cut off")
             if taken + len(part) > limit_bytes.value:
                 raise BodyTooLarge(f"the body holds more bytes than the limit, which is {limit_bytes}")
-            body_reader.take(len(part))
+            body_reader.acquire(len(part))
             taken += len(part)
             parts.append(part)
             rest = decoder.unconsumed_tail
@@ -57,4 +57,4 @@ async def decompress_body(
             raise MalformedBody(f"{len(decoder.unused_data)} bytes follow the end of the {encoding} body")
         yield b"".join(parts)
     finally:
-        body_reader.give_back(taken)
+        body_reader.release(taken)

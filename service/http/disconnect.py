@@ -1,4 +1,4 @@
-"""Clients that hang up: their work is given up, for nobody waits for an answer."""
+"""Clients that disconnect: their work is cancelled."""
 
 import asyncio
 from typing import TypeVar
@@ -13,14 +13,13 @@ class ClientDisconnect(Exception):
 
 
 async def cancel_on_disconnect(work: "asyncio.Future[T]", receive: Receive) -> T:
-    """What `work` gives; it is cancelled if the client hangs up, or the caller is cancelled, before that.
+    """The result of `work`, which is cancelled if the client disconnects or the caller is cancelled before it is there.
 
     Args:
-        work: under way.
         receive: of a request whose body has been read whole.
 
     Raises:
-        ClientGone: the client hung up.
+        ClientDisconnect: the client hung up.
     """
     listening = asyncio.ensure_future(_wait_for_disconnect(receive))
     try:

@@ -1,4 +1,4 @@
-"""Pixels out of JSON, under whatever a client may send in their place."""
+"""Pixels in JSON."""
 
 from itertools import chain
 from typing import Any
@@ -14,9 +14,8 @@ def read_pixels(data: Any, name: str, limit_depth: Limit) -> Pixels:
     """Nested arrays of whole numbers from 0 to 255, as uint8 of the same shape.
 
     Args:
-        data: parsed JSON.
-        name: what it is called in messages.
-        limit_depth: arrays within one another, at most.
+        name: of the data, for messages.
+        limit_depth: maximum depth of nesting.
 
     Raises:
         MalformedBody: anything else.

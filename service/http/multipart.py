@@ -5,7 +5,7 @@ from python_multipart.multipart import parse_options_header
 from service.errors import BodyEmpty, MalformedBody, TooManyImages
 from service.settings import Limit
 
-FORM = "multipart/form-data"
+MULTIPART = "multipart/form-data"
 _HEADERS_LIMIT_BYTES = 8192
 
 
@@ -15,19 +15,14 @@ def parse_multipart(body: bytes, content_type: str, *, limit: Limit) -> list[byt
     Starlette's parser is made for forms that do not fit into memory: it steps through the bytes and writes temporary
     files, and takes ten times as long.
 
-    Args:
-        body: the form.
-        content_type: the header that came with it, with the boundary.
-        limit: files at most.
-
     Raises:
         BodyEmpty: a form without files.
-        MalformedBody: not the form it says it is, cut off, or with a field that is not a file.
+        MalformedBody: a form that is damaged, cut off, or has a field that is not a file.
         TooManyImages: more files than `limit`.
     """
     boundary = parse_options_header(content_type)[1].get(b"boundary")
     if not boundary:
-        raise MalformedBody(f"{FORM}: Content-Type names no boundary")
+        raise MalformedBody(f"{MULTIPART}: Content-Type names no boundary")
     delimiter = b"\r\n--" + boundary
     # What stands before the first part is to be ignored.
     preamble, *parts = (b"\r\n" + body).split(delimiter, limit.value + 2)
@@ -36,8 +31,8 @@ def parse_multipart(body: bytes, content_type: str, *, limit: Limit) -> list[byt
         raise TooManyImages(f"the form has more images than the limit of one request, which is {limit}")
     if count is None:
         if preamble.strip() and not parts:
-            raise MalformedBody(f"{FORM}: the boundary that Content-Type names is not in the body")
-        raise MalformedBody(f"{FORM}: the closing boundary is missing, so the form was cut off")
+            raise MalformedBody(f"{MULTIPART}: the boundary that Content-Type names is not in the body")
+        raise MalformedBody(f"{MULTIPART}: the closing boundary is missing, so the form was cut off")
     if not count:
         raise BodyEmpty("the form has no files")
     return [_content(part, number) for number, part in enumerate(parts[:count], start=1)]
@@ -48,7 +43,9 @@ def _content(part: bytes, number: int) -> bytes:
     end = part.find(b"\r\n\r\n", 0, _HEADERS_LIMIT_BYTES)
     first, *headers = part[: max(end, 0)].split(b"\r\n")
     if end < 0 or first.strip(b" \t") or not headers:
-        raise MalformedBody(f"{FORM}: part {number} has no headers, or more than {_HEADERS_LIMIT_BYTES} bytes of them")
+        raise MalformedBody(
+            f"{MULTIPART}: part {number} has no headers, or more than {_HEADERS_LIMIT_BYTES} bytes of them"
+        )
     for line in headers:
         name, _, value = line.partition(b":")
         if name.lower() == b"content-disposition":
@@ -60,4 +57,4 @@ def _content(part: bytes, number: int) -> bytes:
                 raise MalformedBody(
                     f"the form field {field!r} has no filename; send files only, and options in the query"
                 )
-    raise MalformedBody(f"{FORM}: part {number} does not say that it is a file of the form")
+    raise MalformedBody(f"{MULTIPART}: part {number} does not say that it is a file of the form")

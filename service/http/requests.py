@@ -1,14 +1,12 @@
 """Query parameters: known names only, each once unless it is a list, numbers in their range."""
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from urllib.parse import parse_qs
 
 from starlette.types import Scope
 
 from service.errors import UnknownParameter
-
-NUMBER = re.compile("[0-9]{1,9}")  # str.isdecimal takes other scripts' digits, and int() refuses thousands of them
+from service.settings import Limit
 
 
 def parse_query(query: bytes, known: Collection[str]) -> dict[str, list[str]]:
@@ -48,26 +46,33 @@ def number(values: Mapping[str, Sequence[str]], name: str, *, least: int, most: 
     given = single(values, name)
     if given is None:
         return None
-    if not NUMBER.fullmatch(given) or not least <= int(given) <= most:
+    if not is_number(given) or not least <= int(given) <= most:
         raise UnknownParameter(f"{name} is {given[:20]!r}; wanted a whole number from {least} to {most}")
     return int(given)
 
 
-def choice(values: Mapping[str, Sequence[str]], name: str, options: Sequence[str]) -> str:
-    """One of `options`, the first if it was not given.
+def is_number(text: str) -> bool:
+    """True for one to nine ASCII digits; int() takes other scripts' digits too, and refuses thousands of them."""
+    return text.isascii() and text.isdecimal() and len(text) < 10
 
-    Raises:
-        UnknownParameter: it is none of them.
-    """
+
+def choice(values: Mapping[str, Sequence[str]], name: str, options: Sequence[str]) -> str:
+    """One of `options`, the first if it was not given; UnknownParameter if it is none of them."""
     given = single(values, name)
     if given is not None and given not in options:
         raise UnknownParameter(f"{name} is {given[:20]!r}; wanted one of {', '.join(options)}")
     return given or options[0]
 
 
-def header(scope: Scope, name: bytes) -> str:
+def get_header(scope: Scope, name: bytes) -> str:
     """The value of a header, which is in lower case here; empty if it was not sent."""
     for key, value in scope["headers"]:
         if key == name:
             return str(value, "latin-1")
     return ""
+
+
+def check_top_k(top_k: int, limit: Limit) -> None:
+    """Raises UnknownParameter if so many are more than one may ask for."""
+    if top_k > limit.value:
+        raise UnknownParameter(f"{top_k} predictions for each image; the limit is {limit}")

@@ -8,10 +8,10 @@ from math import prod
 
 import numpy as np
 
+from export.predictor import Predictor
 from models.graph.node import Node
 from models.images.decode import Floats, Pixels
 from service.errors import NotInspectable, TooManyValues, UnknownLayer
-from service.serving.served_model import ServedModel
 from service.settings import Limit
 
 
@@ -31,14 +31,14 @@ class FeatureMaps:
     served_difference: float
 
 
-def select_nodes(model: ServedModel, patterns: Sequence[str]) -> list[Node]:
+def select_nodes(model: Predictor, patterns: Sequence[str]) -> list[Node]:
     """The nodes that any of the patterns (names or globs such as `layer1.*`) mean, in the network's order.
 
     Raises:
         NotInspectable: the artifact has no ONNX file.
         UnknownLayer: a pattern that means none; the message lists the nearest names.
     """
-    if model.taps is None:
+    if model.extractor is None:
         raise NotInspectable(f"{model.manifest.name} was exported without model.onnx, which inspection reads")
     nodes = [node for node in model.manifest.nodes if node.value]
     names = [node.name for node in nodes]
@@ -60,18 +60,18 @@ def check_size(nodes: Sequence[Node], limit_values: Limit, advice: str, *, image
         raise TooManyValues(f"{whose} hold {total} values; the limit is {limit_values}: {advice}")
 
 
-def inspect_image(model: ServedModel, image: Pixels, nodes: Sequence[Node]) -> FeatureMaps:
-    """Runs the tapped ONNX file on one image.
+def inspect_image(model: Predictor, image: Pixels, nodes: Sequence[Node]) -> FeatureMaps:
+    """Runs `model.onnx` with the nodes as outputs on one image, and the file that serves beside it.
 
     Args:
-        model: what is served.
+        model: the artifact.
         image: uint8 (H, W, C) as the network takes it.
         nodes: what to return.
     """
-    assert model.taps is not None, "select_nodes refuses models without taps"
+    assert model.extractor is not None, "select_nodes refuses models without an extractor"
     batch = image[np.newaxis]
-    probabilities, values = model.taps.run(batch, [node.value for node in nodes])
+    probabilities, values = model.extractor.run(batch, [node.value for node in nodes])
     served, _ = model.engine.run(batch)
     layers = [(node, np.asarray(value[0], np.float32)) for node, value in zip(nodes, values, strict=True)]
     difference = float(np.abs(served[0] - probabilities[0]).max())
-    return FeatureMaps(model.taps.file, probabilities[0], layers, difference)
+    return FeatureMaps(model.extractor.file, probabilities[0], layers, difference)

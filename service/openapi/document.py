@@ -1,19 +1,21 @@
 """GET /openapi.json: what every route takes and answers, for programs and people (OpenAPI 3.1)."""
 
+import asyncio
+from collections.abc import Mapping, Sequence
+from functools import cache
+
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
 from export.engines.machine import installed_version
-from service.errors import ModelNotReady, UnknownPath
-from service.openapi.operation import Operation
-from service.openapi.schema import TEXT, Json, as_json, one_of
-from service.openapi.v1 import v1_paths, v1_schemas
-from service.openapi.v2 import v2_paths, v2_schemas
-from service.page import ASSETS
+from models.images.errors import ImageError
+from service.errors import STATUS, Unauthorized, is_v2
+from service.http.route import ErrorType, Json, Route
+from service.openapi.schema import TEXT, Component, as_json, find_components, object_schema, one_of
 from service.settings import Settings
+from service.telemetry.metrics import INTERNAL
 
-PATH = "/openapi.json"
 _ABOUT = """Classifies images, and shows what every layer of the served network makes of them.
 
 Every route that takes GET takes HEAD too. A method that a route does not take gets 405, and anything else 404; both in
@@ -21,22 +23,41 @@ the shape of all errors of that path, but for 405 of `/livez`, `/healthz`, `/rea
 Every answer has the header `X-Request-Id`: the request's own, if that is 1 to 128 printable ASCII characters, or a new
 one.
 """
+_REQUEST_ID = {"X-Request-Id": {"$ref": "#/components/headers/RequestId"}}
+_AUTHENTICATE = {"WWW-Authenticate": {"required": True, "schema": {"const": "Bearer"}}}
+_RETRY_AFTER: Json = {
+    "description": "seconds to wait before asking again",
+    "schema": {"type": "integer", "minimum": 1},
+}
 
 
-class OpenApi:
-    """The route. The document depends on the settings alone, so it is written once."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._body = orjson.dumps(build_document(settings))
-
-    async def __call__(self, request: Request) -> Response:
-        """Answers with the document."""
-        return Response(self._body, media_type="application/json")
+def error_codes(kind: type[Exception] = Exception) -> list[str]:
+    """The codes of all errors that are of this kind."""
+    codes = {one.code for one in STATUS if issubclass(one, kind)}  # type: ignore[attr-defined]  # all of them have one
+    return sorted(codes | ({INTERNAL} if kind is Exception else set()))
 
 
-def build_document(settings: Settings) -> Json:
-    """The OpenAPI document of a server with these settings."""
-    paths = {**v1_paths(settings), **v2_paths(settings), **_server_paths()}
+ERROR = Component("Error", object_schema(error=object_schema(code=one_of(*error_codes()), message=TEXT)))
+REFUSED = Component("Refused", object_schema(error=object_schema(code=one_of(*error_codes(ImageError)), message=TEXT)))
+V2_ERROR = Component("V2Error", object_schema(error=TEXT))
+
+
+def openapi_route(routes: Sequence[Route], settings: Settings) -> Route:
+    """The route of the document, which is written at the first request; `routes` has this one too by then."""
+    encoded = cache(lambda: orjson.dumps(build_document(routes, settings)))
+
+    async def endpoint(request: Request) -> Response:
+        """The OpenAPI document."""
+        return Response(await asyncio.to_thread(encoded), media_type="application/json")
+
+    return Route("GET", "/openapi.json", endpoint, as_json({"type": "object"}))
+
+
+def build_document(routes: Sequence[Route], settings: Settings) -> Json:
+    """The OpenAPI document of a server with these routes and settings."""
+    paths: Json = {}
+    for route in routes:
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
     bearer: Json = {"bearer": []}
     return {
         "openapi": "3.1.1",
@@ -49,12 +70,9 @@ def build_document(settings: Settings) -> Json:
         },
         "servers": [{"url": "/"}],
         "security": [bearer] if settings.token else [{}, bearer],
-        "paths": {
-            path: {method: operation.to_json(path) for method, operation in operations.items()}
-            for path, operations in paths.items()
-        },
+        "paths": paths,
         "components": {
-            "schemas": {**v1_schemas(), **v2_schemas()},
+            "schemas": dict(find_components(paths)),
             "headers": {"RequestId": {"description": "is in the server's log too", "required": True, "schema": TEXT}},
             "securitySchemes": {
                 "bearer": {
@@ -67,39 +85,58 @@ def build_document(settings: Settings) -> Json:
     }
 
 
-def _server_paths() -> dict[str, dict[str, Operation]]:
-    health = {"text/plain": {"schema": TEXT}}
-    text = {"schema": TEXT}
-    name = {"name": "name", "in": "path", "required": True, "schema": one_of(*ASSETS)}
+def statuses(route: Route) -> dict[int, list[ErrorType]]:
+    """The errors of a route by their status, in order; 500 is possible everywhere and left out."""
+    kinds = route.errors if route.public else (*route.errors, Unauthorized)
+    found = sorted({STATUS[kind] for kind in kinds})
+    return {status: [kind for kind in kinds if STATUS[kind] == status] for status in found}
+
+
+def _operation(route: Route) -> Json:
+    responses: Json = {}
+    if route.answers:
+        headers = {**_REQUEST_ID, **route.headers}
+        responses["200"] = {"description": "done", "headers": headers, "content": route.answers}
+    for status, kinds in statuses(route).items():
+        responses[str(status)] = _error(route.path, kinds)
+    responses["500"] = _error_response(route.path, {INTERNAL: "A fault of the server; its log says why."})
+    operation: Json = {"summary": route.title, "tags": [_tag(route.path)], "responses": responses}
+    if route.description:
+        operation["description"] = route.description
+    if route.parameters:
+        operation["parameters"] = list(route.parameters)
+    if route.body:
+        operation["requestBody"] = route.body
+    if route.public:
+        operation["security"] = []
+    return operation
+
+
+def _error(path: str, kinds: Sequence[ErrorType]) -> Json:
+    meanings = {kind.code: (kind.__doc__ or "").partition("\n")[0] for kind in kinds}
+    headers: Json = dict(_AUTHENTICATE) if Unauthorized in kinds else {}
+    if waits := [kind for kind in kinds if getattr(kind, "retry_after_s", None)]:
+        headers["Retry-After"] = {"required": len(waits) == len(kinds), **_RETRY_AFTER}
+    return _error_response(path, meanings, headers)
+
+
+def _error_response(path: str, meanings: Mapping[str, str], headers: Json | None = None) -> Json:
+    codes = sorted(meanings)
+    schema: Json
+    if is_v2(path):
+        lines, schema = [meanings[code] for code in codes], V2_ERROR
+    else:
+        lines = [f"`{code}`: {meanings[code]}" for code in codes]
+        narrowed = {"properties": {"error": {"properties": {"code": one_of(*codes)}}}}
+        schema = {"allOf": [ERROR, narrowed]}
     return {
-        "/livez": {"get": Operation(summary="Whether the server runs", answers=health, public=True)},
-        "/healthz": {"get": Operation(summary="The same as /livez", answers=health, public=True)},
-        "/readyz": {
-            "get": Operation(
-                summary="Whether every artifact gave its golden answers, or why not",
-                answers=health,
-                errors=(ModelNotReady,),
-                public=True,
-            )
-        },
-        "/metrics": {
-            "get": Operation(
-                summary="Metrics for Prometheus",
-                answers={"text/plain": text, "application/openmetrics-text": text},
-            )
-        },
-        "/schema.json": {
-            "get": Operation(summary="What BentoML's own client reads of /predict", answers=as_json({"type": "object"}))
-        },
-        PATH: {"get": Operation(summary="This document", answers=as_json({"type": "object"}))},
-        "/": {"get": Operation(summary="The page", answers={"text/html": text}, public=True)},
-        "/page/{name}": {
-            "get": Operation(
-                summary="What the page is made of",
-                parameters=[name],
-                answers={"text/css": text, "text/javascript": text},
-                errors=(UnknownPath,),
-                public=True,
-            )
-        },
+        "description": "\n".join(f"- {line}" for line in lines),
+        "headers": {**_REQUEST_ID, **(headers or {})},
+        "content": as_json(schema),
     }
+
+
+def _tag(path: str) -> str:
+    if is_v2(path):
+        return "Open Inference Protocol"
+    return "convscope" if path.startswith("/v1/") or path == "/predict" else "server"

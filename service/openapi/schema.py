@@ -1,28 +1,59 @@
 """JSON Schema in few words, for the OpenAPI document."""
 
+from collections.abc import Iterator
+from copy import copy
 from typing import Any
 
-Json = dict[str, Any]
+from service.http.route import Json, path_parameter
+
 TEXT: Json = {"type": "string"}
 NUMBER: Json = {"type": "number"}
 FLAG: Json = {"type": "boolean"}
 COUNT: Json = {"type": "integer", "minimum": 0}
 FROM_1: Json = {"type": "integer", "minimum": 1}
 BINARY: Json = {"type": "string", "format": "binary"}
+NAME: Json = {**TEXT, "minLength": 1}
+NAMING = "`name`, which means its newest version, or `name:version`"
 
 
-def record(optional: Json | None = None, **required: Json) -> Json:
+class Component(Json):
+    """A reference to a named schema, which the document then lists among its components."""
+
+    def __init__(self, name: str, schema: Json) -> None:
+        super().__init__({"$ref": f"#/components/schemas/{name}"})
+        self.name = name
+        self.schema = schema
+
+
+def find_components(part: Any) -> Iterator[tuple[str, Json]]:
+    """Names and schemas of every component that a part of the document refers to, also through others."""
+    if isinstance(part, Component):
+        yield part.name, part.schema
+        yield from find_components(part.schema)
+    elif isinstance(part, dict | list | tuple):
+        for inner in part.values() if isinstance(part, dict) else part:
+            yield from find_components(inner)
+
+
+def described(description: str, schema: Json) -> Json:
+    """The same schema with a description."""
+    schema = copy(schema)
+    schema["description"] = description
+    return schema
+
+
+def object_schema(optional: Json | None = None, **required: Json) -> Json:
     """An object with these members."""
     schema: Json = {"type": "object", "properties": {**required, **(optional or {})}}
     return {**schema, "required": list(required)} if required else schema
 
 
 def array(items: Json, **limits: int) -> Json:
-    """An array of these; `limits` are JSON Schema's, such as `minItems`."""
+    """An array; `limits` are JSON Schema's, such as `minItems`."""
     return {"type": "array", "items": items, **limits}
 
 
-def digits(*, least: int) -> Json:
+def integer_text(*, least: int) -> Json:
     """A number outside of JSON; `service.http.requests` reads up to nine digits."""
     return {"type": "integer", "minimum": least, "maximum": 999_999_999}
 
@@ -32,16 +63,16 @@ def one_of(*values: str) -> Json:
     return {"type": "string", "enum": list(values)}
 
 
-def or_null(schema: Json) -> Json:
-    """What `schema` describes by its type, or null."""
+def nullable(schema: Json) -> Json:
+    """Null, or what `schema` describes by its type."""
     return {**schema, "type": [schema["type"], "null"]}
-
-
-def ref(name: str) -> Json:
-    """A schema among the document's components."""
-    return {"$ref": f"#/components/schemas/{name}"}
 
 
 def as_json(schema: Json, **more: Any) -> Json:
     """The media type `application/json` with this schema."""
     return {"application/json": {"schema": schema, **more}}
+
+
+def model_parameter(name: str) -> Json:
+    """The model in a path."""
+    return path_parameter(name, NAME, description=NAMING)

@@ -14,9 +14,14 @@ import service
 from export.artifact.directory import find_versions, locate
 from export.artifact.manifest import ArtifactError, Manifest, check_files, read_manifest
 from export.engines.cuda import cuda_unavailable_reason
+from models.errors import ConvscopeError, UserError
 from service.settings import Settings, to_environment
 
 _CHECKOUT = Path(service.__file__).parent.parent
+
+
+class ServerFailed(ConvscopeError, RuntimeError):
+    """A server that was started and does not answer."""
 
 
 def preflight(settings: Settings) -> list[Manifest]:
@@ -37,7 +42,7 @@ def preflight(settings: Settings) -> list[Manifest]:
         manifests.append(read_manifest(directory))
         check_files(directory, manifests[-1])
     if settings.device == "cuda" and (reason := cuda_unavailable_reason()):
-        raise ValueError(f"--device is cuda, but there is {reason}; `auto` would take the CPU")
+        raise UserError(f"--device is cuda, but there is {reason}; `auto` would take the CPU")
     _check_port(settings.host, settings.port)
     return manifests
 
@@ -64,12 +69,12 @@ def wait_until_ready(url: str, process: subprocess.Popen[bytes], *, timeout_s: f
     """Polls `path` until it answers 200.
 
     Raises:
-        RuntimeError: the process ended, or the time is over; the message has the last answer.
+        ServerFailed: the process ended, or the time is over; the message has the last answer.
     """
     deadline, answer = time.monotonic() + timeout_s, "nothing was answered"
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise RuntimeError(f"the server ended with status {process.returncode}; its output says why")
+            raise ServerFailed(f"the server ended with status {process.returncode}; its output says why")
         try:
             response = httpx.get(f"{url}{path}", timeout=5)
         except httpx.TransportError:
@@ -79,7 +84,7 @@ def wait_until_ready(url: str, process: subprocess.Popen[bytes], *, timeout_s: f
                 return
             answer = response.text.strip()
         time.sleep(0.1)
-    raise RuntimeError(f"the server was not ready within {timeout_s:g} s: {answer}")
+    raise ServerFailed(f"the server was not ready within {timeout_s:g} s: {answer}")
 
 
 def _check_port(host: str, port: int) -> None:
@@ -89,6 +94,6 @@ def _check_port(host: str, port: int) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
-            raise ValueError(
+            raise UserError(
                 f"cannot listen on {host}:{port} ({error.strerror}); choose another port with --port or CONVSCOPE_PORT"
             ) from None

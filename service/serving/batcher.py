@@ -11,6 +11,7 @@ from functools import partial
 import numpy as np
 
 from export.engines.protocol import DeviceLost, DeviceMemoryFull, Run
+from models.errors import UserError
 from models.images.decode import Floats, Pixels
 from service.errors import InferenceFailed, QueueFull
 from service.settings import Limit
@@ -221,7 +222,7 @@ class Batcher:
     def _distribute(self, batch: _Batch, outcome: tuple[Floats, Floats], started: float) -> None:
         probabilities, logits = outcome
         if len(probabilities) != (count := sum(len(part) for _, _, part in batch)):
-            raise ValueError(f"{count} images gave {len(probabilities)} rows")
+            raise UserError(f"{count} images gave {len(probabilities)} rows")
         now, first = time.perf_counter(), 0
         elapsed_s, alone_s = now - started, now - max(started, self._ended)  # what overlaps must not count twice
         self._ended = now

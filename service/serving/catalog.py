@@ -2,20 +2,18 @@
 
 import asyncio
 import itertools
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from pathlib import Path
 
 from export.artifact.manifest import ArtifactError, check_files, read_manifest
 from export.engines.protocol import DeviceLost, DeviceMemoryFull
 from service.errors import GpuLost, ModelNotReady, UnknownModel, UnknownParameter
-from service.http.requests import NUMBER
 from service.serving.directory import Signature, exists, scan
 from service.serving.gpu import Gpu
 from service.serving.memory import give_back, resident_mb
 from service.serving.served_model import ModelEntry, ServedModel, describe, open_model
 from service.settings import Settings
 from service.telemetry.metrics import Metrics, ModelMetrics
-from service.telemetry.request_context import current
 from service.telemetry.request_log import log
 
 
@@ -133,19 +131,28 @@ class Catalog:
             raise ModelNotReady(f"{name} was unloaded; POST /v2/repository/models/{name}/load brings it back")
         if not self._entries:
             raise ModelNotReady(self.not_ready or "no model is served")
-        found = find_entry(self._entries, name, version)
-        current().model = found.metrics.labels
-        return found
+        return find_entry(self._entries, name, version)
 
-    async def find(self, name: str | None, version: str | None = None) -> ServedModel:
-        """What `entry` finds, brought into memory if it is not there.
+    async def find(
+        self,
+        name: str | None,
+        version: str | None = None,
+        *,
+        on_lookup: Callable[[ModelEntry], None] | None = None,
+    ) -> ServedModel:
+        """Finds a model as `entry` does, and loads it if it is not in memory.
+
+        Args:
+            on_lookup: called with the version that is about to be returned or loaded.
 
         Raises:
-            UnknownModel, UnknownParameter, ModelNotReady, GpuLost: see `entry`; or it does not load, or not fit.
+            UnknownModel, UnknownParameter, ModelNotReady, GpuLost: as `entry`; or it does not load, or not fit.
             DeviceMemoryFull, DeviceLost: while it was being loaded.
         """
         while True:
             entry = self.entry(name, version)
+            if on_lookup is not None:
+                on_lookup(entry)
             entry.last_used = next(self._clock)
             if entry.model is not None:
                 return entry.model
@@ -327,7 +334,11 @@ def find_entry(entries: Mapping[str, Mapping[int, ModelEntry]], name: str | None
     versions = entries.get(name)
     if versions is None:
         raise UnknownModel(f"no model is called {name[:100]!r}; served are {', '.join(sorted(entries))}")
-    if version is not None and (not NUMBER.fullmatch(version) or int(version) not in versions):
+    if version is not None and (not _is_number(version) or int(version) not in versions):
         known = ", ".join(map(str, sorted(versions)))
         raise UnknownModel(f"{name} has no version {version[:20]!r}; served are {known}")
     return versions[max(versions) if version is None else int(version)]
+
+
+def _is_number(text: str) -> bool:  # str.isdecimal takes other scripts' digits, and int() refuses thousands of them
+    return text.isascii() and text.isdecimal() and len(text) < 10

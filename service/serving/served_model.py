@@ -2,19 +2,16 @@
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from starlette.types import Receive
-
 from export.artifact.golden import check_golden
-from export.artifact.manifest import ONNX_FILE, Manifest, check_files
-from export.engines.cuda import Device, cuda_unavailable_reason
-from export.engines.onnxruntime import OnnxFeatureExtractor, cuda_provider_unavailable_reason
+from export.artifact.manifest import Manifest
+from export.engines.cuda import cuda_unavailable_reason
+from export.engines.onnxruntime import cuda_provider_unavailable_reason
 from export.engines.protocol import Engine
-from export.engines.selection import open_engine
+from export.predictor import Predictor
 from models.images.decode import Floats, Pixels
-from service.http.disconnect import cancel_on_disconnect
 from service.serving.batch_size import BatchSize, measure_batch_size
 from service.serving.batcher import Batcher
 from service.serving.gpu import Gpu
@@ -30,27 +27,28 @@ _IN_FLIGHT = {"cpu": 1, "cuda": 2}
 class ServedModel:
     """One artifact, opened and checked. Its engine's thread and memory go with the last reference to it."""
 
-    directory: Path
-    manifest: Manifest
-    engine: Engine
+    predictor: Predictor
     batcher: Batcher
-    taps: OnnxFeatureExtractor | None
     golden_difference: float
     batch_size: BatchSize
 
-    async def run(self, images: Pixels, receive: Receive | None = None) -> tuple[Floats, Floats]:
-        """Probabilities and logits, (N, K) each, of uint8 (N, H, W, C), run together with what else waits.
+    @property
+    def manifest(self) -> Manifest:
+        """The artifact's manifest."""
+        return self.predictor.manifest
 
-        Args:
-            images: at the network's size.
-            receive: of the request, to know when its client hangs up; None for one that cannot.
+    @property
+    def engine(self) -> Engine:
+        """The engine that the batcher calls."""
+        return self.predictor.engine
+
+    def run(self, images: Pixels) -> "asyncio.Future[tuple[Floats, Floats]]":
+        """Queues uint8 (N, H, W, C) at the network's size; the future gives probabilities and logits, (N, K) each.
 
         Raises:
-            QueueFull, InferenceFailed, ClientGone, DeviceMemoryFull, DeviceLost: see there.
+            QueueFull: at once. InferenceFailed, DeviceMemoryFull and DeviceLost come from the future.
         """
-        scores = self.batcher.submit(images)
-        # On the event loop a batch is run before anybody could be seen to hang up.
-        return await (scores if receive is None or self.batcher.runs_inline else cancel_on_disconnect(scores, receive))
+        return self.batcher.submit(images)
 
 
 @dataclass(eq=False)
@@ -101,19 +99,17 @@ def open_model(
     Raises:
         ArtifactError, EngineError: the artifact cannot be served; says why.
     """
-    check_files(directory, manifest)
-    threads = settings.threads_per_run
-    opened = open_engine(
+    predictor = Predictor.open(
         directory,
-        manifest,
         engine=settings.engine,
         precision=settings.precision,
         device=settings.device,
-        threads=threads,
+        threads=settings.threads_per_run,
+        check_all=True,
     )
-    if opened.device == "cpu" and settings.device == "auto" and cuda_unavailable_reason() is None:
-        log.warning("%s runs on the CPU, although there is a GPU: %s", directory, _why_not_there(opened))
-    engine = (gpu or Gpu()).watched(opened)
+    if predictor.engine.device == "cpu" and settings.device == "auto" and cuda_unavailable_reason() is None:
+        log.warning("%s runs on the CPU, although there is a GPU: %s", directory, _why_not_there(predictor.engine))
+    engine = (gpu or Gpu()).watched(predictor.engine)
     difference = check_golden(engine, directory, manifest)
     size = batch_size or measure_batch_size(
         engine.run, manifest.input.shape, device=engine.device, fixed=settings.max_batch_size
@@ -128,20 +124,14 @@ def open_model(
         in_flight=in_flight,
         metrics=metrics,
     )
-    taps = None
-    if ONNX_FILE in manifest.files:
-        values = [node.value for node in manifest.nodes if node.value]
-        entry = manifest.files[ONNX_FILE]
-        device: Device = "auto" if engine.device == "cuda" else "cpu"  # ONNX Runtime need not be what is on the GPU
-        taps = OnnxFeatureExtractor(directory / ONNX_FILE, values, sha256=entry.sha256, device=device, threads=threads)
-    return ServedModel(directory, manifest, engine, batcher, taps, difference, size)
+    return ServedModel(replace(predictor, engine=engine), batcher, difference, size)
 
 
 def describe(model: ServedModel) -> str:
     """One line for the log: what runs where."""
-    reason = cuda_provider_unavailable_reason() if model.engine.device == "cuda" and model.taps else None
+    reason = cuda_provider_unavailable_reason() if model.engine.device == "cuda" and model.predictor.extractor else None
     return (
-        f"{model.manifest.name}:{model.manifest.version}: {model.engine.file} on {model.engine.name} "
+        f"{model.predictor.label}: {model.engine.file} on {model.engine.name} "
         f"({model.engine.device}), golden images within {model.golden_difference:.1g}, "
         f"batches of up to {model.batch_size.images}, which take {1000 * model.batch_size.seconds:.3g} ms"
         + (f"; inspection runs on the CPU, as there is {reason}" if reason else "")

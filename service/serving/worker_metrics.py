@@ -1,26 +1,22 @@
-"""GET /metrics, and the file through which the other workers' /metrics know of this one."""
+"""The counts of all workers: each writes its own to a file that the others read."""
 
 import asyncio
 import os
 
-from starlette.requests import Request
-from starlette.responses import Response
-
 from service.serving.catalog import Catalog
 from service.serving.worker_files import WorkerFiles
 from service.telemetry.counters import Snapshot, Values
-from service.telemetry.prometheus import PrometheusCollector
 from service.telemetry.request_log import log
 from service.telemetry.statistics import LAST
 
 INTERVAL_S = 1.0
 
 
-class MetricsRoute:
-    """The route; whichever worker a scrape reaches, it answers for all.
+class WorkerMetrics:
+    """The counts of this worker and, from their files, of the others.
 
     Attributes:
-        counts: of this worker.
+        counts: this worker's.
     """
 
     def __init__(self, catalog: Catalog) -> None:
@@ -45,13 +41,6 @@ class MetricsRoute:
         """Writes it for the last time; to be called when every request is answered."""
         if self._files:
             self._write(self._files)
-
-    async def __call__(self, request: Request) -> Response:
-        """Answers one scrape."""
-        snapshots, accept = await self.snapshots(), request.headers.get("accept", "")
-        # Not on the event loop: a thousand classes take some milliseconds.
-        body, content_type = await asyncio.to_thread(lambda: PrometheusCollector(snapshots).encode(accept))
-        return Response(body, headers={"content-type": content_type})
 
     async def snapshots(self) -> list[Snapshot]:
         """What every worker has counted: this one until now, the others until at most a second ago."""

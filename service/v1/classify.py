@@ -2,44 +2,76 @@
 
 import asyncio
 from collections.abc import Sequence
-from concurrent.futures import Executor
 from typing import Any
 
 import orjson
 from starlette.types import Receive, Scope, Send
 
-from models.images.decode import Floats, Pixels
+from export.predictor import DEFAULT_TOP_K, default_top_k, top_predictions
+from models.images.decode import FORMATS, Floats, Pixels
 from models.images.errors import ImageError
-from service.errors import error_body
-from service.http.bodies import BodyReader
-from service.http.requests import number, parse_query, single
+from service.context import ServerContext, run_model
+from service.errors import InferenceFailed, UnknownModel, UnknownParameter, error_body
+from service.http.multipart import MULTIPART
+from service.http.requests import check_top_k, number, parse_query, single
 from service.http.responses import send_json
-from service.serving.catalog import Catalog
+from service.http.route import UPLOAD, Json, Route, query_names, query_parameter
+from service.openapi.document import REFUSED
+from service.openapi.schema import (
+    BINARY,
+    COUNT,
+    FROM_1,
+    NAME,
+    NAMING,
+    TEXT,
+    Component,
+    array,
+    as_json,
+    described,
+    integer_text,
+    object_schema,
+)
 from service.serving.decoding import decode_uploads, stack_images
-from service.serving.predictions import check_top_k, default_top_k, top_predictions
 from service.serving.served_model import ServedModel
 from service.settings import Settings
 from service.telemetry.request_context import current
 
-PARAMETERS = ("model", "version", "top_k")
+_PROBABILITY: Json = {"type": "number", "minimum": 0, "maximum": 1.0001}  # a softmax of float32 may pass 1
+PREDICTION = Component("Prediction", object_schema(label=TEXT, index=COUNT, probability=_PROBABILITY))
+PREDICTIONS = described("the most probable first", array(PREDICTION, minItems=1))
+_RESULT = {"oneOf": [Component("Predicted", object_schema(predictions=PREDICTIONS)), REFUSED]}
+_RESULTS = described("one for each image, in their order", array(_RESULT, minItems=1))
+CLASSIFICATION = Component("Classification", object_schema(model=TEXT, version=FROM_1, results=_RESULTS))
 
 
-class Classify:
-    """The route as a bare ASGI application: no request object is built on the hot path."""
+class ClassifyRoute:
+    """Classifies images.
 
-    def __init__(self, catalog: Catalog, settings: Settings, body_reader: BodyReader, decoders: Executor) -> None:
-        self._catalog = catalog
-        self._settings = settings
-        self._bodies = body_reader
-        self._decoders = decoders
-        self._limit_top_k = settings.limit("top_k_limit")
-        self._limit_pixels = settings.limit("image_limit_pixels")
+    A bare ASGI application: no request object is built on the hot path.
+    """
+
+    def __init__(self, context: ServerContext) -> None:
+        self._context = context
+        self._deadline_s = context.settings.deadline_s
+        self._limit_top_k = context.settings.limit("top_k_limit")
+        self._limit_pixels = context.settings.limit("image_limit_pixels")
+        self.parameters = (
+            query_parameter("model", f"{NAMING}; may be left out where only one model is served", NAME),
+            query_parameter("version", "of the model; the newest if left out", integer_text(least=1)),
+            query_parameter(
+                "top_k",
+                f"classes for each image, up to {self._limit_top_k.value} and up to all; {DEFAULT_TOP_K} if left out, "
+                "or all where there are fewer",
+                integer_text(least=1),
+            ),
+        )
+        self._names = query_names(self.parameters)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request; errors are raised for the caller to map."""
-        values = parse_query(scope["query_string"], PARAMETERS)
-        async with asyncio.timeout(self._settings.deadline_s):
-            model = await self._catalog.find(single(values, "model"), single(values, "version"))
+        values = parse_query(scope["query_string"], self._names)
+        async with asyncio.timeout(self._deadline_s):
+            model = await self._context.find(single(values, "model"), single(values, "version"))
             classes = len(model.manifest.classes)
             top_k = number(values, "top_k", least=1, most=classes) or default_top_k(model.manifest)
             check_top_k(top_k, self._limit_top_k)
@@ -48,9 +80,9 @@ class Classify:
         await send_json(send, 200, orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY))
 
     async def _results(self, model: ServedModel, scope: Scope, receive: Receive, top_k: int) -> list[dict[str, Any]]:
-        async with self._bodies.images(scope, receive) as uploads:
-            spec = model.manifest.input
-            decoded = await decode_uploads(uploads, spec, limit_pixels=self._limit_pixels, executor=self._decoders)
+        async with self._context.body_reader.images(scope, receive) as uploads:
+            spec, decoders = model.manifest.input, self._context.decoders
+            decoded = await decode_uploads(uploads, spec, limit_pixels=self._limit_pixels, executor=decoders)
         if len(decoded) == 1 and isinstance(decoded[0], ImageError):
             raise decoded[0]  # a lone bad image gets its status
         good = [image for image in decoded if not isinstance(image, ImageError)]
@@ -68,5 +100,41 @@ class Classify:
     ) -> Floats | tuple[Floats, ...]:
         if not images:
             return ()
-        probabilities, _ = await model.run(await stack_images(images, self._decoders), receive)
+        probabilities, _ = await run_model(model, await stack_images(images, self._context.decoders), receive)
         return probabilities
+
+
+def images_body(settings: Settings, *, most: int) -> Json:
+    """The request body of one image, or of a form with up to `most` of them."""
+    image = {**BINARY, "minLength": 1}
+    form = {
+        **object_schema({"images": array(image, minItems=1, maxItems=most)}),
+        "additionalProperties": image,
+        "minProperties": 1,
+    }
+    return {
+        "required": True,
+        "description": f"The bytes of one image, under any media type, or a form with up to {most} files; field names "
+        f"do not matter. {', '.join(FORMATS)}, up to {settings.image_limit_pixels} pixels each; up to "
+        f"{settings.body_limit_bytes} bytes together.",
+        "content": {"image/*": {"schema": image}, MULTIPART: {"schema": form}},
+    }
+
+
+def routes(context: ServerContext) -> list[Route]:
+    """The route, with the limits that are set."""
+    endpoint, settings = ClassifyRoute(context), context.settings
+    return [
+        Route(
+            "POST",
+            "/v1/classify",
+            endpoint,
+            as_json(CLASSIFICATION),
+            errors=(*UPLOAD, UnknownModel, UnknownParameter, InferenceFailed),
+            parameters=endpoint.parameters,
+            body=images_body(settings, most=settings.images_per_request),
+            description="A lone bad image gets its status. Among several it fails alone: the answer is 200 then, with "
+            "an error in its place.",
+            raw=True,
+        )
+    ]

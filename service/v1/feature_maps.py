@@ -1,4 +1,4 @@
-"""POST /v1/models/{m}/feature-maps: what every layer of the served file makes of one image."""
+"""POST /v1/models/{m}/feature-maps: the values of layers for one image, as numbers or pictures."""
 
 import asyncio
 import base64
@@ -11,60 +11,93 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
+from export.predictor import default_top_k, top_predictions
 from models.graph.node import Node
 from models.images.decode import Floats, Pixels
 from models.images.errors import ImageError
-from service.http.bodies import BodyReader
+from service.context import ServerContext
+from service.errors import NotInspectable, TooManyValues, UnknownLayer, UnknownParameter
 from service.http.disconnect import cancel_on_disconnect
 from service.http.requests import choice, parse_query
+from service.http.route import LOOKUP, UPLOAD, Route, query_names, query_parameter
 from service.inspection.feature_maps import FeatureMaps, check_size, inspect_image, select_nodes
-from service.inspection.queue import InspectionQueue
 from service.inspection.tiles import draw_sheet, encode_png, make_tiles
-from service.serving.catalog import Catalog
+from service.openapi.schema import (
+    BINARY,
+    COUNT,
+    FROM_1,
+    NUMBER,
+    TEXT,
+    Component,
+    array,
+    as_json,
+    described,
+    model_parameter,
+    object_schema,
+    one_of,
+)
 from service.serving.decoding import decode_or_error
-from service.serving.predictions import default_top_k, top_predictions
 from service.serving.served_model import ServedModel
-from service.settings import Limit, Settings
+from service.settings import Limit
+from service.v1.classify import PREDICTIONS, images_body
 
-PARAMETERS = ("layers", "format", "values")
+FORMATS, VALUES = ("json", "npz", "png"), ("numbers", "tiles")  # the first is the default
+PARAMETERS = (
+    model_parameter("model"),
+    query_parameter(
+        "layers",
+        "names or globs (`conv*`), also several with commas between them; all layers if left out",
+        array(TEXT),
+    ),
+    query_parameter(
+        "format",
+        "`json`, `npz` for numpy, or `png` for a sheet of pictures",
+        {**one_of(*FORMATS), "default": FORMATS[0]},
+    ),
+    query_parameter(
+        "values",
+        "in JSON: numbers, or a picture of every layer's channels",
+        {**one_of(*VALUES), "default": VALUES[0]},
+    ),
+)
 
 
 class FeatureMapsRoute:
-    """The route; takes its turn with every other inspection, so that classification does not wait for it."""
+    """The route.
 
-    def __init__(
-        self, catalog: Catalog, settings: Settings, body_reader: BodyReader, inspection_queue: InspectionQueue
-    ) -> None:
-        self._catalog = catalog
-        self._settings = settings
-        self._bodies = body_reader
-        self._turns = inspection_queue
+    Inspections run one after another, so that classification does not wait for them.
+    """
 
-    async def __call__(self, request: Request) -> Response:
-        """Answers one request; errors are raised for the caller to map."""
+    def __init__(self, context: ServerContext) -> None:
+        self._context = context
+        self._settings = context.settings
+
+    async def answer(self, request: Request) -> Response:
+        """Feature maps of one image, of every layer of the served file."""
         async with asyncio.timeout(self._settings.deadline_s):
             return await self._answered(request)
 
     async def _answered(self, request: Request) -> Response:
-        values = parse_query(request.scope["query_string"], PARAMETERS)
-        model = await self._catalog.find(request.path_params["model"])
-        form = choice(values, "format", ("json", "npz", "png"))
-        kind = choice(values, "values", ("numbers", "tiles"))
+        values = parse_query(request.scope["query_string"], query_names(PARAMETERS))
+        model = await self._context.find(request.path_params["model"])
+        form = choice(values, "format", FORMATS)
+        kind = choice(values, "values", VALUES)
         patterns = [name for part in values.get("layers", ["*"]) for name in part.split(",") if name]
-        nodes = select_nodes(model, patterns or ["*"])
+        nodes = select_nodes(model.predictor, patterns or ["*"])
         check_size(nodes, self._settings.limit("inspection_limit_values"), "choose some with ?layers=")
         if form == "json" and kind == "numbers":
             advice = "choose some with ?layers=, or take format=npz or values=tiles"
             check_size(nodes, self._settings.limit("inspection_limit_json_values"), advice)
-        async with self._bodies.images(request.scope, request.receive, limit_images=Limit(1)) as (upload,):
-            inspecting = self._turns.run(lambda: self._answer(model, upload, nodes, form, kind))
+        streams = request.scope, request.receive
+        async with self._context.body_reader.images(*streams, limit_images=Limit(1)) as (upload,):
+            inspecting = self._context.inspection_queue.run(lambda: self._inspect(model, upload, nodes, form, kind))
             return await cancel_on_disconnect(asyncio.ensure_future(inspecting), request.receive)
 
-    def _answer(self, model: ServedModel, upload: bytes, nodes: Sequence[Node], form: str, kind: str) -> Response:
+    def _inspect(self, model: ServedModel, upload: bytes, nodes: Sequence[Node], form: str, kind: str) -> Response:
         image = decode_or_error(upload, model.manifest.input, self._settings.limit("image_limit_pixels"))
         if isinstance(image, ImageError):
             raise image
-        maps = inspect_image(model, image, nodes)
+        maps = inspect_image(model.predictor, image, nodes)
         if form == "npz":
             return _npz(maps)
         if form == "png":
@@ -123,3 +156,69 @@ def _tiles(value: Floats, *, limits: tuple[float, float] | None = None) -> dict[
 def _title(model: ServedModel, maps: FeatureMaps) -> str:
     best = top_predictions(maps.probabilities, model.manifest.classes, 1)[0]
     return f"{model.manifest.name}:{model.manifest.version} says {best['label']} ({best['probability']:.1%})"
+
+
+TILES = Component(
+    "Tiles",
+    object_schema(
+        png={
+            "description": "the channels in a grid, black at the minimum",
+            "contentMediaType": "image/png",
+            "contentEncoding": "base64",
+            **TEXT,
+        },
+        columns=FROM_1,
+        rows=FROM_1,
+        tile_height=FROM_1,
+        tile_width=FROM_1,
+    ),
+)
+LAYER = Component(
+    "Layer",
+    object_schema(
+        {
+            "values": described("nested as `shape` says; with tiles, only where each map is one number", array({})),
+            "tiles": described("with values=tiles", TILES),
+        },
+        name=TEXT,
+        op=TEXT,
+        shape=array(COUNT),
+        minimum=NUMBER,
+        maximum=NUMBER,
+        mean=NUMBER,
+    ),
+)
+FEATURE_MAPS = Component(
+    "FeatureMaps",
+    object_schema(
+        {"image": described("as the network sees it; with values=tiles", TILES)},
+        model=TEXT,
+        version=FROM_1,
+        file=described("the file that was run", TEXT),
+        served=object_schema(file=TEXT, maximum_difference=described("of its probabilities to these", NUMBER)),
+        predictions=PREDICTIONS,
+        layers=array(LAYER),
+    ),
+)
+
+
+def routes(context: ServerContext) -> list[Route]:
+    """The route, with the limits that are set."""
+    settings = context.settings
+    return [
+        Route(
+            "POST",
+            "/v1/models/{model}/feature-maps",
+            FeatureMapsRoute(context).answer,
+            {
+                **as_json(FEATURE_MAPS),
+                "application/x-npz": {"schema": BINARY},
+                "image/png": {"schema": BINARY},
+            },
+            errors=(*UPLOAD, *LOOKUP, UnknownParameter, UnknownLayer, NotInspectable, TooManyValues),
+            parameters=PARAMETERS,
+            body=images_body(settings, most=1),
+            description=f"An answer has up to {settings.inspection_limit_values} values, and up to "
+            f"{settings.inspection_limit_json_values} as numbers in JSON.",
+        )
+    ]

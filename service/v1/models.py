@@ -1,5 +1,6 @@
 """GET /v1/models and what is known of each: versions, labels, the graph."""
 
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -8,33 +9,50 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from export.artifact.manifest import ONNX_FILE
-from service.serving.catalog import Catalog
+from service.context import ServerContext
+from service.http.route import LOOKUP, Json, Route
+from service.openapi.schema import (
+    COUNT,
+    FLAG,
+    FROM_1,
+    NUMBER,
+    TEXT,
+    Component,
+    array,
+    as_json,
+    described,
+    model_parameter,
+    nullable,
+    object_schema,
+    one_of,
+)
 from service.serving.served_model import ModelEntry
 
 
 class ModelRoutes:
     """Answers from the manifests; nothing is computed."""
 
-    def __init__(self, catalog: Catalog) -> None:
-        self._catalog = catalog
+    def __init__(self, context: ServerContext) -> None:
+        self._context = context
 
     async def models(self, request: Request) -> Response:
-        """Everything that is served, and what could not be."""
-        failures = [{"artifact": path, "reason": reason} for path, reason in self._catalog.failures.items()]
-        return _json({"models": [_described(entry) for entry in self._catalog.entries()], "failed": failures})
+        """Every model that is served, and every artifact that is not."""
+        catalog = self._context.catalog
+        failures = [{"artifact": path, "reason": reason} for path, reason in catalog.failures.items()]
+        return _json({"models": [_described(entry) for entry in catalog.entries()], "failed": failures})
 
     async def model(self, request: Request) -> Response:
-        """One model: the newest version, or the one asked for."""
+        """One model and its versions."""
         found = self._find(request)
-        same = [other for other in self._catalog.entries() if other.manifest.name == found.manifest.name]
-        return _json({**_described(found), "versions": [other.manifest.version for other in same]})
+        versions = [entry.manifest.version for entry in self._context.versions(found.manifest.name)]
+        return _json({**_described(found), "versions": versions})
 
     async def labels(self, request: Request) -> Response:
-        """Class names by index."""
+        """The names of a model's classes, by index."""
         return _json({"labels": self._find(request).manifest.classes})
 
     async def graph(self, request: Request) -> Response:
-        """The node table: every layer with its shape, parents, parameters and receptive field."""
+        """Every layer of a model: shape, parents, parameters, receptive field."""
         manifest = self._find(request).manifest
         return _json(
             {
@@ -47,7 +65,7 @@ class ModelRoutes:
         )
 
     def _find(self, request: Request) -> ModelEntry:
-        return self._catalog.entry(request.path_params["model"])
+        return self._context.entry(request.path_params["model"])
 
 
 def _described(entry: ModelEntry) -> dict[str, Any]:
@@ -72,3 +90,78 @@ def _described(entry: ModelEntry) -> dict[str, Any]:
 
 def _json(content: Any) -> Response:
     return Response(orjson.dumps(content), media_type="application/json")
+
+
+_WHOLE: Json = {"type": "integer"}
+_PAIR = array(_WHOLE, minItems=2, maxItems=2)
+INPUT = Component("Input", object_schema(mode=one_of("L", "RGB"), height=FROM_1, width=FROM_1))
+PREPROCESS = Component(
+    "Preprocess",
+    object_schema(
+        resize={"description": "height and width, or the shorter side", "oneOf": [_PAIR, FROM_1]},
+        crop=nullable(_PAIR),
+        interpolation=TEXT,
+        antialias=FLAG,
+        background=described("what shows through transparent pixels, by channel", array(COUNT)),
+        mean=array(NUMBER),
+        std=array(NUMBER),
+    ),
+)
+NODE = Component(
+    "Node",  # models.graph.node.Node
+    object_schema(
+        name=described("as torchvision's get_graph_node_names has it", TEXT),
+        op=TEXT,
+        parents=array(TEXT),
+        shape=described("of one image's value", array(COUNT)),
+        value=described("its name in the ONNX file; empty where it is not in there", TEXT),
+        kernel=nullable(_PAIR),
+        stride=nullable(_PAIR),
+        padding=nullable(_PAIR),
+        dilation=nullable(_PAIR),
+        parameters=COUNT,
+        macs=described("multiply-accumulate operations for one image", COUNT),
+        receptive_field=described("in input pixels; null where it is all or cannot be told", nullable(_PAIR)),
+        jump=described("input pixels between neighbouring positions; null likewise", nullable(_PAIR)),
+        start=described("input pixel where the first position's field begins; null likewise", nullable(_PAIR)),
+    ),
+)
+_MODEL: dict[str, Json] = {
+    "name": TEXT,
+    "version": FROM_1,
+    "network": TEXT,
+    "classes": described("how many", FROM_1),
+    "input": INPUT,
+    "preprocess": PREPROCESS,
+    "file": described("the file that serves; null while the model is not in memory", nullable(TEXT)),
+    "engine": nullable(one_of("onnxruntime", "torchscript")),
+    "device": nullable(one_of("cpu", "cuda")),
+    "max_batch_size": described("images run together at most, once measured", nullable(FROM_1)),
+    "inspectable": FLAG,
+    "metrics": {"description": "of the training, by split", "type": "object"},
+    "dataset": nullable(TEXT),
+    "golden_difference": described("largest difference to the golden probabilities", nullable(NUMBER)),
+}
+MODEL = Component("Model", object_schema(**_MODEL))
+MODEL_VERSIONS = Component("ModelVersions", object_schema(**_MODEL, versions=array(FROM_1, minItems=1)))
+LABELS = Component("Labels", object_schema(labels=array(TEXT, minItems=1)))
+GRAPH = Component(
+    "Graph",
+    object_schema(model=TEXT, version=FROM_1, network=TEXT, input=INPUT, preprocess=PREPROCESS, nodes=array(NODE)),
+)
+
+
+def routes(context: ServerContext) -> list[Route]:
+    """The routes."""
+    models, one = ModelRoutes(context), "/v1/models/{model}"
+    listed = object_schema(models=array(MODEL), failed=array(object_schema(artifact=TEXT, reason=TEXT)))
+
+    def of_one(path: str, endpoint: Callable[..., Any], answer: Json) -> Route:
+        return Route("GET", path, endpoint, as_json(answer), errors=LOOKUP, parameters=[model_parameter("model")])
+
+    return [
+        Route("GET", "/v1/models", models.models, as_json(listed)),
+        of_one(one, models.model, MODEL_VERSIONS),
+        of_one(f"{one}/labels", models.labels, LABELS),
+        of_one(f"{one}/graph", models.graph, GRAPH),
+    ]

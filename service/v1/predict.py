@@ -10,52 +10,65 @@ import orjson
 from starlette.types import Receive, Scope, Send
 
 from models.images.decode import Floats, Pixels
-from service.errors import MalformedBody, TooManyImages, UnsupportedType, WrongShape
-from service.http.bodies import BodyReader
+from service.context import ServerContext, run_model
+from service.errors import (
+    BodyTooLarge,
+    InferenceFailed,
+    MalformedBody,
+    TooManyImages,
+    UnknownModel,
+    UnknownParameter,
+    UnsupportedType,
+    WrongShape,
+)
 from service.http.json_pixels import read_pixels
-from service.http.requests import header
+from service.http.requests import get_header
 from service.http.responses import send_json
-from service.serving.catalog import Catalog
-from service.settings import Limit, Settings
+from service.http.route import OVERLOAD, Route
+from service.openapi.schema import NAMING, NUMBER, TEXT, array, as_json, object_schema
+from service.settings import Limit
 
 PATH = "/predict"
 
 
-class Predict:
-    """The route as an ASGI application, and `run` for callers in this process."""
+class PredictRoute:
+    """Class probabilities of pixels, as BentoML's own client asks for them.
 
-    def __init__(self, catalog: Catalog, settings: Settings, body_reader: BodyReader) -> None:
-        self._catalog = catalog
-        self._settings = settings
-        self._bodies = body_reader
+    A bare ASGI application.
+    """
+
+    def __init__(self, context: ServerContext) -> None:
+        self._context = context
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers `{"images": [...], "model": "..."}` with probabilities; errors are raised for the caller to map."""
-        content_type = header(scope, b"content-type") or "application/json"
+        content_type = get_header(scope, b"content-type") or "application/json"
         if content_type.partition(";")[0].strip().lower() != "application/json":
             raise UnsupportedType(f"{PATH} takes application/json, not {content_type[:80]}; files go to /v1/classify")
-        async with asyncio.timeout(self._settings.deadline_s):
-            async with self._bodies.body(scope, receive, limit_bytes=self._settings.limit("json_limit_bytes")) as body:
-                images, model = _parse(body, self._settings.limit("json_depth_limit"))
-            probabilities = await self.run(images, model, receive)
+        settings, reader = self._context.settings, self._context.body_reader
+        async with asyncio.timeout(settings.deadline_s):
+            async with reader.body(scope, receive, limit_bytes=settings.limit("json_limit_bytes")) as body:
+                images, model = _parse(body, settings.limit("json_depth_limit"))
+            probabilities = await predict(self._context, images, model, receive)
         contiguous = np.ascontiguousarray(probabilities)
         await send_json(send, 200, orjson.dumps(contiguous, option=orjson.OPT_SERIALIZE_NUMPY))
 
-    async def run(self, images: Pixels, model: str = "", receive: Receive | None = None) -> Floats:
-        """Probabilities (N, K) of uint8 images (N, H, W, C) at the network's size.
 
-        Raises:
-            WrongShape, TooManyImages, UnknownModel, UnknownParameter, QueueFull, ClientGone: see there.
-        """
-        served = await self._catalog.find(model or None)
-        wanted = served.manifest.input.shape
-        if images.ndim != 4 or images.shape[1:] != wanted or not len(images):
-            shape = ", ".join(map(str, wanted))
-            raise WrongShape(f"images have the shape {images.shape}; {served.manifest.name} takes (N, {shape})")
-        if len(images) > (limit := self._settings.limit("images_per_request")).value:
-            raise TooManyImages(f"{len(images)} images; the limit of one request is {limit}")
-        probabilities, _ = await served.run(images, receive)
-        return probabilities
+async def predict(context: ServerContext, images: Pixels, model: str = "", receive: Receive | None = None) -> Floats:
+    """Probabilities (N, K) of uint8 images (N, H, W, C) at the network's size.
+
+    Args:
+        receive: of the request; None for a caller in this process.
+    """
+    served = await context.find(model or None)
+    wanted = served.manifest.input.shape
+    if images.ndim != 4 or images.shape[1:] != wanted or not len(images):
+        shape = ", ".join(map(str, wanted))
+        raise WrongShape(f"images have the shape {images.shape}; {served.manifest.name} takes (N, {shape})")
+    if len(images) > (limit := context.settings.limit("images_per_request")).value:
+        raise TooManyImages(f"{len(images)} images; the limit of one request is {limit}")
+    probabilities, _ = await run_model(served, images, receive)
+    return probabilities
 
 
 def _parse(body: bytes, limit_depth: Limit) -> tuple[Pixels, str]:
@@ -70,3 +83,32 @@ def _parse(body: bytes, limit_depth: Limit) -> tuple[Pixels, str]:
     if not isinstance(model := content.get("model", ""), str):
         raise MalformedBody(f"model must be text, got {type(model).__name__}")
     return read_pixels(content["images"], "images", limit_depth), model
+
+
+def routes(context: ServerContext) -> list[Route]:
+    """The route, with the limits that are set."""
+    settings = context.settings
+    pixel = {"type": "integer", "minimum": 0, "maximum": 255}
+    image = array(array(array(pixel, minItems=1), minItems=1), minItems=1)
+    model = {**TEXT, "description": f"{NAMING}; empty where only one model is served", "default": ""}
+    body = object_schema({"model": model}, images=array(image, minItems=1, maxItems=settings.images_per_request))
+    return [
+        Route(
+            "POST",
+            PATH,
+            PredictRoute(context),
+            as_json(array(array(NUMBER))),
+            errors=(
+                *OVERLOAD,
+                *(BodyTooLarge, InferenceFailed, MalformedBody, TooManyImages),
+                *(UnknownModel, UnknownParameter, UnsupportedType, WrongShape),
+            ),
+            body={
+                "required": True,
+                "description": f"up to {min(settings.json_limit_bytes, settings.body_limit_bytes)} bytes",
+                "content": as_json({**body, "additionalProperties": False}),
+            },
+            description="Images are `[N, H, W, C]` and have the network's size and mode already.",
+            raw=True,
+        )
+    ]

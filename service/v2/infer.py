@@ -2,50 +2,65 @@
 
 import asyncio
 from collections.abc import Sequence
-from concurrent.futures import Executor
 from typing import Any
 
 import numpy as np
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
+from export.predictor import top_predictions
 from models.graph.node import Node
 from models.images.decode import Floats, Pixels
 from models.images.errors import ImageError
-from service.errors import MalformedBody
-from service.http.bodies import BodyReader
+from service.context import ServerContext, run_model
+from service.errors import (
+    InferenceFailed,
+    MalformedBody,
+    NotInspectable,
+    TooManyValues,
+    UnknownLayer,
+    UnsupportedType,
+    WrongShape,
+)
 from service.http.compression import decompress_body
-from service.http.requests import NUMBER
+from service.http.requests import check_top_k, is_number
 from service.http.responses import send_body, send_json
-from service.inspection.queue import InspectionQueue
-from service.serving.catalog import Catalog
+from service.http.route import UPLOAD, Json, Route
+from service.openapi.schema import (
+    BINARY,
+    COUNT,
+    FLAG,
+    NUMBER,
+    TEXT,
+    Component,
+    array,
+    as_json,
+    described,
+    integer_text,
+    nullable,
+    object_schema,
+    one_of,
+)
 from service.serving.decoding import decode_uploads, stack_images
-from service.serving.predictions import check_top_k, top_predictions
 from service.serving.served_model import ServedModel
-from service.settings import Settings
 from service.v2.layers import check_layers, find_layers, run_layers
-from service.v2.request import InferRequest, RequestedOutput, parse_request, raw_request
-from service.v2.tensors import Tensor, encode_answer
+from service.v2.paths import PER_MODEL
+from service.v2.request import INPUT, InferRequest, RequestedOutput, parse_request, raw_request
+from service.v2.tensors import HEADER_LENGTH, Tensor, encode_answer
 
-HEADER = "inference-header-content-length"
+_BINARY_TYPE = "application/octet-stream"
 
 
-class Infer:
-    """The route as a bare ASGI application, as `service.v1.classify` is."""
+class InferRoute:
+    """Inference: probabilities, logits, and any layer by its name.
 
-    def __init__(
-        self,
-        catalog: Catalog,
-        settings: Settings,
-        body_reader: BodyReader,
-        decoders: Executor,
-        inspection_queue: InspectionQueue,
-    ) -> None:
-        self._catalog = catalog
+    A bare ASGI application, as `service.v1.classify` is.
+    """
+
+    def __init__(self, context: ServerContext) -> None:
+        settings = context.settings
+        self._context = context
         self._settings = settings
-        self._bodies = body_reader
-        self._decoders = decoders
-        self._turns = inspection_queue
         self._limit_bytes = settings.limit("body_limit_bytes")
         self._limit_json_bytes = settings.limit("json_limit_bytes")
         self._limit_images = settings.limit("images_per_request")
@@ -55,7 +70,7 @@ class Infer:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request; errors are raised for the caller to map."""
         async with asyncio.timeout(self._settings.deadline_s):
-            model = await self._catalog.find(**scope["path_params"])
+            model = await self._context.find(**scope["path_params"])
             request, nodes, images = await self._read(model, scope, receive)
             fields, tensors = await self._answer(model, request, nodes, images, receive)
             # Layers are megabytes; scores are not worth the way to a thread.
@@ -65,8 +80,8 @@ class Infer:
         if answer.header_bytes is None:
             await send_json(send, 200, answer.body)
         else:
-            length = (HEADER.encode(), str(answer.header_bytes).encode())
-            await send_body(send, 200, answer.body, b"application/octet-stream", [length])
+            length = (HEADER_LENGTH.encode(), str(answer.header_bytes).encode())
+            await send_body(send, 200, answer.body, _BINARY_TYPE.encode(), [length])
 
     async def _read(
         self, model: ServedModel, scope: Scope, receive: Receive
@@ -77,13 +92,13 @@ class Infer:
         limit = self._limit_json_bytes if header_bytes is None else self._limit_bytes
         spec = model.manifest.input
         async with (
-            self._bodies.body(scope, receive, limit_bytes=limit) as received,
+            self._context.body_reader.body(scope, receive, limit_bytes=limit) as received,
             decompress_body(
                 received,
                 headers.get("content-encoding", "").strip().lower(),
-                body_reader=self._bodies,
+                body_reader=self._context.body_reader,
                 limit_bytes=limit,
-                executor=self._decoders,
+                executor=self._context.decoders,
             ) as body,
         ):
             if header_bytes == 0:
@@ -109,12 +124,14 @@ class Infer:
             uploads,
             model.manifest.input,
             limit_pixels=self._limit_pixels,
-            executor=self._decoders,
+            executor=self._context.decoders,
         )
         for index, image in enumerate(decoded):
             if isinstance(image, ImageError):  # a tensor has no place for an error, so one bad image fails them all
                 raise type(image)(f"image {index}: {image}") if len(decoded) > 1 else image
-        return await stack_images([image for image in decoded if not isinstance(image, ImageError)], self._decoders)
+        return await stack_images(
+            [image for image in decoded if not isinstance(image, ImageError)], self._context.decoders
+        )
 
     async def _answer(
         self, model: ServedModel, request: InferRequest, nodes: Sequence[Node], images: Pixels, receive: Receive
@@ -126,8 +143,9 @@ class Infer:
             fields["id"] = request.id
         layers = None
         if nodes:
-            layers = await run_layers(model, images, nodes, inspection_queue=self._turns, receive=receive)
-        probabilities, logits = await model.run(images, receive)
+            queue = self._context.inspection_queue
+            layers = await run_layers(model, images, nodes, inspection_queue=queue, receive=receive)
+        probabilities, logits = await run_model(model, images, receive)
         values = {"probabilities": probabilities, "logits": logits}
         if layers is not None:
             difference = float(np.abs(layers.probabilities - probabilities).max())
@@ -153,9 +171,139 @@ def _count(output: RequestedOutput, classes: Sequence[str]) -> int:
 
 
 def _header_bytes(headers: Headers) -> int | None:
-    given = headers.get(HEADER)
+    given = headers.get(HEADER_LENGTH)
     if given is None:
         return None
-    if not NUMBER.fullmatch(given):
+    if not is_number(given):
         raise MalformedBody(f"Inference-Header-Content-Length is {given[:20]!r}; wanted a number of bytes")
     return int(given)
+
+
+_OPEN = nullable({"type": "object"})
+_TENSOR = Component(
+    "V2Tensor",
+    object_schema(
+        {
+            "data": described("pixels, flat or nested, or image files in base64", array({})),
+            "parameters": {
+                **_OPEN,
+                "properties": {
+                    "binary_data_size": {
+                        "description": "the length of the tensor after the JSON, in place of `data`",
+                        "type": "integer",
+                    },
+                    "content_type": described("`base64` for image files in JSON", TEXT),
+                },
+            },
+        },
+        name={"const": INPUT},
+        datatype=described("UINT8 is pixels, BYTES is image files", one_of("UINT8", "BYTES")),
+        shape=described("[N, H, W, C] of UINT8, [N] or [N, 1] of BYTES", array(COUNT, minItems=1, maxItems=4)),
+    ),
+)
+_WANTED = Component(
+    "V2Wanted",
+    object_schema(
+        {
+            "parameters": {
+                **_OPEN,
+                "properties": {
+                    "binary_data": nullable(FLAG),
+                    "classification": described(
+                        "so many of the highest, as `value:index:label`; bounded like `top_k`", nullable(COUNT)
+                    ),
+                },
+            }
+        },
+        name={"description": "probabilities, logits, or a layer", **TEXT, "maxLength": 256},
+    ),
+)
+REQUEST = Component(
+    "V2Request",
+    object_schema(
+        {
+            "id": described("is given back", nullable(TEXT)),
+            "outputs": described("probabilities and logits, if left out", nullable(array(_WANTED))),
+            "parameters": {**_OPEN, "properties": {"binary_data_output": nullable(FLAG)}},
+        },
+        inputs=array(_TENSOR, minItems=1, maxItems=1),
+    ),
+)
+_OUTPUT = Component(
+    "V2Output",
+    object_schema(
+        {
+            "data": described("flat, row by row", array({"type": ["number", "string"]})),
+            "parameters": described("in place of `data`", object_schema(binary_data_size=COUNT)),
+        },
+        name=TEXT,
+        datatype=one_of("FP32", "BYTES"),
+        shape=array(COUNT),
+    ),
+)
+_LAYERS = object_schema(
+    layers_file=described("the file that gave the layers", TEXT),
+    maximum_difference=described("of its probabilities to those of the file that serves", NUMBER),
+)
+ANSWER = Component(
+    "V2Answer",
+    object_schema(
+        {"id": TEXT, "parameters": described("where layers were asked for", _LAYERS)},
+        model_name=TEXT,
+        model_version=TEXT,
+        outputs=array(_OUTPUT),
+    ),
+)
+_EXAMPLE: Json = {
+    "inputs": [
+        {
+            "name": INPUT,
+            "datatype": "BYTES",
+            "shape": [1],
+            "parameters": {"content_type": "base64"},
+            # A PNG of one pixel, which every model takes.
+            "data": ["iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="],
+        }
+    ]
+}
+_HEADER: Json = {
+    "name": "Inference-Header-Content-Length",
+    "in": "header",
+    "description": "how many bytes of the body are JSON; all, if left out",
+    "schema": integer_text(least=0),
+}
+
+
+def routes(context: ServerContext) -> list[Route]:
+    """The routes, with the limits that are set."""
+    settings, endpoint = context.settings, InferRoute(context)
+    tensor = described("JSON and the tensor after it; or, with a header of 0, the pixels of one image", BINARY)
+    body = {
+        "required": True,
+        "description": f"Up to {settings.body_limit_bytes} bytes, of which up to {settings.json_limit_bytes} are "
+        "JSON; may come with `Content-Encoding: gzip` or `deflate`, and the limits are those of what is inside. "
+        f"Up to {settings.images_per_request} images.",
+        "content": {
+            **as_json(REQUEST, example=_EXAMPLE),
+            _BINARY_TYPE: {"schema": tensor},
+            "image/*": {"schema": described("one image file, with a header of 0", BINARY)},
+        },
+    }
+    length = {"description": "how many bytes of a binary answer are JSON", "schema": {"type": "integer"}}
+    return [
+        Route(
+            "POST",
+            f"{path}/infer",
+            endpoint,
+            {**as_json(ANSWER), _BINARY_TYPE: {"schema": BINARY}},
+            errors=(
+                *(*errors, *UPLOAD),
+                *(InferenceFailed, NotInspectable, TooManyValues, UnknownLayer, UnsupportedType, WrongShape),
+            ),
+            parameters=(*parameters, _HEADER),
+            body=body,
+            headers={HEADER_LENGTH: length},
+            raw=True,
+        )
+        for path, parameters, errors in PER_MODEL
+    ]

@@ -19,8 +19,8 @@ from service.v2.request import SCORES, RequestedOutput
 
 
 @dataclass(frozen=True)
-class Layers:
-    """What a batch makes of a network.
+class LayerOutputs:
+    """The values of layers for a batch.
 
     Attributes:
         file: what was run.
@@ -45,8 +45,8 @@ def find_layers(model: ServedModel, outputs: Sequence[RequestedOutput]) -> list[
         return []
     known = {node.name: node for node in model.manifest.nodes if node.value}
     for name in names:
-        if name not in known or model.taps is None:
-            select_nodes(model, [name])  # says why; globs, which it knows, are no names of outputs
+        if name not in known or model.predictor.extractor is None:
+            select_nodes(model.predictor, [name])  # says why; globs, which it knows, are no names of outputs
             raise UnknownLayer(f"an output is one layer by its name, got {name!r}")
     return [known[name] for name in names]
 
@@ -63,21 +63,21 @@ def check_layers(nodes: Sequence[Node], outputs: Sequence[RequestedOutput], imag
 
 async def run_layers(
     model: ServedModel, images: Pixels, nodes: Sequence[Node], *, inspection_queue: InspectionQueue, receive: Receive
-) -> Layers:
-    """Runs the tapped ONNX file on uint8 (N, H, W, C).
+) -> LayerOutputs:
+    """Runs `model.onnx` with the nodes as outputs on uint8 (N, H, W, C).
 
     Raises:
         QueueFull: too many inspections wait.
-        ClientGone: the client hung up before its turn came.
+        ClientDisconnect: the client hung up before that.
         EngineError: the file is not what was loaded.
     """
-    taps, values, size = model.taps, [node.value for node in nodes], model.batch_size.images
-    assert taps is not None, "find_layers refuses models without taps"
+    extractor, values, size = model.predictor.extractor, [node.value for node in nodes], model.batch_size.images
+    assert extractor is not None, "find_layers refuses models without an extractor"
 
-    def work() -> Layers:
-        runs = [taps.run(images[start : start + size], values) for start in range(0, len(images), size)]
+    def work() -> LayerOutputs:
+        runs = [extractor.run(images[start : start + size], values) for start in range(0, len(images), size)]
         found = [np.concatenate(parts) for parts in zip(*(values for _, values in runs), strict=True)]
         layers = {node.name: np.asarray(value, np.float32) for node, value in zip(nodes, found, strict=True)}
-        return Layers(taps.file, np.concatenate([probabilities for probabilities, _ in runs]), layers)
+        return LayerOutputs(extractor.file, np.concatenate([probabilities for probabilities, _ in runs]), layers)
 
     return await cancel_on_disconnect(asyncio.ensure_future(inspection_queue.run(work)), receive)

@@ -1,4 +1,4 @@
-"""What a model has done since its server started, as the statistics extension of the Open Inference Protocol has it.
+"""GET /v2/models/stats and a model's /stats: its work since the server started, as the statistics extension has it.
 
 https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_statistics.md
 """
@@ -6,8 +6,61 @@ https://github.com/triton-inference-server/server/blob/main/docs/protocol/extens
 from collections.abc import Mapping
 from typing import Any
 
-from service.telemetry.counters import Labels, Values
-from service.telemetry.statistics import KEPT
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+from service.context import ServerContext
+from service.http.route import Json, Route
+from service.openapi.schema import COUNT, TEXT, Component, array, as_json, described, object_schema
+from service.telemetry.counters import Labels, Values, add_values
+from service.telemetry.statistics import KEPT, LAST
+from service.v2.paths import PER_MODEL
+
+_SPENT = ("compute_input", "compute_infer", "compute_output")
+_KINDS = ("success", "fail", "queue", *_SPENT, "cache_hit", "cache_miss")
+_DURATION = Component("V2Duration", object_schema(count=COUNT, ns=COUNT))
+_MODEL_STAT: Json = object_schema(
+    name=TEXT,
+    version=TEXT,
+    last_inference=described("milliseconds since 1970", COUNT),
+    inference_count=described("images", COUNT),
+    execution_count=described("batches", COUNT),
+    inference_stats=object_schema(**dict.fromkeys(_KINDS, _DURATION)),
+    batch_stats=array(object_schema(batch_size=COUNT, **dict.fromkeys(_SPENT, _DURATION))),
+)
+STATISTICS = Component("V2Statistics", object_schema(model_stats=array(_MODEL_STAT)))
+
+
+def routes(context: ServerContext) -> list[Route]:
+    """The routes."""
+
+    async def statistics(request: Request) -> JSONResponse:
+        """Statistics of one version, of all of a model, or of everything; since the server started, of all workers."""
+        if "version" in request.path_params:
+            chosen = [context.entry(**request.path_params)]
+        elif "name" in request.path_params:
+            chosen = context.versions(request.path_params["name"])
+        else:
+            chosen = context.catalog.entries()
+        snapshots, counts = await context.metrics.snapshots(), Values()
+        for snapshot in snapshots:
+            add_values(counts, snapshot.counts)
+        stats = []
+        for entry in chosen:
+            last_s = max(one.gauges.get(LAST, {}).get(entry.metrics.labels, [0])[0] for one in snapshots)
+            stats.append(model_stat(entry.manifest.name, entry.manifest.version, counts, last_s))
+        return JSONResponse({"model_stats": stats})
+
+    of_one = [
+        Route(
+            "GET", f"{path}/stats", statistics, as_json(STATISTICS), errors, parameters, summary="Statistics of a model"
+        )
+        for path, parameters, errors in PER_MODEL
+    ]
+    return [
+        Route("GET", "/v2/models/stats", statistics, as_json(STATISTICS), summary="Statistics of everything"),
+        *of_one,
+    ]
 
 
 def model_stat(name: str, version: int, counts: Values, last_s: float) -> dict[str, Any]:

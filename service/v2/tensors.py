@@ -15,6 +15,7 @@ import orjson
 from models.images.decode import Floats
 from service.errors import MalformedBody
 
+HEADER_LENGTH = "inference-header-content-length"  # how many bytes of a body with binary tensors are JSON
 _LENGTH = struct.Struct("<I")
 
 

@@ -39,7 +39,7 @@ def test_the_document_is_valid_openapi(document):
 
 def test_every_route_is_described_and_nothing_else(document, tmp_path):
     settings = read_settings(artifacts=tmp_path)
-    assert set(document["paths"]) == build_application(Catalog(settings), settings).templates
+    assert set(document["paths"]) == {route.path for route in build_application(Catalog(settings), settings).routes}
 
 
 def test_a_token_is_wanted_where_the_document_says_so(lenet_artifact):

@@ -44,13 +44,13 @@ def torch_on_it(a_gpu, monkeypatch):
         return SimpleNamespace(name=engine.name, file=engine.file, device="cuda", run=engine.run)
 
     a_gpu.cpu_only()
-    monkeypatch.setattr("service.serving.served_model.open_engine", opened)
+    monkeypatch.setattr("export.predictor.open_engine", opened)
 
 
 def test_inspection_runs_on_the_cpu_where_onnx_runtime_cannot_use_the_gpu(lenet_artifact, torch_on_it):
     model = open_model(lenet_artifact, read_manifest(lenet_artifact), read_settings())
     image = np.resize(digit(), (28, 28, 1))
-    maps = inspect_image(model, image, select_nodes(model, ["conv1"]))
+    maps = inspect_image(model.predictor, image, select_nodes(model.predictor, ["conv1"]))
     assert maps.layers[0][1].shape == (6, 28, 28) and maps.served_difference < 1e-5
     assert "model.ts on torchscript (cuda)" in describe(model)
     assert f"inspection runs on the CPU, as there is {NO_PROVIDER}" in describe(model)
@@ -80,7 +80,7 @@ def test_a_model_that_auto_leaves_on_the_cpu_beside_a_gpu_is_logged(
     def on_cpu(directory, manifest, **settings):
         return open_engine(directory, manifest, **{**settings, "device": "cpu"})
 
-    monkeypatch.setattr("service.serving.served_model.open_engine", on_cpu)
+    monkeypatch.setattr("export.predictor.open_engine", on_cpu)
     if cpu_only:
         a_gpu.cpu_only()
     with caplog.at_level(logging.WARNING):

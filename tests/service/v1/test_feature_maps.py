@@ -143,6 +143,8 @@ def test_the_graph_lists_the_layers_with_their_geometry(client, eager, lenet_art
     nodes = {node["name"]: node for node in graph["nodes"]}
     assert list(nodes) == list(eager)
     assert nodes["conv2"]["receptive_field"] == [14, 14]
+    assert nodes["conv2"]["start"] == [-2, -2]
+    assert nodes["fc.0"]["start"] is None
     assert nodes["conv2"]["parents"] == ["pool"]
     assert nodes["conv2"]["kernel"] == [5, 5]
     assert sum(node["parameters"] for node in nodes.values()) == 61_706

@@ -1,0 +1,63 @@
+"""Everything that the handlers of one worker share, and the steps that routes under /v1 and /v2 have in common."""
+
+from collections.abc import Coroutine
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+from starlette.types import Receive
+
+from models.images.decode import Floats, Pixels
+from service.http.bodies import BodyReader
+from service.http.disconnect import cancel_on_disconnect
+from service.inspection.queue import InspectionQueue
+from service.serving.catalog import Catalog
+from service.serving.repository import ModelRepository
+from service.serving.served_model import ModelEntry, ServedModel
+from service.serving.worker_metrics import WorkerMetrics
+from service.settings import Settings
+from service.telemetry.request_context import current
+
+
+@dataclass(frozen=True)
+class ServerContext:
+    """The shared objects of one worker."""
+
+    settings: Settings
+    catalog: Catalog
+    repository: ModelRepository
+    metrics: WorkerMetrics
+    body_reader: BodyReader
+    decoders: Executor
+    inspection_queue: InspectionQueue
+
+    def entry(self, name: str | None, version: str | None = None) -> ModelEntry:
+        """Looks a model up as `Catalog.entry` does, and notes it in the request's metrics and log."""
+        entry = self.catalog.entry(name, version)
+        _note_model(entry)
+        return entry
+
+    def find(self, name: str | None, version: str | None = None) -> Coroutine[None, None, ServedModel]:
+        """The same for `Catalog.find`, which loads the model if it is not in memory."""
+        return self.catalog.find(name, version, on_lookup=_note_model)
+
+    def versions(self, name: str) -> list[ModelEntry]:
+        """All versions of a model; `name` may name one of them."""
+        found = self.entry(name).manifest.name
+        return [entry for entry in self.catalog.entries() if entry.manifest.name == found]
+
+
+async def run_model(model: ServedModel, images: Pixels, receive: Receive | None) -> tuple[Floats, Floats]:
+    """Probabilities and logits of uint8 (N, H, W, C); the work is cancelled when the client hangs up.
+
+    Args:
+        receive: of a request whose body has been read whole; None for a caller that cannot hang up.
+    """
+    scores = model.run(images)
+    # On the event loop a batch is run before anybody could be seen to hang up.
+    if receive is None or model.batcher.runs_inline:
+        return await scores
+    return await cancel_on_disconnect(scores, receive)
+
+
+def _note_model(entry: ModelEntry) -> None:
+    current().model = entry.metrics.labels

@@ -1,0 +1,127 @@
+"""POST /v2/repository: the index of artifacts, and loading and unloading models where that is allowed."""
+
+import asyncio
+from pathlib import Path
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+from service.context import ServerContext
+from service.errors import (
+    BodyTooLarge,
+    DeadlinePassed,
+    LoadFailed,
+    LoadingOff,
+    MalformedBody,
+    ModelNotReady,
+    QueueFull,
+    UnknownModel,
+    UnknownParameter,
+    UnknownPath,
+)
+from service.http.route import ErrorType, Json, Route
+from service.openapi.schema import FLAG, TEXT, Component, array, as_json, described, object_schema, one_of
+from service.settings import Limit
+from service.v2.paths import NAMED
+from service.v2.request import parse_object
+
+LIMIT = Limit(1024)  # bytes of a body
+_READ: tuple[ErrorType, ...] = (BodyTooLarge, MalformedBody, QueueFull)
+_CHANGE: tuple[ErrorType, ...] = (*_READ, DeadlinePassed, UnknownModel, UnknownParameter, UnknownPath)
+
+
+class RepositoryRoutes:
+    """Answers from the catalog, and changes it in every worker."""
+
+    def __init__(self, context: ServerContext) -> None:
+        self._context = context
+
+    async def index(self, request: Request) -> JSONResponse:
+        """Every artifact that was found, and why some are not served."""
+        async with (
+            asyncio.timeout(self._context.settings.deadline_s),
+            self._context.body_reader.body(request.scope, request.receive, limit_bytes=LIMIT) as body,
+        ):
+            asked = parse_object(body) if body else {}
+        if unknown := sorted(asked.keys() - {"ready"}):
+            raise MalformedBody(f"there is no key {unknown[0][:40]!r}; known is ready")
+        ready_only = asked.get("ready", False)
+        if not isinstance(ready_only, bool):
+            raise MalformedBody(f"ready must be true or false, got {type(ready_only).__name__}")
+        entries = [
+            {"name": e.manifest.name, "version": str(e.manifest.version), "state": "READY", "reason": ""}
+            for e in self._context.catalog.entries()
+        ]
+        if not ready_only:
+            entries += [
+                {"name": name, "version": "", "state": "UNAVAILABLE", "reason": "unloaded"}
+                for name in sorted(self._context.catalog.unloaded)
+            ]
+            entries += [_failed(Path(path), reason) for path, reason in self._context.catalog.failures.items()]
+        return JSONResponse(entries)
+
+    async def load(self, request: Request) -> JSONResponse:
+        """Loads a model, in every worker by the time it is answered."""
+        async with asyncio.timeout(self._context.settings.deadline_s):
+            await self._check(request, ())
+            await self._context.repository.load(request.path_params["name"])
+        return JSONResponse({})
+
+    async def unload(self, request: Request) -> JSONResponse:
+        """Unloads a model, in every worker by the time it is answered."""
+        async with asyncio.timeout(self._context.settings.deadline_s):
+            await self._check(request, ("unload_dependents",))  # what Triton's client sends; there are none here
+            await self._context.repository.unload(request.path_params["name"])
+        return JSONResponse({})
+
+    async def _check(self, request: Request, known: tuple[str, ...]) -> None:
+        self._context.repository.check_allowed(request.path_params["name"])
+        async with self._context.body_reader.body(request.scope, request.receive, limit_bytes=LIMIT) as body:
+            parameters = parse_object(body).get("parameters", {}) if body else {}
+        if not isinstance(parameters, dict) or (unknown := sorted(set(parameters) - set(known))):
+            what = repr(unknown[0][:40]) if isinstance(parameters, dict) else "that is no object"
+            raise UnknownParameter(f"there is no parameter {what}; a model is loaded as its manifest says")
+
+
+def _failed(directory: Path, reason: str) -> dict[str, str]:
+    """An artifact lies in `<name>/<version>`; anything else that failed is a folder of them."""
+    named = directory.name.isdecimal()
+    return {
+        "name": directory.parent.name if named else directory.name,
+        "version": directory.name if named else "",
+        "state": "UNAVAILABLE",
+        "reason": reason,
+    }
+
+
+_STATE = one_of("READY", "UNAVAILABLE")
+INDEX_ENTRY = Component("V2IndexEntry", object_schema(name=TEXT, version=TEXT, state=_STATE, reason=TEXT))
+
+
+def routes(context: ServerContext) -> list[Route]:
+    """The routes; without CONVSCOPE_ALLOW_LOADING those that change something are declared as refused."""
+    repository = RepositoryRoutes(context)
+    wanted = object_schema({"ready": described("leaves out what is not served", FLAG)})
+    index = Route(
+        "POST", "/v2/repository/index", repository.index, as_json(array(INDEX_ENTRY)), _READ, body=_body(wanted)
+    )
+    load, unload = (f"/v2/repository/models/{{name}}/{verb}" for verb in ("load", "unload"))
+    if not context.settings.allow_loading:
+        refused = (LoadingOff, UnknownPath)
+        off = "Refused, as CONVSCOPE_ALLOW_LOADING is off: no request can {} anything"
+        return [
+            index,
+            Route("POST", load, repository.load, {}, refused, (NAMED,), summary=off.format("load")),
+            Route("POST", unload, repository.unload, {}, refused, (NAMED,), summary=off.format("unload")),
+        ]
+    done, to_load = as_json(object_schema()), object_schema({"parameters": object_schema()})
+    to_unload = object_schema({"parameters": object_schema({"unload_dependents": FLAG})})
+    return [
+        index,
+        Route("POST", load, repository.load, done, (*_CHANGE, LoadFailed), (NAMED,), _body(to_load)),
+        Route("POST", unload, repository.unload, done, (*_CHANGE, ModelNotReady), (NAMED,), _body(to_unload)),
+    ]
+
+
+def _body(schema: Json) -> Json:
+    return {"description": f"up to {LIMIT.value} bytes", "content": as_json(schema)}
