@@ -1,11 +1,45 @@
-"""The console command `convscope`: a table of verbs, each imported when it is used."""
+"""The Python API, `import convscope`, and the console command `convscope`; both import what they use when they use it.
 
+import convscope
+
+model = convscope.load("artifacts/lenet-digits")
+print(model.classify("digit.png"))
+"""
+
+import importlib
 import os
 import signal
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-from cyclopts import App, CycloptsError
+if TYPE_CHECKING:
+    from cyclopts import App
+
+    from models.errors import ConvscopeError
+    from models.results import ImageFailure, Prediction, Result
+    from service.api import Model, evaluate, export, load, train
+    from service.client.client import AsyncClient, Client
+
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "ConvscopeError",
+    "ImageFailure",
+    "Model",
+    "Prediction",
+    "Result",
+    "evaluate",
+    "export",
+    "load",
+    "train",
+]
+_MODULES = {  # of the names above
+    "models.errors": ("ConvscopeError",),
+    "models.results": ("ImageFailure", "Prediction", "Result"),
+    "service.api": ("Model", "evaluate", "export", "load", "train"),
+    "service.client.client": ("AsyncClient", "Client"),
+}
 
 VERBS = {  # verb: (where it is, what it does)
     "train": ("training.cli.train:train", "train a network and write a checkpoint"),
@@ -25,11 +59,24 @@ VERBS = {  # verb: (where it is, what it does)
 }
 
 
-def build_app(verb_used: str = "") -> App:
-    """The command line with every verb registered by its import path, so that none is imported yet.
+def __getattr__(name: str) -> Any:
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(importlib.import_module(module), name)
+    raise AttributeError(f"module 'convscope' has no attribute {name!r}")
 
-    The verb that is used takes its help from its docstring, the others from the table.
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]
+
+
+def build_app(verb_used: str = "") -> "App":
+    """Registers every verb by its import path, so that none is imported yet.
+
+    The help of the verb that is used comes from its docstring, that of the others from the table.
     """
+    from cyclopts import App
+
     app = App(
         name="convscope",
         help="Train, export, serve and look inside convolutional image classifiers.",
@@ -44,8 +91,13 @@ def build_app(verb_used: str = "") -> App:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one command and exits: 0 done, 1 the work failed, 2 bad arguments, 130 interrupted.
 
-    Errors are one line on standard error; `--debug` (or CONVSCOPE_DEBUG=1) shows the traceback instead.
+    Errors are one line on standard error; `--debug` (or CONVSCOPE_DEBUG=1) shows the traceback instead. An exception
+    that is neither of ours nor of the operating system is a bug, and is called one.
     """
+    from cyclopts import CycloptsError
+
+    from models.errors import ConvscopeError
+
     given = sys.argv[1:] if arguments is None else arguments
     words = [word for word in given if word != "--debug"]
     debug = len(words) < len(given) or os.environ.get("CONVSCOPE_DEBUG") == "1"
@@ -57,10 +109,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # whoever reads the output has seen enough, `head` for example
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
-    except (CycloptsError, ValueError, OSError, RuntimeError) as error:
+    except Exception as error:
         if debug:
             raise
-        print(f"convscope: {error}", file=sys.stderr)
+        if isinstance(error, CycloptsError | ConvscopeError | OSError):
+            print(f"convscope: {error}", file=sys.stderr)
+        else:
+            reason = (str(error).splitlines() or [""])[0]
+            print(
+                f"convscope: a bug: {type(error).__name__}: {reason}; --debug shows where it happened", file=sys.stderr
+            )
         sys.exit(2 if isinstance(error, CycloptsError) else 1)
     sys.exit(status if isinstance(status, int) else 0)
 

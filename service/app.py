@@ -24,6 +24,7 @@ from service.serving.worker_files import files_of, make_directory
 from service.settings import read_settings
 from service.telemetry.request_context import current
 from service.telemetry.request_log import configure_logging
+from service.v1.predict import predict as run_predict
 
 SETTINGS = read_settings()
 CATALOG = Catalog(SETTINGS)
@@ -87,7 +88,7 @@ class Classifier:
 
         Over HTTP the gate answers this route (`service.v1.predict`); here it stands for BentoML's schema and clients.
         """
-        return await HTTP.predict.run(images, model)
+        return await run_predict(HTTP.context, images, model)
 
     async def __is_ready__(self) -> bool:
         """Whether every artifact is loaded and gave its golden answers; says why not.

@@ -10,12 +10,13 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from export.artifact.formats import EngineName, PrecisionName
 from export.engines.cuda import Device
+from models.errors import UserError
 
 PREFIX = "CONVSCOPE_"
 _READ_ELSEWHERE = {"CONVSCOPE_DATA_DIR", "CONVSCOPE_DEBUG", "CONVSCOPE_STATE_DIR"}
 
 
-class SettingsError(ValueError):
+class SettingsError(UserError):
     """A setting that is unknown or out of range; the message names its environment variable."""
 
 
@@ -89,7 +90,7 @@ class Settings(BaseSettings):
     @classmethod
     def _token_fits_a_header(cls, token: SecretStr | None) -> SecretStr | None:
         if token is not None and not re.fullmatch(r"[\x21-\x7e]{8,}", token.get_secret_value()):
-            raise ValueError("a token has at least 8 characters, all of them printable ASCII and none a space")
+            raise UserError("a token has at least 8 characters, all of them printable ASCII and none a space")
         return token
 
     @field_validator("cors_origins")
@@ -97,13 +98,13 @@ class Settings(BaseSettings):
     def _origins_are_origins(cls, origins: str) -> str:
         for origin in filter(None, origins.split(",")):
             if not re.fullmatch(r"\*|https?://[a-z0-9.\-\[\]:]+", origin.strip()):
-                raise ValueError(f"{origin.strip()!r} is no origin; wanted https://host, https://host:port or *")
+                raise UserError(f"{origin.strip()!r} is no origin; wanted https://host, https://host:port or *")
         return origins
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
         if self.images_per_request > self.queue_size:
-            raise ValueError(
+            raise UserError(
                 f"images_per_request is {self.images_per_request}, which a queue_size of {self.queue_size} never admits"
             )
         return self

@@ -19,8 +19,9 @@ from models.images.decode import to_pil
 from service.process.server import command, environment, preflight, wait_until_ready
 from service.settings import Settings, SettingsError, read_settings
 from training.cli.progress import TrainingProgress
-from training.cli.train import train_checkpoint
 from training.loop.resume import RESUME_FILE
+from training.run.plan import TrainingRequest
+from training.run.train import train_checkpoint
 
 RUN = Path("runs/lenet-digits")
 ARTIFACT = Path("artifacts/lenet-digits")
@@ -62,7 +63,7 @@ def _train(console: Console) -> None:
     unfinished = (RUN / RESUME_FILE).is_file()
     console.print(f"1. {'going on with' if unfinished else 'training LeNet on scikit-learn digits into'} {RUN}")
     with TrainingProgress(console) as progress:
-        train_checkpoint("lenet", "digits", out=RUN, resume=unfinished, report=progress)
+        train_checkpoint(TrainingRequest("lenet", "digits"), out=RUN, resume=unfinished, report=progress)
 
 
 def _export(console: Console) -> Path:

@@ -2,32 +2,24 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from cyclopts import CycloptsError
 
-from export.artifact.directory import newest_version
-from export.artifact.manifest import read_manifest
 from export.engines.cuda import Device
-from export.engines.selection import open_engine
-from models.images.decode import decode_image
-from models.images.errors import ImageError
+from export.predictor import BATCH, Predictor, top_predictions
+from models.errors import ConvscopeError
+from models.results import Result
 from service.client.client import Client, NoAnswer, Policy
-from service.client.client import Result as Answer
-from service.errors import RequestError
 from service.inspection.feature_maps import inspect_image, select_nodes
 from service.inspection.tiles import draw_sheet
-from service.serving.batch_size import BatchSize
-from service.serving.predictions import default_top_k, top_predictions
-from service.serving.served_model import open_model
 from service.settings import read_settings
 
 SOME_FAILED = 3
-Result = dict[str, Any]
+Row = dict[str, Any]
 
 
 def classify(
@@ -82,10 +74,16 @@ def inspect(artifact: Path, image: Path, *, layers: str = "*", out: Path) -> Non
     """
     if out.suffix.lower() != ".png":
         raise CycloptsError(msg=f"--out is {out}; the sheet is a .png")
-    directory = newest_version(artifact)
-    one = BatchSize(1, seconds=1.0)  # nothing is to be timed for one image
-    model = open_model(directory, read_manifest(directory), read_settings(), batch_size=one)
-    pixels = decode_image(image.read_bytes(), model.manifest.input)
+    settings = read_settings()
+    model = Predictor.open(
+        artifact,
+        engine=settings.engine,
+        precision=settings.precision,
+        device=settings.device,
+        threads=settings.threads_per_run,
+        check_all=True,
+    )
+    pixels = model.decode(image)
     maps = inspect_image(model, pixels, select_nodes(model, layers.split(",")))
     best = top_predictions(maps.probabilities, model.manifest.classes, 1)[0]
     title = f"{image.name}: {best['label']} ({best['probability']:.1%})"
@@ -93,52 +91,37 @@ def inspect(artifact: Path, image: Path, *, layers: str = "*", out: Path) -> Non
     print(f"{title}; {len(maps.layers)} layers of {maps.file} in {out}")
 
 
-def _local(artifact: Path, top_k: int | None, device: Device, images: Sequence[Path]) -> Iterator[Result]:
-    directory = newest_version(artifact)
-    manifest = read_manifest(directory)
-    engine = open_engine(directory, manifest, device=device)
-    if top_k is not None and not 1 <= top_k <= len(manifest.classes):
-        raise CycloptsError(msg=f"--top-k is {top_k}; {manifest.name} has {len(manifest.classes)} classes")
-    count = top_k or default_top_k(manifest)
-
-    def run(data: bytes) -> Result:
-        probabilities, _ = engine.run(decode_image(data, manifest.input)[np.newaxis])
-        predictions = top_predictions(probabilities[0], manifest.classes, count)
-        return {"predictions": [{**row, "probability": float(row["probability"])} for row in predictions]}
-
-    for path in images:
-        yield _read_and(run, path)
+def _local(artifact: Path, top_k: int | None, device: Device, images: Sequence[Path]) -> Iterator[Row]:
+    model = Predictor.open(artifact, device=device)
+    classes = len(model.manifest.classes)
+    if top_k is not None and not 1 <= top_k <= classes:
+        raise CycloptsError(msg=f"--top-k is {top_k}; {model.manifest.name} has {classes} classes")
+    for start in range(0, len(images), BATCH):
+        yield from map(_row, model.classify(images[start : start + BATCH], top_k=top_k))
 
 
-def _remote(url: str, model: str | None, top_k: int | None, images: Sequence[Path]) -> Iterator[Result]:
+def _remote(url: str, model: str | None, top_k: int | None, images: Sequence[Path]) -> Iterator[Row]:
     token, policy = read_settings().token, Policy(retries=3)
     try:
         with Client(url, token=token.get_secret_value() if token else None, policy=policy) as client:
             for start in range(0, len(images), policy.batch):
                 for result in client.classify(images[start : start + policy.batch], model=model, top_k=top_k):
-                    yield {"error": asdict(result.error)} if result.error else _predictions(result)
+                    yield _row(result)
     except NoAnswer as error:
-        raise RuntimeError(f"no answer from {url}: {error}" if not error.status else f"{url}: {error}") from None
+        raise ConvscopeError(f"no answer from {url}: {error}" if not error.status else f"{url}: {error}") from None
 
 
-def _predictions(result: Answer) -> Result:
+def _row(result: Result) -> Row:
+    if result.error:
+        return {"error": asdict(result.error)}
     return {"predictions": [asdict(prediction) for prediction in result.predictions]}
 
 
-def _read_and(run: Callable[[bytes], Result], path: Path) -> Result:
-    try:
-        return run(path.read_bytes())
-    except OSError as error:
-        return {"error": {"code": "file_unreadable", "message": f"{error.strerror}"}}
-    except (ImageError, RequestError) as error:
-        return {"error": {"code": error.code, "message": str(error)}}
-
-
-def _as_json(path: Path, result: Result) -> str:
+def _as_json(path: Path, result: Row) -> str:
     return json.dumps({"image": str(path), **result})
 
 
-def _as_text(path: Path, result: Result) -> str:
+def _as_text(path: Path, result: Row) -> str:
     if "error" in result:
         print(f"convscope: {path}: {result['error']['message']}", file=sys.stderr)
         return f"{path}: error ({result['error']['code']})"

@@ -17,12 +17,12 @@ from typing import Any, Self, TypeVar
 import httpx
 import numpy.typing as npt
 
+from models.results import Result
 from service.client.protocol import (
     Exchange,
     NoAnswer,
     Outcome,
     Policy,
-    Result,
     Step,
     classify_exchange,
     feature_maps_exchange,

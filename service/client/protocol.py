@@ -18,13 +18,16 @@ import httpx
 import numpy as np
 import numpy.typing as npt
 
+from models.errors import ConvscopeError, UserError
+from models.results import ImageFailure, Prediction, Result
+
 T = TypeVar("T")
 Outcome = httpx.Response | Exception | None
 Files = list[tuple[str, tuple[str, bytes]]]
 _RETRYABLE = (429, 503)  # busy, or not ready yet
 
 
-class NoAnswer(RuntimeError):
+class NoAnswer(ConvscopeError, RuntimeError):
     """The server could not be reached, refused the request, or answered in another way than ours does.
 
     Attributes:
@@ -58,38 +61,10 @@ class Policy:
     def __post_init__(self) -> None:
         for name in ("batch", "batch_bytes", "timeout_s"):
             if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be above 0")
+                raise UserError(f"{name} is {getattr(self, name)!r}; it must be above 0")
         for name in ("retries", "longest_wait_s"):
             if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be at least 0")
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """A class and its probability, in [0, 1]."""
-
-    label: str
-    index: int
-    probability: float
-
-
-@dataclass(frozen=True)
-class ImageFailure:
-    """Why an image was not classified; `code` is machine-readable."""
-
-    code: str
-    message: str
-
-    def __str__(self) -> str:
-        return self.message
-
-
-@dataclass(frozen=True)
-class Result:
-    """Of one image: its most probable classes, or the error."""
-
-    predictions: tuple[Prediction, ...] = ()
-    error: ImageFailure | None = None
+                raise UserError(f"{name} is {getattr(self, name)!r}; it must be at least 0")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,8 @@ from models.checkpoint.directory import load_checkpoint
 from tests.in_process import encoded
 from tests.real_server import running_server
 from training.data.datasets import load_dataset
+from training.data.options import DataOptions
+from training.run.plan import TrainingRequest
 from training.run.train import train_checkpoint
 
 FAST, WHOLE = 100, 1000
@@ -63,12 +65,14 @@ def check(run: Path, pictures: np.ndarray, tmp_path: Path) -> None:
 
 
 def test_digits_are_served_as_they_were_learnt(tmp_path):
-    run = train_checkpoint("lenet", "digits", out=tmp_path / "lenet-digits", overrides={"epochs": 6})
+    run = train_checkpoint(TrainingRequest("lenet", "digits", overrides={"epochs": 6}), out=tmp_path / "lenet-digits")
     check(run, images_of("digits", None, FAST), tmp_path)
 
 
 @pytest.mark.acceptance
 def test_the_first_thousand_mnist_images_are_served_as_they_were_learnt(shared_data, tmp_path):
-    run = train_checkpoint("lenet", "mnist", data_dir=shared_data, out=tmp_path / "lenet-mnist")
+    run = train_checkpoint(
+        TrainingRequest("lenet", "mnist", data_options=DataOptions(data_dir=shared_data)), out=tmp_path / "lenet-mnist"
+    )
     assert load_checkpoint(run).config.metrics["test"]["accuracy"] >= 0.99
     check(run, images_of("mnist", shared_data, WHOLE), tmp_path)

@@ -12,7 +12,8 @@ from rich.console import Console
 from models.checkpoint.directory import load_checkpoint
 from service.cli import demo
 from tests.real_server import free_port, stop
-from training.events import EpochDone
+from training.events import EpochFinished
+from training.run.plan import TrainingRequest
 from training.run.train import train_checkpoint
 
 DEMO = [sys.executable, "-m", "convscope", "demo"]
@@ -80,10 +81,12 @@ def test_an_interrupted_training_is_gone_on_with_and_never_overwritten(tmp_path,
     monkeypatch.chdir(tmp_path)
 
     def stop_in_the_third_epoch(event):
-        if isinstance(event, EpochDone) and event.epoch == 2:
+        if isinstance(event, EpochFinished) and event.epoch == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train_checkpoint("lenet", "digits", out=demo.RUN, overrides={"epochs": 3}, report=stop_in_the_third_epoch)
+        train_checkpoint(
+            TrainingRequest("lenet", "digits", overrides={"epochs": 3}), out=demo.RUN, report=stop_in_the_third_epoch
+        )
     demo._train(Console(quiet=True))
     assert load_checkpoint(demo.RUN).config.recipe["epochs"] == 3
