@@ -26,10 +26,11 @@ from torchvision import datasets, transforms
 
 from models.images.decode import InputSpec
 from models.networks.registry import build_network
-from training.data.datasets import data_directories, load_dataset
+from training.data.datasets import load_dataset
+from training.data.options import DataOptions
 from training.data.raw import RawDataset
 from training.data.splits import Splits, prepare_splits
-from training.events import silent
+from training.events import ignore_events
 from training.loop.allocator import retain_freed_memory
 from training.loop.fit import fit
 from training.loop.learner import make_learner, train_step, training_forward
@@ -84,7 +85,7 @@ def ours(task: Task, recipe: Recipe, *, images: int) -> float:
     train = task.data.train.take(torch.arange(min(images, len(task.data.train))))
     data = replace(task.data, train=train, validation=task.data.validation.take(torch.arange(64)))
     with tempfile.TemporaryDirectory() as folder:
-        result = fit(task.network(), data, recipe.override({"epochs": 2}), Path(folder), silent, spec=task.spec)
+        result = fit(task.network(), data, recipe.override({"epochs": 2}), Path(folder), ignore_events, spec=task.spec)
     return result.history[1].images_per_s  # the first one warms up
 
 
@@ -131,9 +132,9 @@ def make_task(model: str, raw: RawDataset, items: Callable[[transforms.Compose],
 
 def find_tasks(data_dir: Path | None, cifar10: Path | None) -> Iterator[Task]:
     """Those whose images are here."""
-    places = data_directories(data_dir)
-    root = next(place for place in places if (place / "MNIST/raw").is_dir())
-    mnist = load_dataset("mnist", data_dir=places)
+    options = DataOptions(data_dir=data_dir)
+    root = next(place for place in options.directories if (place / "MNIST/raw").is_dir())
+    mnist = load_dataset("mnist", options)
     for model in ("lenet", "simple_cnn"):
         yield make_task(model, mnist, lambda each: datasets.MNIST(root, train=True, transform=each))
     if cifar10 is not None:

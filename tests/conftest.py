@@ -15,7 +15,7 @@ import convscope
 from export.pipeline.export import export_checkpoint
 from export.verify.speed import measure_speed
 from models.checkpoint.directory import CheckpointConfig, save_checkpoint
-from models.checkpoint.samples import SAMPLES_FILE, Samples, save_samples
+from models.checkpoint.samples import SAMPLES_FILE, VerificationImages, save_samples
 from models.images.decode import InputSpec, Pixels, preprocess_image, to_pil
 from tests.real_server import Server, running_server
 
@@ -97,7 +97,7 @@ def make_checkpoint(
         network = config.build_network()
         randomise(network, x)
     save_checkpoint(directory, config, network.state_dict())
-    save_samples(directory / SAMPLES_FILE, Samples(images, labels, raw[:RAW_COUNT], labels[:RAW_COUNT]))
+    save_samples(directory / SAMPLES_FILE, VerificationImages(images, labels, raw[:RAW_COUNT], labels[:RAW_COUNT]))
     return directory
 
 

@@ -23,9 +23,9 @@ from benchmarks.gpu.report import Budget, Report
 from export.engines.onnxruntime import OnnxEngine
 from export.engines.torch import TorchEngine, TorchScriptEngine, forbid_tf32, quiet_torchscript
 from export.writers.deployable import Deployable
+from export.writers.fp16 import write_fp16
 from export.writers.half_precision import HalfDeployable
 from export.writers.onnx import write_onnx
-from export.writers.precision import write_fp16
 from export.writers.torchscript import write_torchscript
 from models.checkpoint.directory import Checkpoint, load_checkpoint
 from models.graph.node_table import node_table

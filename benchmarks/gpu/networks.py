@@ -30,7 +30,7 @@ from export.pipeline.export import ExportData, export_checkpoint
 from export.verify.check import Limits
 from export.writers.deployable import Deployable
 from models.checkpoint.directory import CONFIG_FILE, CheckpointConfig, load_checkpoint, save_checkpoint
-from models.checkpoint.samples import SAMPLES_FILE, Samples, save_samples
+from models.checkpoint.samples import SAMPLES_FILE, VerificationImages, save_samples
 from models.images.decode import InputSpec, Pixels, decode_image
 from training.data.in_memory import InMemoryDataset
 
@@ -225,7 +225,7 @@ def _write(
     raw = tuple(np.asarray(Image.open(io.BytesIO(files[index]))) for index in clearest[:_RAW])
     labels = np.zeros(_SAMPLES, np.int64)
     directory.mkdir(parents=True, exist_ok=True)
-    save_samples(directory / SAMPLES_FILE, Samples(images[clearest], labels, raw, labels[:_RAW]))
+    save_samples(directory / SAMPLES_FILE, VerificationImages(images[clearest], labels, raw, labels[:_RAW]))
     save_checkpoint(directory, config, network.state_dict())  # last: a directory with a config is complete
 
 

@@ -10,12 +10,13 @@ from benchmarks.gpu.engines import rate
 from benchmarks.gpu.options import Options
 from benchmarks.gpu.report import Budget, Report
 from models.checkpoint.weights import load_tensors
+from training.data.options import DataOptions
 from training.evaluate.evaluation import Evaluation, logits_of
-from training.events import silent
+from training.events import ignore_events
 from training.loop.fit import fit
 from training.loop.learner import make_forward, make_learner, train_step, training_forward
-from training.loop.resume import seeded
-from training.run.plan import Plan, build, make_plan
+from training.loop.resume import fork_rng
+from training.run.plan import Plan, TrainingRequest, build, make_plan
 
 COLUMNS = (
     "network",
@@ -70,10 +71,10 @@ def run(report: Report, budget: Budget, options: Options) -> None:
 def _measure(training: Training, options: Options, epochs: int) -> tuple[str, float, float, float, str]:
     plan = _plan(training, options, epochs)
     device = torch.device(options.device)
-    with seeded(plan.recipe.seed, device):
+    with fork_rng(plan.recipe.seed, device):
         network = build(plan.config)
     with tempfile.TemporaryDirectory() as folder:
-        result = fit(network, plan.data, plan.recipe, Path(folder), silent, spec=plan.config.input)
+        result = fit(network, plan.data, plan.recipe, Path(folder), ignore_events, spec=plan.config.input)
     load_tensors(network, result.weights)
     classify = make_forward(network.eval(), plan.config.input, device=device)
     logits = logits_of(classify, plan.data.test.to(device)).cpu()
@@ -92,7 +93,9 @@ def _plan(training: Training, options: Options, epochs: int) -> Plan:
         "device": options.device,
         "channels_last": training.network != "lenet",
     }
-    plan = make_plan(training.network, dataset, data_dir=options.data, overrides=changes)
+    plan = make_plan(
+        TrainingRequest(training.network, dataset, data_options=DataOptions(data_dir=options.data), overrides=changes)
+    )
     if not options.quick:
         return plan
     data, some = plan.data, torch.arange(QUICK_IMAGES)

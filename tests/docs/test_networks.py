@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from export.cli.subject import find_subject
+from export.cli.subject import summarize
 from models.networks.registry import NETWORKS
 
 TEXT = (Path(__file__).parents[2] / "docs/networks.md").read_text()
@@ -21,7 +21,7 @@ def test_the_figures_are_the_summarys(
     name: str, height: str, width: str, channels: str, parameters: str, macs: str
 ) -> None:
     assert height == width
-    found = find_subject(name, size=int(height), channels=int(channels), classes=10)
+    found = summarize(name, size=int(height), channels=int(channels), classes=10)
     assert found.caption == f"{parameters} parameters, {macs} multiply-accumulates an image"
 
 
