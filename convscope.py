@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from models.errors import ConvscopeError
     from models.results import ImageFailure, Prediction, Result
-    from service.api import Model, evaluate, export, load, train
     from service.client.client import AsyncClient, Client
+    from service.python_api import Model, evaluate, export, load, train
 
 __all__ = [
     "AsyncClient",
@@ -37,7 +37,7 @@ __all__ = [
 _MODULES = {  # of the names above
     "models.errors": ("ConvscopeError",),
     "models.results": ("ImageFailure", "Prediction", "Result"),
-    "service.api": ("Model", "evaluate", "export", "load", "train"),
+    "service.python_api": ("Model", "evaluate", "export", "load", "train"),
     "service.client.client": ("AsyncClient", "Client"),
 }
 

@@ -24,7 +24,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
-from models.images.decode import InputSpec
+from models.images.input_spec import InputSpec
 from models.networks.registry import build_network
 from training.data.datasets import load_dataset
 from training.data.options import DataOptions

@@ -16,8 +16,9 @@ from export.engines.cuda import Device
 from export.engines.onnxruntime import OnnxFeatureExtractor
 from export.engines.protocol import Engine
 from export.engines.selection import open_engine
-from models.images.decode import DEFAULT_LIMIT_PIXELS, Floats, Pixels, decode_image, preprocess_image, to_pil
+from models.images.decode import Floats, Pixels, decode_image, preprocess_image, to_pil
 from models.images.errors import ImageError
+from models.images.header import DEFAULT_LIMIT_PIXELS
 from models.results import ImageFailure, Prediction, Result
 
 Image = bytes | str | Path | PillowImage.Image | npt.NDArray[np.uint8]

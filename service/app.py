@@ -1,4 +1,4 @@
-"""The BentoML service: processes, workers and lifecycle are BentoML's; what is answered is in `service.routes`.
+"""The BentoML service: processes, workers and lifecycle are BentoML's; what is answered is in `service.asgi`.
 
 BentoML reads a service's configuration when its module is imported, so this module alone reads the settings then.
 """
@@ -14,12 +14,12 @@ from bentoml.validators import DType
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
+from service.asgi.admission import AdmissionControl
+from service.asgi.application import build_application
 from service.errors import ModelNotReady
 from service.process.placement import export_visible_gpus, select_gpu
 from service.process.shutdown import Shutdown
-from service.routes.application import build_application
-from service.routes.gate import Gate
-from service.serving.catalog import Catalog
+from service.serving.version_catalog import VersionCatalog
 from service.serving.worker_files import files_of, make_directory
 from service.settings import read_settings
 from service.telemetry.request_context import current
@@ -27,17 +27,17 @@ from service.telemetry.request_log import configure_logging
 from service.v1.predict import predict as run_predict
 
 SETTINGS = read_settings()
-CATALOG = Catalog(SETTINGS)
+CATALOG = VersionCatalog(SETTINGS)
 HTTP = build_application(CATALOG, SETTINGS)
 SHUTDOWN = Shutdown(CATALOG, drain_s=SETTINGS.drain_s)
 
 
 class GatedService(bentoml.Service):  # type: ignore[misc]  # bentoml ships no types for it
-    """A BentoML service with our gate in front: what BentoML puts around its routes would cost ours a task each."""
+    """A BentoML service with our routes in front of its own, whose middleware would cost each request a task."""
 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
         """The application that a worker serves."""
-        return Gate(super().to_asgi(is_main), SETTINGS, HTTP)
+        return AdmissionControl(super().to_asgi(is_main), SETTINGS, HTTP)
 
 
 def _bind_address() -> dict[str, str | int]:
@@ -86,7 +86,7 @@ class Classifier:
     async def predict(self, images: Annotated[np.ndarray, DType("uint8")], model: str = "") -> np.ndarray:
         """Class probabilities, float32 (N, K), of uint8 images (N, H, W, C) that have the network's size already.
 
-        Over HTTP the gate answers this route (`service.v1.predict`); here it stands for BentoML's schema and clients.
+        Over HTTP `service.v1.predict` answers this route; here it stands for BentoML's schema and clients.
         """
         return await run_predict(HTTP.context, images, model)
 

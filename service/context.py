@@ -10,9 +10,9 @@ from models.images.decode import Floats, Pixels
 from service.http.bodies import BodyReader
 from service.http.disconnect import cancel_on_disconnect
 from service.inspection.queue import InspectionQueue
-from service.serving.catalog import Catalog
-from service.serving.repository import ModelRepository
+from service.serving.reconciler import Reconciler
 from service.serving.served_model import ModelEntry, ServedModel
+from service.serving.version_catalog import VersionCatalog
 from service.serving.worker_metrics import WorkerMetrics
 from service.settings import Settings
 from service.telemetry.request_context import current
@@ -23,21 +23,21 @@ class ServerContext:
     """The shared objects of one worker."""
 
     settings: Settings
-    catalog: Catalog
-    repository: ModelRepository
+    catalog: VersionCatalog
+    reconciler: Reconciler
     metrics: WorkerMetrics
     body_reader: BodyReader
     decoders: Executor
     inspection_queue: InspectionQueue
 
     def entry(self, name: str | None, version: str | None = None) -> ModelEntry:
-        """Looks a model up as `Catalog.entry` does, and notes it in the request's metrics and log."""
+        """Looks a model up as `VersionCatalog.entry` does, and notes it in the request's metrics and log."""
         entry = self.catalog.entry(name, version)
         _note_model(entry)
         return entry
 
     def find(self, name: str | None, version: str | None = None) -> Coroutine[None, None, ServedModel]:
-        """The same for `Catalog.find`, which loads the model if it is not in memory."""
+        """The same for `VersionCatalog.find`, which loads the model if it is not in memory."""
         return self.catalog.find(name, version, on_lookup=_note_model)
 
     def versions(self, name: str) -> list[ModelEntry]:

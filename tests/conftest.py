@@ -16,7 +16,8 @@ from export.pipeline.export import export_checkpoint
 from export.verify.speed import measure_speed
 from models.checkpoint.directory import CheckpointConfig, save_checkpoint
 from models.checkpoint.samples import SAMPLES_FILE, VerificationImages, save_samples
-from models.images.decode import InputSpec, Pixels, preprocess_image, to_pil
+from models.images.decode import Pixels, preprocess_image, to_pil
+from models.images.input_spec import InputSpec
 from tests.real_server import Server, running_server
 
 COUNT, RAW_COUNT = 80, 8  # a whole batch of 64 and a short one

@@ -11,19 +11,19 @@ from sklearn.datasets import load_digits
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from service.routes.application import build_application
-from service.routes.gate import Gate
-from service.serving.catalog import Catalog
+from service.asgi.admission import AdmissionControl
+from service.asgi.application import build_application
+from service.serving.version_catalog import VersionCatalog
 from service.settings import read_settings
 
 
 def client_for(artifacts: Path, **settings: Any) -> TestClient:
     """A client of everything under `artifacts`, opened and checked as a worker does."""
     chosen = read_settings(artifacts=artifacts, device="cpu", **settings)
-    catalog = Catalog(chosen)
+    catalog = VersionCatalog(chosen)
     catalog.open()
     http = build_application(catalog, chosen)
-    return TestClient(Gate(Starlette(), chosen, http), raise_server_exceptions=False)
+    return TestClient(AdmissionControl(Starlette(), chosen, http), raise_server_exceptions=False)
 
 
 @cache

@@ -6,7 +6,8 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from threading import Barrier
 
-from models.images.decode import InputSpec, decode_image
+from models.images.decode import decode_image
+from models.images.input_spec import InputSpec
 
 _START_S = 60.0
 

@@ -23,10 +23,10 @@ from benchmarks.gpu.report import Budget, Report
 from export.engines.onnxruntime import OnnxEngine
 from export.engines.torch import TorchEngine, TorchScriptEngine, forbid_tf32, quiet_torchscript
 from export.writers.deployable import Deployable
-from export.writers.fp16 import write_fp16
-from export.writers.half_precision import HalfDeployable
 from export.writers.onnx import write_onnx
+from export.writers.onnx_fp16 import write_fp16
 from export.writers.torchscript import write_torchscript
+from export.writers.torchscript_half import HalfDeployable
 from models.checkpoint.directory import Checkpoint, load_checkpoint
 from models.graph.node_table import node_table
 from models.images.decode import Pixels, decode_image

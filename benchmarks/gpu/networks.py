@@ -31,7 +31,8 @@ from export.verify.check import Limits
 from export.writers.deployable import Deployable
 from models.checkpoint.directory import CONFIG_FILE, CheckpointConfig, load_checkpoint, save_checkpoint
 from models.checkpoint.samples import SAMPLES_FILE, VerificationImages, save_samples
-from models.images.decode import InputSpec, Pixels, decode_image
+from models.images.decode import Pixels, decode_image
+from models.images.input_spec import InputSpec
 from training.data.in_memory import InMemoryDataset
 
 WIDTH, HEIGHT = 640, 480  # of a photograph

@@ -11,7 +11,7 @@ from typing import Any
 from models.errors import UserError
 from models.files import sha256_of
 from models.graph.node import Node, nodes_from_json
-from models.images.decode import InputSpec
+from models.images.input_spec import InputSpec
 
 SCHEMA = 1
 MANIFEST_FILE = "manifest.json"

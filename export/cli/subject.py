@@ -11,7 +11,7 @@ from export.artifact.manifest import read_manifest
 from models.checkpoint.directory import CONFIG_FILE, load_checkpoint
 from models.graph.node import Node
 from models.graph.node_table import node_table
-from models.images.decode import InputSpec
+from models.images.input_spec import InputSpec
 from models.networks.registry import NETWORKS, build_network, find_network
 
 

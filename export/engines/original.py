@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 
 from export.engines.onnxruntime import open_session
-from models.images.decode import Floats, InputSpec, Pixels
+from models.images.decode import Floats, Pixels
+from models.images.input_spec import InputSpec
 
 MODEL = "onnx"  # `Manifest.model` of artifacts made from an imported file; no network is registered as this
 

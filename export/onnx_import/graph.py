@@ -13,7 +13,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveInitializersFromInputsPass, RemoveUnusedNodesPass
 
 from export.onnx_import.source import OnnxClassifier, OnnxImportError
-from models.images.decode import InputSpec
+from models.images.input_spec import InputSpec
 
 SCOPES = "pkg.torch.onnx.name_scopes"
 _CONTRACT = ("image", "probabilities", "logits")

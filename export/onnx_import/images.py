@@ -9,7 +9,8 @@ from sklearn.datasets import load_sample_image
 
 from models.checkpoint.samples import VerificationImages
 from models.errors import UserError
-from models.images.decode import InputSpec, Pixels
+from models.images.decode import Pixels
+from models.images.input_spec import InputSpec
 from training.data.folder import SUFFIXES
 from training.data.in_memory import load_into_memory
 from training.data.raw import LabeledImages, RawDataset

@@ -22,7 +22,8 @@ from export.onnx_import.source import OnnxClassifier, OnnxImportError
 from export.verify.parity import Parity, ParityError, compare
 from export.verify.speed import measure_speed
 from models.checkpoint.directory import CheckpointConfig
-from models.images.decode import InputSpec, Pixels, preprocess_image, to_pil
+from models.images.decode import Pixels, preprocess_image, to_pil
+from models.images.input_spec import InputSpec
 
 
 def import_model(

@@ -6,7 +6,7 @@ from typing import Literal
 
 from export.onnx_import.source import OnnxClassifier, OnnxImportError
 from models.errors import UserError
-from models.images.decode import InputSpec
+from models.images.input_spec import InputSpec
 
 Size = tuple[int, int] | int
 Mode = Literal["L", "RGB"]

@@ -13,7 +13,7 @@ from export.onnx_import.graph import SCOPES, WrappedGraph
 from export.onnx_import.onnx_rules import Shape, propagate, window_of
 from models.graph.node import Node
 from models.graph.receptive_field import ReceptiveField, Window
-from models.images.decode import InputSpec
+from models.images.input_spec import InputSpec
 
 _NOT_OF_IMAGE = {"Shape", "Size"}  # what they return is the same for every image
 _SETTINGS_ONLY = {"Clip", "Pad", "Resize", "Upsample"}  # their constants are no parameters

@@ -12,7 +12,7 @@ from export.engines.protocol import Run
 from export.pipeline.export import ExportData
 from export.predictor import Predictor
 from export.verify.reference import reference
-from export.writers.int8 import CALIBRATION_IMAGES
+from export.writers.onnx_int8 import CALIBRATION_IMAGES
 from models.checkpoint.directory import CONFIG_FILE, CheckpointConfig, load_checkpoint
 from models.errors import UserError
 from training.data.datasets import load_dataset

@@ -9,12 +9,12 @@ from typing import Literal
 from export.artifact import manifest as artifact
 from export.artifact.identity import FileIdentity
 from export.writers.aoti import write_aoti
-from export.writers.fp16 import write_fp16
-from export.writers.half_precision import HalfPrecision
-from export.writers.int8 import write_int8
 from export.writers.onnx import write_onnx
+from export.writers.onnx_fp16 import write_fp16
+from export.writers.onnx_int8 import write_int8
 from export.writers.pt2 import write_pt2
 from export.writers.torchscript import write_torchscript
+from export.writers.torchscript_half import HalfPrecision
 from models.checkpoint.directory import Checkpoint
 from models.graph.node import Node
 from models.images.decode import Pixels

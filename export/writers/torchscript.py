@@ -10,7 +10,7 @@ import torch
 from export.artifact.identity import KEY, FileIdentity, describe
 from export.engines.torch import quiet_torchscript
 from export.writers.deployable import Deployable
-from export.writers.half_precision import HalfDeployable, HalfPrecision
+from export.writers.torchscript_half import HalfDeployable, HalfPrecision
 from models.checkpoint.directory import Checkpoint
 from models.errors import UserError
 from models.images.decode import Pixels
@@ -33,7 +33,7 @@ def write_torchscript(
     """Traces on real images (N, H, W, C), N at least 2, and writes the archive.
 
     Args:
-        precision: fp32; or fp16 or bf16, see `export.writers.half_precision`.
+        precision: fp32; or fp16 or bf16, see `export.writers.torchscript_half`.
 
     Raises:
         UnsupportedPrecision: below fp32, an operation of the network does not run.

@@ -13,7 +13,7 @@ from torch import nn
 from models.checkpoint.weights import load_tensors
 from models.errors import UserError
 from models.files import atomic_write, sha256_of
-from models.images.decode import InputSpec
+from models.images.input_spec import InputSpec
 from models.networks.registry import build_network
 
 SCHEMA = 1

@@ -11,7 +11,7 @@ import torchvision
 from models.checkpoint.directory import CONFIG_FILE, WEIGHTS_FILE, read_config
 from models.errors import UserError
 from models.files import sha256_of
-from models.images.decode import InputSpec
+from models.images.input_spec import InputSpec
 from models.networks.torchvision import PREFIX, torchvision_names
 
 TENSOR_FILES = (".pth", ".pt", ".bin", ".safetensors")

@@ -12,7 +12,7 @@ from models.graph.node import Node
 from models.graph.profiler import GraphProfiler
 from models.graph.receptive_field import ReceptiveField
 from models.graph.trace import INPUT, trace
-from models.images.decode import InputSpec
+from models.images.input_spec import InputSpec
 
 
 def node_table(network: nn.Module, spec: InputSpec) -> tuple[Node, ...]:

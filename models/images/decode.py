@@ -4,135 +4,23 @@ Nothing here needs torch. Scaling to [0, 1] and mean/std are part of the exporte
 the arrays that leave this file are plain uint8 pixels, height x width x channels.
 """
 
-import io
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import (  # the plug-ins register their formats when imported, and Image.open knows only those
-    BmpImagePlugin,
-    GifImagePlugin,
-    Image,
-    ImageOps,
-    JpegImagePlugin,
-    PngImagePlugin,
-    TiffImagePlugin,
-    UnidentifiedImageError,
-    WebPImagePlugin,
-)
+from PIL import Image, ImageOps
 
-from models.errors import UserError
-from models.images.errors import (
-    EmptyImage,
-    ImageError,
-    ImageTooLarge,
-    ImageTooNarrow,
-    ImageUndecodable,
-    NotAnImage,
-    UnsupportedMode,
-)
+from models.images.errors import ImageError, ImageTooNarrow, ImageUndecodable, UnsupportedMode
+from models.images.header import DEFAULT_LIMIT_PIXELS, open_image, over_limit, reason
+from models.images.input_spec import INTERPOLATIONS, InputSpec
 
 Pixels = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
 
-FORMATS = tuple(
-    plugin.format
-    for plugin in (
-        PngImagePlugin.PngImageFile,
-        JpegImagePlugin.JpegImageFile,
-        GifImagePlugin.GifImageFile,
-        BmpImagePlugin.BmpImageFile,
-        WebPImagePlugin.WebPImageFile,
-        TiffImagePlugin.TiffImageFile,
-    )
-)
-DEFAULT_LIMIT_PIXELS = 50_000_000
 # A JPEG is decoded at a half, a quarter or an eighth where that leaves this many times the target size. Twelve
 # megapixels take a quarter of the time, and 99 % of the network's input pixels stay within 5 of 255 levels.
 DRAFT_OVERSAMPLING = 2
 ORIENTATION = 0x0112  # the EXIF tag
-TILE_WIDTH, TILE_HEIGHT = 322, 323  # TIFF tags
-
-_INTERPOLATIONS = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class InputSpec:
-    """A network's input: size and mode of its images, how they are resized, and how they are normalised.
-
-    `resize` is either (height, width), which stretches, or one number, to which the shorter side is scaled with the
-    aspect kept; `crop` then cuts (height, width) out of the centre. Together they must give `height` x `width`.
-    `mean` and `std` apply to values scaled to [0, 1], one number per channel. `background` (0-255, one per channel)
-    is what shows through transparent pixels.
-
-    Raises:
-        ValueError: the fields do not fit each other; the message quotes them.
-    """
-
-    mode: Literal["L", "RGB"]
-    height: int
-    width: int
-    resize: tuple[int, int] | int
-    crop: tuple[int, int] | None = None
-    interpolation: str = "bilinear"
-    background: tuple[int, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        if self.mode not in ("L", "RGB"):
-            raise UserError(f"input mode is {self.mode!r}; known are 'L' (grey) and 'RGB'")
-        if self.height < 1 or self.width < 1:
-            raise UserError(f"input is {self.height}x{self.width} (height x width); both must be at least 1")
-        if self.interpolation not in _INTERPOLATIONS:
-            raise UserError(f"interpolation is {self.interpolation!r}; known are {', '.join(_INTERPOLATIONS)}")
-        for name in ("background", "mean", "std"):
-            if (count := len(getattr(self, name))) != self.channels:
-                raise UserError(f"{name} has {count} values; mode {self.mode} needs {self.channels}")
-        if min(self.std) <= 0:
-            raise UserError(f"std is {self.std}; every value must be above 0")
-        size = (self.height, self.width)
-        if (self.crop or self.resize) != size:
-            raise UserError(f"resize {self.resize} and crop {self.crop} do not end at {size[0]}x{size[1]}")
-        resized = (self.resize, self.resize) if isinstance(self.resize, int) else self.resize
-        if resized[0] < size[0] or resized[1] < size[1]:
-            raise UserError(f"resize {self.resize} is smaller than the crop {size[0]}x{size[1]}")
-
-    @property
-    def channels(self) -> int:
-        """1 for grey, 3 for colour."""
-        return 1 if self.mode == "L" else 3
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(height, width, channels) of what `preprocess_image` returns."""
-        return self.height, self.width, self.channels
-
-    def to_json(self) -> dict[str, Any]:
-        """The keys `input` and `preprocess` as they stand in config.json and manifest.json."""
-        fields = {**asdict(self), "antialias": True}  # a constant; Pillow always smooths when it shrinks
-        return {"input": {key: fields.pop(key) for key in ("mode", "height", "width")}, "preprocess": fields}
-
-    @classmethod
-    def from_json(cls, config: dict[str, Any]) -> "InputSpec":
-        """Reads what `to_json` wrote; unknown keys fail.
-
-        Raises:
-            ValueError: a key is missing, unknown or does not fit.
-        """
-        fields: dict[str, Any] = {**config["input"], **config["preprocess"]}
-        fields = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
-        if not fields.pop("antialias", True):
-            raise UserError("antialias is false; Pillow, which resizes here, always smooths when it shrinks")
-        try:
-            return cls(**fields)
-        except TypeError as error:
-            raise UserError(f"input specification: {error}") from None
 
 
 def decode_image(data: bytes, spec: InputSpec, *, limit_pixels: int = DEFAULT_LIMIT_PIXELS) -> Pixels:
@@ -151,33 +39,6 @@ def decode_image(data: bytes, spec: InputSpec, *, limit_pixels: int = DEFAULT_LI
         return decode_opened(image, spec)
 
 
-def open_image(data: bytes, *, limit_pixels: int = DEFAULT_LIMIT_PIXELS) -> Image.Image:
-    """Reads the header of an encoded image; the pixels are read by `decode_opened`."""
-    if not data:
-        raise EmptyImage("the image has no bytes")
-    # One number for the whole process, but some plug-ins fill whole frames while they open: only this stops them.
-    Image.MAX_IMAGE_PIXELS = limit_pixels
-    try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageTooLarge(
-            _over_limit("image", int(str(error).partition("(")[2].partition(" ")[0]), limit_pixels)
-        ) from None
-    except UnidentifiedImageError:
-        if _has_known_signature(data):
-            raise ImageUndecodable("the image header is damaged") from None
-        raise NotAnImage(f"{_describe(data)} is not an image; known formats are {', '.join(FORMATS)}") from None
-    except Exception as error:  # what a decoder raises for damaged headers is not documented and varies by format
-        raise ImageUndecodable(f"the image header is damaged: {_reason(error)}") from None
-    width, height = image.size
-    tags = getattr(image, "tag_v2", {})  # of TIFF, whose decoder fills a whole tile however small the image is
-    tile = tags.get(TILE_WIDTH, 1) * tags.get(TILE_HEIGHT, 1)
-    for what, pixels in ((f"image of {width}x{height}", width * height), ("tile of the image", tile)):
-        if pixels > limit_pixels:
-            raise ImageTooLarge(_over_limit(what, pixels, limit_pixels))
-    return image
-
-
 def decode_opened(image: Image.Image, spec: InputSpec) -> Pixels:
     """Decodes an image from `open_image` and brings it to the size and mode of `spec`."""
     try:
@@ -185,7 +46,7 @@ def decode_opened(image: Image.Image, spec: InputSpec) -> Pixels:
     except ImageError:
         raise
     except Exception as error:  # OSError, ValueError, SyntaxError, EOFError, struct.error: it varies by format
-        raise ImageUndecodable(f"the {image.format} image is truncated or damaged: {_reason(error)}") from None
+        raise ImageUndecodable(f"the {image.format} image is truncated or damaged: {reason(error)}") from None
 
 
 def preprocess_image(image: Image.Image, spec: InputSpec) -> Pixels:
@@ -254,28 +115,9 @@ def _to_size(image: Image.Image, spec: InputSpec) -> Image.Image:
         target_height, target_width = spec.resize
     if target_width * target_height > DEFAULT_LIMIT_PIXELS:  # a long narrow image would take gigabytes on the way
         what = f"image of {width}x{height}, scaled to {target_width}x{target_height},"
-        raise ImageTooNarrow(_over_limit(what, target_width * target_height, DEFAULT_LIMIT_PIXELS))
-    image = image.resize((target_width, target_height), _INTERPOLATIONS[spec.interpolation])
+        raise ImageTooNarrow(over_limit(what, target_width * target_height, DEFAULT_LIMIT_PIXELS))
+    image = image.resize((target_width, target_height), INTERPOLATIONS[spec.interpolation])
     if spec.crop is not None:
         left, top = round((target_width - spec.crop[1]) / 2), round((target_height - spec.crop[0]) / 2)
         image = image.crop((left, top, left + spec.crop[1], top + spec.crop[0]))
     return image
-
-
-def _over_limit(what: str, pixels: int, limit: int) -> str:
-    return f"{what} has {pixels / 1e6:,.4g} MP; the limit is {limit / 1e6:,.4g} MP"
-
-
-def _has_known_signature(data: bytes) -> bool:
-    return any(accepts is not None and accepts(data[:16]) for _, accepts in (Image.OPEN[name] for name in FORMATS))
-
-
-def _describe(data: bytes) -> str:
-    return f"the body ({len(data)} bytes, beginning {data[:12]!r})"
-
-
-def _reason(error: Exception) -> str:
-    return str(error) or type(error).__name__
-
-
-Floats = npt.NDArray[np.float32]

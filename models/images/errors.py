@@ -16,7 +16,7 @@ class EmptyImage(ImageError):
 
 
 class NotAnImage(ImageError):
-    """The bytes are of none of the formats in `models.images.decode.FORMATS`."""
+    """The bytes are of none of the formats in `models.images.header.FORMATS`."""
 
     code = "image_unsupported"
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from models.images.decode import InputSpec
+from models.images.input_spec import InputSpec
 
 
 class Normalize(nn.Module):

@@ -8,7 +8,7 @@ from types import FrameType
 
 from bentoml.serving import running_inside_container
 
-from service.serving.catalog import Catalog
+from service.serving.version_catalog import VersionCatalog
 from service.serving.worker_files import WorkerFiles
 from service.telemetry.request_log import log
 
@@ -24,7 +24,7 @@ class Shutdown:
     A worker that loses its GPU ends likewise, but at once; other workers, or its successor, accept new connections.
     """
 
-    def __init__(self, catalog: Catalog, *, drain_s: float) -> None:
+    def __init__(self, catalog: VersionCatalog, *, drain_s: float) -> None:
         self._catalog = catalog
         self._drain_s = drain_s
         self._watching: asyncio.Task[None] | None = None

@@ -39,7 +39,7 @@ class WorkerFiles:
         worker: its number; a worker that takes a dead one's place has the dead one's number, so files do not pile up.
 
     Attributes:
-        wanted: where `service.serving.repository` writes what calls have asked for.
+        wanted: where `service.serving.reconciler` writes what calls have asked for.
         ready: is there once everything has been served.
     """
 

@@ -3,7 +3,7 @@
 import asyncio
 import os
 
-from service.serving.catalog import Catalog
+from service.serving.version_catalog import VersionCatalog
 from service.serving.worker_files import WorkerFiles
 from service.telemetry.counters import Snapshot, Values
 from service.telemetry.request_log import log
@@ -19,7 +19,7 @@ class WorkerMetrics:
         counts: this worker's.
     """
 
-    def __init__(self, catalog: Catalog) -> None:
+    def __init__(self, catalog: VersionCatalog) -> None:
         self.counts = catalog.metrics
         self._catalog = catalog
         self._files: WorkerFiles | None = None

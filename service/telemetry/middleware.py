@@ -48,9 +48,7 @@ class TelemetryMiddleware:
         token = CURRENT.set(request)
         try:
             await self._app(scope, receive, send_noted)
-        except (
-            Exception
-        ) as error:  # BentoML's routes can raise anything; ours are answered by service.routes.application
+        except Exception as error:  # BentoML's routes can raise anything; ours are answered by service.asgi.application
             said = "the server failed on this request; its log says why"
             request.fail(INTERNAL, said, error)
             if request.status:

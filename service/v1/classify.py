@@ -8,8 +8,9 @@ import orjson
 from starlette.types import Receive, Scope, Send
 
 from export.predictor import DEFAULT_TOP_K, default_top_k, top_predictions
-from models.images.decode import FORMATS, Floats, Pixels
+from models.images.decode import Floats, Pixels
 from models.images.errors import ImageError
+from models.images.header import FORMATS
 from service.context import ServerContext, run_model
 from service.errors import InferenceFailed, UnknownModel, UnknownParameter, error_body
 from service.http.multipart import MULTIPART
@@ -31,7 +32,7 @@ from service.openapi.schema import (
     integer_text,
     object_schema,
 )
-from service.serving.decoding import decode_uploads, stack_images
+from service.serving.decode_pool import decode_uploads, stack_images
 from service.serving.served_model import ServedModel
 from service.settings import Settings
 from service.telemetry.request_context import current

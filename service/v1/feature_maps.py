@@ -36,7 +36,7 @@ from service.openapi.schema import (
     object_schema,
     one_of,
 )
-from service.serving.decoding import decode_or_error
+from service.serving.decode_pool import decode_or_error
 from service.serving.served_model import ServedModel
 from service.settings import Limit
 from service.v1.classify import PREDICTIONS, images_body

@@ -41,7 +41,7 @@ from service.openapi.schema import (
     object_schema,
     one_of,
 )
-from service.serving.decoding import decode_uploads, stack_images
+from service.serving.decode_pool import decode_uploads, stack_images
 from service.serving.served_model import ServedModel
 from service.v2.layers import check_layers, find_layers, run_layers
 from service.v2.paths import PER_MODEL

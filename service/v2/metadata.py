@@ -8,7 +8,7 @@ import asyncio
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from models.images.decode import FORMATS
+from models.images.header import FORMATS
 from service.context import ServerContext
 from service.errors import ModelNotReady
 from service.http.route import Route

@@ -64,18 +64,18 @@ class RepositoryRoutes:
         """Loads a model, in every worker by the time it is answered."""
         async with asyncio.timeout(self._context.settings.deadline_s):
             await self._check(request, ())
-            await self._context.repository.load(request.path_params["name"])
+            await self._context.reconciler.load(request.path_params["name"])
         return JSONResponse({})
 
     async def unload(self, request: Request) -> JSONResponse:
         """Unloads a model, in every worker by the time it is answered."""
         async with asyncio.timeout(self._context.settings.deadline_s):
             await self._check(request, ("unload_dependents",))  # what Triton's client sends; there are none here
-            await self._context.repository.unload(request.path_params["name"])
+            await self._context.reconciler.unload(request.path_params["name"])
         return JSONResponse({})
 
     async def _check(self, request: Request, known: tuple[str, ...]) -> None:
-        self._context.repository.check_allowed(request.path_params["name"])
+        self._context.reconciler.check_allowed(request.path_params["name"])
         async with self._context.body_reader.body(request.scope, request.receive, limit_bytes=LIMIT) as body:
             parameters = parse_object(body).get("parameters", {}) if body else {}
         if not isinstance(parameters, dict) or (unknown := sorted(set(parameters) - set(known))):

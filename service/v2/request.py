@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 import numpy as np
 import orjson
 
-from models.images.decode import InputSpec, Pixels
+from models.images.decode import Pixels
+from models.images.input_spec import InputSpec
 from service.errors import BodyEmpty, BodyTooLarge, MalformedBody, TooManyImages, WrongShape
 from service.http.json_pixels import read_pixels
 from service.settings import Limit

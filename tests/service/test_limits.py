@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.images.decode import InputSpec
 from models.images.errors import ImageTooLarge
+from models.images.input_spec import InputSpec
 from service import settings
-from service.serving.decoding import decode_or_error
+from service.serving.decode_pool import decode_or_error
 from service.settings import PREFIX, Limit, Settings
 from tests.in_process import client_for, digit, encoded
 

@@ -14,7 +14,8 @@ from PIL import Image
 
 from models.errors import UserError
 from models.files import sha256_of
-from models.images.decode import FORMATS, InputSpec
+from models.images.header import FORMATS
+from models.images.input_spec import InputSpec
 from training.data.in_memory import load_pixels
 from training.data.raw import LabeledImages, RawDataset, select_test_images
 

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from models.errors import UserError
-from models.images.decode import InputSpec, Pixels, decode_image, preprocess_image, to_pil
+from models.images.decode import Pixels, decode_image, preprocess_image, to_pil
 from models.images.errors import ImageError
+from models.images.input_spec import InputSpec
 from training.data.raw import LabeledImages
 
 CHUNK = 256  # images a thread takes at a time: a task of its own for each would cost more than a small resize

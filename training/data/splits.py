@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from models.errors import UserError
-from models.images.decode import InputSpec
+from models.images.input_spec import InputSpec
 from training.data.in_memory import load_into_memory
 from training.data.options import SOURCE_DEFAULTS, SourceOptions
 from training.data.raw import LabeledImages, RawDataset

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils import data as torch_data
 
 from models.errors import UserError
-from models.images.decode import InputSpec
+from models.images.input_spec import InputSpec
 from training.data.in_memory import InMemoryDataset, load_pixels
 
 CHUNK = 256

@@ -8,7 +8,7 @@ from torch import nn
 
 from models.checkpoint.weights import Weights
 from models.files import UnwritableError
-from models.images.decode import InputSpec
+from models.images.input_spec import InputSpec
 from training.data.splits import Splits
 from training.events import EpochFinished, Report
 from training.loop.process_group import SINGLE_PROCESS, ProcessGroup

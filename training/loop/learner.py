@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from models.errors import UserError
-from models.images.decode import InputSpec
+from models.images.input_spec import InputSpec
 from models.images.normalize import Normalize
 from training.augment.mixing import MixedLabels
 from training.loop.process_group import SINGLE_PROCESS, ProcessGroup

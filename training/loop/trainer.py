@@ -14,7 +14,7 @@ from torch.nn import functional
 from models.checkpoint.weights import load_tensors
 from models.errors import UserError
 from models.files import atomic_write
-from models.images.decode import InputSpec
+from models.images.input_spec import InputSpec
 from models.networks.spec import temporary_mode
 from training.augment.mixing import MixedLabels, mix
 from training.augment.resizing import resized, side_at_epoch

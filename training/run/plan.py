@@ -13,7 +13,7 @@ from models.checkpoint.directory import CheckpointConfig
 from models.checkpoint.initial_weights import InitialWeights
 from models.checkpoint.samples import VerificationImages
 from models.errors import UserError
-from models.images.decode import InputSpec
+from models.images.input_spec import InputSpec
 from models.networks.registry import input_size_for
 from models.networks.spec import check_logits
 from training.data.datasets import load_dataset

@@ -22,7 +22,7 @@ from export.artifact.store import find_in_store, register
 from export.engines.selection import open_engine
 from models.images.decode import decode_image
 from service.process.server import environment, preflight
-from service.serving.catalog import Catalog
+from service.serving.version_catalog import VersionCatalog
 from service.settings import read_settings
 from tests.in_process import digit, encoded
 from tests.real_server import free_port, running_server
@@ -217,7 +217,7 @@ sys.exit("bentoml" in sys.modules)"""
 def test_a_worker_finds_its_artifact_by_tag_or_is_unready_and_says_why(store, lenet_artifact):
     register(lenet_artifact)
     for tag, reason in (("lenet:1", None), ("lenet:2", "'bentoml:lenet:2' is not in BentoML's model store")):
-        catalog = Catalog(read_settings(artifacts=f"bentoml:{tag}", device="cpu"))
+        catalog = VersionCatalog(read_settings(artifacts=f"bentoml:{tag}", device="cpu"))
         catalog.open()
         assert reason in catalog.not_ready if reason else catalog.not_ready is None
 

@@ -16,7 +16,7 @@ from sklearn.datasets import load_sample_image
 
 from export.artifact.manifest import read_manifest
 from models.errors import UserError
-from models.images.decode import InputSpec
+from models.images.input_spec import InputSpec
 from tests.export.onnx_import.onnx_models import CLASSES, small
 from tests.real_server import running_server
 

@@ -17,7 +17,8 @@ from export.engines.onnxruntime import OnnxEngine, OnnxFeatureExtractor
 from export.engines.protocol import EngineError
 from export.pipeline.export import export_checkpoint
 from models.checkpoint.directory import load_checkpoint
-from models.images.decode import InputSpec, Pixels, preprocess_image, to_pil
+from models.images.decode import Pixels, preprocess_image, to_pil
+from models.images.input_spec import InputSpec
 from tests.conftest import Exported, digit_images
 
 

@@ -18,13 +18,13 @@ from export.pipeline.export import ExportData, export_checkpoint
 from export.verify.check import Limits
 from export.verify.reference import reference
 from export.verify.verification import verify_artifact
-from export.writers.fp16 import write_fp16
-from export.writers.int8 import write_int8
 from export.writers.onnx import write_onnx
+from export.writers.onnx_fp16 import write_fp16
+from export.writers.onnx_int8 import write_int8
 from models.checkpoint.directory import load_checkpoint, read_config
 from models.checkpoint.samples import load_samples
 from models.graph.node_table import node_table
-from service.serving.catalog import Catalog
+from service.serving.version_catalog import VersionCatalog
 from service.settings import read_settings
 from tests.conftest import make_checkpoint
 from tests.in_process import client_for, digit, encoded
@@ -166,7 +166,7 @@ def test_the_server_runs_the_file_of_the_precision_it_is_told(reduced: Path) -> 
 
 
 def test_a_precision_that_an_artifact_lacks_is_said_at_start(lenet_artifact: Path) -> None:
-    catalog = Catalog(read_settings(artifacts=lenet_artifact, precision="int8", device="cpu"))
+    catalog = VersionCatalog(read_settings(artifacts=lenet_artifact, precision="int8", device="cpu"))
     catalog.open()
     assert "has no model.int8.onnx for the engine onnxruntime" in str(catalog.not_ready)
 

@@ -13,7 +13,7 @@ from export.engines.protocol import EngineError
 from export.engines.torch import TorchScriptEngine, quiet_torchscript
 from export.writers.torchscript import write_torchscript
 from models.checkpoint.directory import Checkpoint, CheckpointConfig
-from models.images.decode import InputSpec
+from models.images.input_spec import InputSpec
 from tests.conftest import Exported, digit_images, make_spec
 
 PRIVATE = (b"/work", b"site-packages", b"stack_trace", str(Path.home()).encode() + b"/", str(Path.cwd()).encode())

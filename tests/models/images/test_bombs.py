@@ -12,7 +12,8 @@ MEMORY_BYTES = 700 * 2**20  # enough for Python, numpy and Pillow; far less than
 PROGRAM = """
 import resource, sys
 from models.images.errors import ImageError
-from models.images.decode import InputSpec, decode_image
+from models.images.input_spec import InputSpec
+from models.images.decode import decode_image
 spec = InputSpec(mode="L", height=28, width=28, resize=(28, 28), background=(0,), mean=(0.5,), std=(0.5,))
 resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[1]),) * 2)
 try:

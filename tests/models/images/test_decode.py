@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 from torchvision.transforms import v2
 
-from models.images.decode import InputSpec, decode_image, preprocess_image, to_pil
+from models.images.decode import decode_image, preprocess_image, to_pil
 from models.images.errors import EmptyImage, ImageError, ImageTooLarge, ImageUndecodable, NotAnImage
+from models.images.input_spec import InputSpec
 from tests.conftest import make_spec
 
 HEIGHT, WIDTH = 12, 20

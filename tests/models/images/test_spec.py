@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from models.images.decode import InputSpec
+from models.images.input_spec import InputSpec
 from tests.conftest import make_spec
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from service.routes.application import build_application
-from service.serving.catalog import Catalog
+from service.asgi.application import build_application
+from service.serving.version_catalog import VersionCatalog
 from service.settings import read_settings
 from tests.in_process import client_for, digit, encoded
 
@@ -39,7 +39,9 @@ def test_the_document_is_valid_openapi(document):
 
 def test_every_route_is_described_and_nothing_else(document, tmp_path):
     settings = read_settings(artifacts=tmp_path)
-    assert set(document["paths"]) == {route.path for route in build_application(Catalog(settings), settings).routes}
+    assert set(document["paths"]) == {
+        route.path for route in build_application(VersionCatalog(settings), settings).routes
+    }
 
 
 def test_a_token_is_wanted_where_the_document_says_so(lenet_artifact):

@@ -3,10 +3,10 @@
 import tempfile
 from pathlib import Path
 
+from service.asgi.application import build_application
 from service.errors import STATUS, Unauthorized
 from service.openapi.document import statuses
-from service.routes.application import build_application
-from service.serving.catalog import Catalog
+from service.serving.version_catalog import VersionCatalog
 from service.settings import read_settings
 
 PAGE = Path(__file__).parents[3] / "docs" / "http.md"
@@ -16,7 +16,7 @@ def table(artifacts: Path) -> str:
     """One row a route, as a server with CONVSCOPE_ALLOW_LOADING has them."""
     settings = read_settings(artifacts=artifacts, allow_loading=True)
     rows = ["| route | purpose | parameters | answers | errors | public |", "| --- | --- | --- | --- | --- | --- |"]
-    for route in sorted(build_application(Catalog(settings), settings).routes, key=lambda route: route.path):
+    for route in sorted(build_application(VersionCatalog(settings), settings).routes, key=lambda route: route.path):
         parameters = [one["name"] for one in route.parameters if one["in"] != "path"]
         errors = [status for status in statuses(route) if status != STATUS[Unauthorized]]
         cells = (

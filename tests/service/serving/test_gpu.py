@@ -10,7 +10,7 @@ import pytest
 from export.engines.onnxruntime import OnnxEngine
 from export.engines.protocol import DeviceLost, DeviceMemoryFull
 from service.errors import GpuLost
-from service.serving.catalog import Catalog
+from service.serving.version_catalog import VersionCatalog
 from service.settings import read_settings
 from tests.in_process import client_for, digit, encoded
 from tests.real_server import running_server, until
@@ -96,12 +96,12 @@ def test_a_lost_gpu_is_not_asked_again_and_logged_once(lenet_artifact, failing, 
 
 def test_the_loss_ends_a_worker_that_serves_and_none_that_starts(lenet_artifact, tmp_path, failing, monkeypatch):
     def opened():
-        catalog = Catalog(read_settings(artifacts=tmp_path, device="cpu"))
+        catalog = VersionCatalog(read_settings(artifacts=tmp_path, device="cpu"))
         catalog.open()
         catalog.gpu.on_failure = lambda: ended.append(catalog)  # as `Shutdown.prepare` does, once everything is opened
         return catalog
 
-    ended: list[Catalog] = []
+    ended: list[VersionCatalog] = []
     rename(shutil.copytree(lenet_artifact, tmp_path / "lenet/1"), name="lenet", version=1)
     failing(DeviceLost(LOST))
     healthy = opened()

@@ -13,7 +13,7 @@ from export.artifact.directory import file_entry
 from export.artifact.manifest import ONNX_FILE, read_manifest
 from export.pipeline.export import export_checkpoint
 from service.errors import ModelNotReady
-from service.serving.catalog import Catalog
+from service.serving.version_catalog import VersionCatalog
 from service.settings import read_settings
 from tests.conftest import make_checkpoint
 from tests.in_process import client_for, digit, encoded
@@ -71,7 +71,7 @@ def wrong_second(root, lenet_checkpoint, tmp_path_factory):
 
 
 def limited(root, limit_mb=1_000_000):
-    catalog = Catalog(read_settings(artifacts=root, device="cpu", memory_limit_mb=limit_mb))
+    catalog = VersionCatalog(read_settings(artifacts=root, device="cpu", memory_limit_mb=limit_mb))
     catalog.open()
     return catalog
 
@@ -126,8 +126,10 @@ def test_a_version_that_is_damaged_where_it_lies_goes_on_being_served(root, load
 
 def test_what_did_not_fit_is_not_tried_again(root, monkeypatch):
     opened = []
-    original = Catalog._open_model
-    monkeypatch.setattr(Catalog, "_open_model", lambda self, entry: opened.append(entry.label) or original(self, entry))
+    original = VersionCatalog._open_model
+    monkeypatch.setattr(
+        VersionCatalog, "_open_model", lambda self, entry: opened.append(entry.label) or original(self, entry)
+    )
 
     async def ask():
         catalog = limited(root, limit_mb=1)
@@ -141,7 +143,7 @@ def test_what_did_not_fit_is_not_tried_again(root, monkeypatch):
 
 def test_one_that_fits_without_what_timing_it_took_is_served(root, monkeypatch):
     residents = iter([1, 1, 900, 1, 1])
-    monkeypatch.setattr("service.serving.catalog.resident_mb", lambda: next(residents))
+    monkeypatch.setattr("service.serving.version_catalog.resident_mb", lambda: next(residents))
 
     async def ask():
         return await limited(root, limit_mb=500).find("first")
@@ -151,11 +153,13 @@ def test_one_that_fits_without_what_timing_it_took_is_served(root, monkeypatch):
 
 def test_requests_that_come_together_share_one_loading_and_survive_one_that_gives_up(root, monkeypatch):
     opened = []
-    original = Catalog._open_model
-    monkeypatch.setattr(Catalog, "_open_model", lambda self, entry: opened.append(entry.label) or original(self, entry))
+    original = VersionCatalog._open_model
+    monkeypatch.setattr(
+        VersionCatalog, "_open_model", lambda self, entry: opened.append(entry.label) or original(self, entry)
+    )
 
     async def ask():
-        catalog = Catalog(read_settings(artifacts=root, device="cpu", memory_limit_mb=1_000_000))
+        catalog = VersionCatalog(read_settings(artifacts=root, device="cpu", memory_limit_mb=1_000_000))
         catalog.open()
         waiting = [asyncio.create_task(catalog.find("second")) for _ in range(5)]
         await asyncio.sleep(0)

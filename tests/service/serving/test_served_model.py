@@ -12,11 +12,11 @@ import pytest
 
 from export.artifact.manifest import read_manifest
 from export.engines.selection import open_engine
+from service.asgi.application import build_application
 from service.inspection.feature_maps import inspect_image, select_nodes
-from service.routes.application import build_application
-from service.serving.catalog import Catalog
-from service.serving.decoding import Decoders, stack_images
+from service.serving.decode_pool import Decoders, stack_images
 from service.serving.served_model import describe, open_model
+from service.serving.version_catalog import VersionCatalog
 from service.settings import read_settings
 from tests.in_process import client_for, digit, encoded
 
@@ -108,7 +108,7 @@ def test_on_the_cpu_as_many_threads_decode_as_infer(lenet_artifact, monkeypatch,
 def decoding_threads(artifact, monkeypatch, given):
     """How many threads a server has for decoding, once an image has come that is decoded in one."""
     made = []
-    monkeypatch.setattr("service.routes.application.Decoders", lambda count: made.append(Decoders(count)) or made[0])
+    monkeypatch.setattr("service.asgi.application.Decoders", lambda count: made.append(Decoders(count)) or made[0])
     client = client_for(artifact, **given)
     large = encoded(np.random.default_rng(0).integers(0, 256, (300, 300), np.uint8))
     assert client.post("/v1/classify", content=large).status_code == 200
@@ -117,7 +117,7 @@ def decoding_threads(artifact, monkeypatch, given):
 
 def test_nothing_is_counted_before_an_image_is_decoded(tmp_path):
     chosen = read_settings(artifacts=tmp_path)
-    build_application(Catalog(chosen), chosen)  # as at import, when CUDA must not be asked for anything yet
+    build_application(VersionCatalog(chosen), chosen)  # as at import, when CUDA must not be asked for anything yet
     counted = []
     decoders = Decoders(lambda: counted.append(True) or 1)
     assert not counted

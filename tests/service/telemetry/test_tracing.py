@@ -9,8 +9,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from starlette.testclient import TestClient
 
-from service.routes.application import build_application
-from service.routes.gate import Gate
+from service.asgi.admission import AdmissionControl
+from service.asgi.application import build_application
 from service.settings import read_settings
 from tests.in_process import client_for, digit, encoded
 
@@ -56,11 +56,11 @@ def test_a_refused_token_is_answered_with_the_id(lenet_artifact):
 @pytest.fixture
 def gate_around(lenet_artifact):
     """Makes a client of the gate around another application, as it stands around BentoML's."""
-    from service.serving.catalog import Catalog
+    from service.serving.version_catalog import VersionCatalog
 
     settings = read_settings(artifacts=lenet_artifact, device="cpu")
-    http = build_application(Catalog(settings), settings)
-    return lambda app: TestClient(Gate(app, settings, http))
+    http = build_application(VersionCatalog(settings), settings)
+    return lambda app: TestClient(AdmissionControl(app, settings, http))
 
 
 def test_bentomls_failures_get_the_id_and_our_shape(gate_around):

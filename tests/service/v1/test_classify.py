@@ -226,7 +226,7 @@ def test_bodies_held_at_once_are_bounded(lenet_artifact):
 def test_small_files_of_large_images_are_decoded_off_the_event_loop(client, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        "service.serving.decoding.decode_opened", lambda image, spec: seen.append(image.size) or finish(image, spec)
+        "service.serving.decode_pool.decode_opened", lambda image, spec: seen.append(image.size) or finish(image, spec)
     )
     large = encoded(Image.new("L", (3000, 3000)), "WEBP", lossless=True)
     assert len(large) < 4096

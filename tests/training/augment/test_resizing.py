@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from models.images.decode import InputSpec
+from models.images.input_spec import InputSpec
 from tests.training.interruption import interrupt_after
 from tests.training.loop.test_fit import RECIPE, digits, same, tiny
 from training.augment.resizing import resized, side_at_epoch

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.images.decode import InputSpec
+from models.images.input_spec import InputSpec
 from training.data.datasets import load_dataset
 from training.data.in_memory import load_into_memory
 from training.data.raw import RawDataset, select_test_images

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 from torchvision.transforms import functional as tv
 
-from models.images.decode import InputSpec, preprocess_image, to_pil
+from models.images.decode import preprocess_image, to_pil
+from models.images.input_spec import InputSpec
 from training.data.datasets import load_dataset
 from training.data.in_memory import InMemoryDataset, load_into_memory
 from training.data.raw import LabeledImages

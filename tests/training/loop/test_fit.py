@@ -9,7 +9,7 @@ import torch
 import torchvision
 from torch import nn
 
-from models.images.decode import InputSpec
+from models.images.input_spec import InputSpec
 from models.networks.registry import NETWORKS, build_network
 from tests.training.interruption import interrupt_after
 from training.data.datasets import load_dataset

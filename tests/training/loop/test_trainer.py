@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from models.images.decode import InputSpec
+from models.images.input_spec import InputSpec
 from tests.training.interruption import interrupt_after
 from tests.training.loop.test_fit import RECIPE, digits, same, tiny, train
 from training.data.splits import Splits

@@ -9,8 +9,10 @@ from typing import ParamSpec, TypeVar
 
 import numpy as np
 
-from models.images.decode import InputSpec, Pixels, decode_image, decode_opened, open_image
+from models.images.decode import Pixels, decode_image, decode_opened
 from models.images.errors import ImageError, ImageTooLarge
+from models.images.header import open_image
+from models.images.input_spec import InputSpec
 from service.settings import Limit
 from service.telemetry.request_context import current
 

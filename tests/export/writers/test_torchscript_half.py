@@ -16,8 +16,8 @@ from export.engines.torch import quiet_torchscript
 from export.pipeline.data import load_export_data
 from export.pipeline.export import ExportData, choose_formats, export_checkpoint
 from export.verify.verification import verify_artifact
-from export.writers.half_precision import DTYPES, HalfDeployable, fold_batch_norms
 from export.writers.torchscript import UnsupportedPrecision, write_torchscript
+from export.writers.torchscript_half import DTYPES, HalfDeployable, fold_batch_norms
 from models.checkpoint.directory import Checkpoint, load_checkpoint, read_config
 from models.checkpoint.samples import load_samples
 from tests.conftest import make_checkpoint

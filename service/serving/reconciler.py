@@ -13,8 +13,8 @@ from pathlib import Path
 import orjson
 
 from service.errors import LoadFailed, LoadingOff, UnknownModel, UnknownParameter
-from service.serving.catalog import Catalog
-from service.serving.directory import has_model
+from service.serving.artifact_scan import has_model
+from service.serving.version_catalog import VersionCatalog
 from service.serving.worker_files import WorkerFiles
 from service.settings import Settings
 from service.telemetry.request_log import log
@@ -35,10 +35,10 @@ class DesiredState:
     unloaded: frozenset[str] = frozenset()
 
 
-class ModelRepository:
+class Reconciler:
     """Keeps one worker's catalog as the directory and the calls have it."""
 
-    def __init__(self, catalog: Catalog, settings: Settings) -> None:
+    def __init__(self, catalog: VersionCatalog, settings: Settings) -> None:
         self._catalog = catalog
         self._settings = settings
         self._files: WorkerFiles | None = None

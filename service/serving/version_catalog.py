@@ -8,7 +8,7 @@ from pathlib import Path
 from export.artifact.manifest import ArtifactError, check_files, read_manifest
 from export.engines.protocol import DeviceLost, DeviceMemoryFull
 from service.errors import GpuLost, ModelNotReady, UnknownModel, UnknownParameter
-from service.serving.directory import Signature, exists, scan
+from service.serving.artifact_scan import Signature, exists, scan
 from service.serving.gpu import Gpu
 from service.serving.memory import give_back, resident_mb
 from service.serving.served_model import ModelEntry, ServedModel, describe, open_model
@@ -17,7 +17,7 @@ from service.telemetry.metrics import Metrics, ModelMetrics
 from service.telemetry.request_log import log
 
 
-class Catalog:
+class VersionCatalog:
     """All models under the artifacts directory. A bad one is left out and named; the others are served.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""The gate in front of all routes: CORS, the token, the bound on concurrency, and BentoML's routes or ours."""
+"""Admission control, in front of all routes: CORS, the token, the limit on requests under way, the choice of routes."""
 
 import hmac
 from collections.abc import Awaitable
@@ -6,11 +6,11 @@ from collections.abc import Awaitable
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service.asgi.application import Application
+from service.asgi.errors import send_error
+from service.asgi.operations import NATIVE
 from service.errors import QueueFull, RequestError, Unauthorized, UpgradeRefused
 from service.http.requests import get_header
-from service.routes.application import Application
-from service.routes.errors import send_error
-from service.routes.server import NATIVE
 from service.settings import Settings
 from service.telemetry.middleware import TelemetryMiddleware
 from service.v2.tensors import HEADER_LENGTH
@@ -18,7 +18,7 @@ from service.v2.tensors import HEADER_LENGTH
 HEALTH = ("/livez", "/healthz", "/readyz", "/v2/health/live", "/v2/health/ready")
 
 
-class Gate:
+class AdmissionControl:
     """The whole server as one ASGI application.
 
     Args:

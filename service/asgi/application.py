@@ -9,6 +9,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from export.engines.protocol import DeviceLost, DeviceMemoryFull, EngineError
 from models.images.errors import ImageError
 from service import page
+from service.asgi import operations
+from service.asgi.errors import send_error
 from service.context import ServerContext
 from service.errors import (
     DeadlinePassed,
@@ -26,11 +28,9 @@ from service.http.responses import send_json
 from service.http.route import Route
 from service.inspection.queue import InspectionQueue
 from service.openapi.document import openapi_route
-from service.routes import server
-from service.routes.errors import send_error
-from service.serving.catalog import Catalog
-from service.serving.decoding import Decoders
-from service.serving.repository import ModelRepository
+from service.serving.decode_pool import Decoders
+from service.serving.reconciler import Reconciler
+from service.serving.version_catalog import VersionCatalog
 from service.serving.worker_files import WorkerFiles
 from service.serving.worker_metrics import WorkerMetrics
 from service.settings import Settings
@@ -40,15 +40,15 @@ from service.v1 import classify, feature_maps, models, predict
 from service.v2 import infer, metadata, repository, statistics
 
 # In the router's order: inference first, as it must be found fast, and /v2/models/stats before /v2/models/{name}.
-_MODULES = (infer, statistics, metadata, repository, classify, predict, models, feature_maps, server)
+_MODULES = (infer, statistics, metadata, repository, classify, predict, models, feature_maps, operations)
 
 
-def build_application(catalog: Catalog, settings: Settings) -> "Application":
-    """The application behind the gate."""
+def build_application(catalog: VersionCatalog, settings: Settings) -> "Application":
+    """The application behind admission control."""
     context = ServerContext(
         settings=settings,
         catalog=catalog,
-        repository=ModelRepository(catalog, settings),
+        reconciler=Reconciler(catalog, settings),
         metrics=WorkerMetrics(catalog),
         body_reader=BodyReader(settings),
         decoders=Decoders(lambda: _decoding_threads(catalog, settings)),
@@ -91,14 +91,14 @@ class Application:
         Args:
             files: what the workers of this server share; None for a worker on its own.
         """
-        self.context.repository.start(files)
+        self.context.reconciler.start(files)
         self.metrics.start(files)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
         try:
             direct = self._direct_routes.get(scope["path"])
-            if scope["path"] in server.NATIVE:
+            if scope["path"] in operations.NATIVE:
                 raise MethodNotAllowed(f"{scope['path']} takes GET, not {scope['method']}", allow="GET, HEAD")
             if direct is None:
                 scope["app"] = self  # tells the router to raise, not to answer, what it does not know
@@ -128,13 +128,13 @@ class Application:
     def route_of(self, scope: Scope) -> str:
         """The template of the route that answered a request, or `unknown`: paths have no bound, templates have one."""
         path: str = scope["path"]
-        if path in self._direct_routes or path in server.NATIVE:
+        if path in self._direct_routes or path in operations.NATIVE:
             return path
         same = self._routes_by_endpoint.get((scope.get("endpoint"), *scope.get("path_params", ())), ())
         return next((route.path for route in same if route.path_regex.match(path)), "unknown")
 
 
-def _decoding_threads(catalog: Catalog, settings: Settings) -> int:
+def _decoding_threads(catalog: VersionCatalog, settings: Settings) -> int:
     """As many as infer; inference on a GPU leaves every core to decoding, whatever is set for it."""
     on_gpu = any(model.engine.device == "cuda" for model in catalog.models())
     return settings.cores_per_worker if on_gpu else settings.threads_per_run

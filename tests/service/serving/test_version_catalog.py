@@ -9,7 +9,7 @@ import pytest
 from export.artifact.directory import file_entry
 from export.artifact.manifest import ONNX_FILE, Manifest, read_manifest
 from export.pipeline.export import export_checkpoint
-from service.serving.catalog import Catalog
+from service.serving.version_catalog import VersionCatalog
 from service.settings import read_settings
 from tests.in_process import client_for, digit, encoded
 
@@ -33,7 +33,7 @@ def rename(directory, **changes):
 
 
 def opened(root, **settings):
-    catalog = Catalog(read_settings(artifacts=root, device="cpu", **settings))
+    catalog = VersionCatalog(read_settings(artifacts=root, device="cpu", **settings))
     catalog.open()
     return catalog
 
@@ -101,7 +101,7 @@ def test_a_gpu_asked_for_and_not_there_is_said(root):
 
     if cuda_unavailable_reason() is None:
         pytest.skip("this machine has a GPU")
-    catalog = Catalog(read_settings(artifacts=root, device="cuda"))
+    catalog = VersionCatalog(read_settings(artifacts=root, device="cuda"))
     catalog.open()
     assert "device is cuda, but there is no NVIDIA driver" in catalog.not_ready
 
@@ -111,7 +111,7 @@ def test_auto_takes_the_cpu_where_there_is_no_gpu_and_says_so(root):
 
     if cuda_unavailable_reason() is None:
         pytest.skip("this machine has a GPU")
-    catalog = Catalog(read_settings(artifacts=root, device="auto"))
+    catalog = VersionCatalog(read_settings(artifacts=root, device="auto"))
     catalog.open()
     assert {model.engine.device for model in catalog.models()} == {"cpu"}
 
@@ -171,8 +171,8 @@ def test_a_call_tries_again_what_failed_for_a_reason_outside_of_it(root, monkeyp
             raise PermissionError("not yet")
         return original(self, entry)
 
-    original = Catalog._open_model
-    monkeypatch.setattr(Catalog, "_open_model", fail_once)
+    original = VersionCatalog._open_model
+    monkeypatch.setattr(VersionCatalog, "_open_model", fail_once)
     catalog = opened(root)
     assert list(catalog.failures.values()) == ["not yet"]
     assert "not yet" in looked_at(catalog).not_ready and attempts.count("bad:1") == 1
@@ -182,7 +182,7 @@ def test_a_call_tries_again_what_failed_for_a_reason_outside_of_it(root, monkeyp
 
 def test_what_is_unloaded_costs_nothing_while_nothing_changes(root, monkeypatch):
     collections = []
-    monkeypatch.setattr("service.serving.catalog.give_back", lambda: collections.append(1))
+    monkeypatch.setattr("service.serving.version_catalog.give_back", lambda: collections.append(1))
     catalog = opened(root)
     catalog.unloaded = frozenset({"bad"})
     assert [entry.label for entry in looked_at(catalog, 10).entries()] == ["good:1", "good:2"]

@@ -1,0 +1,1 @@
+"""The ASGI application: admission control, routing, errors, and the routes for operations."""

@@ -1,1 +1,0 @@
-"""The application: routing, errors and what stands before them."""
