@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -18,7 +18,11 @@ from models.checkpoint.directory import CheckpointConfig, save_checkpoint
 from models.checkpoint.samples import SAMPLES_FILE, VerificationImages, save_samples
 from models.images.decode import Pixels, preprocess_image, to_pil
 from models.images.input_spec import InputSpec
+from tests.real_browser import running_browser
 from tests.real_server import Server, running_server
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 COUNT, RAW_COUNT = 80, 8  # a whole batch of 64 and a short one
 RGB_SHIFTS = (0, 1, 2)
@@ -121,7 +125,7 @@ def speeds_are_measured_briefly() -> Iterator[None]:
 @pytest.fixture
 def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Training draws none: drawing them takes longer than LeNet takes to learn the digits for an epoch."""
-    monkeypatch.setattr("training.run.train._write_pictures", lambda *of_the_run: None)
+    monkeypatch.setattr("training.run.train.write_pictures", lambda *of_the_run: None)
 
 
 @pytest.fixture(scope="session")
@@ -141,6 +145,13 @@ def server(lenet_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> It
     """A real server with one worker and the settings as they are; files that need others have one of their own."""
     log = tmp_path_factory.mktemp("log") / "server.log"
     with running_server(lenet_artifact.parent.parent, log) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator["Browser"]:
+    """A browser without windows; the test is skipped where there is none."""
+    with running_browser() as running:
         yield running
 
 

@@ -108,7 +108,7 @@ class CudaRunner:
                 if isinstance(failure := explain(error), DeviceLost) and "captur" not in str(error):
                     raise failure from None
                 return None  # an operation that cannot be captured; or there is no memory for it now
-            if _seconds(lambda: graph.run(blank, stream)) < _seconds(lambda: self._launch(blank, stream)):
+            if median_seconds(lambda: graph.run(blank, stream)) < median_seconds(lambda: self._launch(blank, stream)):
                 self._graphs[size] = graph
         return self._graphs[size]
 
@@ -147,7 +147,7 @@ def page_locked(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
     return torch.empty(shape, dtype=dtype, pin_memory=device.type == "cuda")
 
 
-def _seconds(run: Callable[[], object]) -> float:
+def median_seconds(run: Callable[[], object]) -> float:
     """The median of several runs, after one that is not counted."""
     run()
     times = []

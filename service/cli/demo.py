@@ -36,7 +36,7 @@ def demo(*, port: int | None = None) -> int:
         port: Port to listen on [default: CONVSCOPE_PORT, else 3000].
     """
     console = Console(highlight=False, soft_wrap=True)
-    _train(console)
+    train(console)
     artifact = _export(console)
     try:
         settings = read_settings(artifacts=artifact, port=port)
@@ -55,7 +55,8 @@ def demo(*, port: int | None = None) -> int:
     return 0
 
 
-def _train(console: Console) -> None:
+def train(console: Console) -> None:
+    """Trains the demo's network, resumes its interrupted run, or reports the finished one."""
     if (RUN / CONFIG_FILE).is_file():
         metrics = load_checkpoint(RUN).config.metrics
         console.print(f"1. {RUN} is there: {metrics['test']['accuracy']:.2%} of its test images right")

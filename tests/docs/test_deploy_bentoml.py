@@ -11,15 +11,10 @@ import httpx
 import pytest
 
 from service.process.server import wait_until_ready
-from tests.docs.deploy_page import PROGRAMS, TEXT, Deployed, deploy, write_photos
+from tests.docs.deploy_page import PROGRAMS, TEXT, Deployed
 from tests.real_server import free_port, stop
 
 (COMMAND,) = re.findall(r"^BENTOML_DO_NOT_TRACK=true bentoml (.*) --port 3000$", TEXT, re.MULTILINE)
-
-
-@pytest.fixture(scope="module")
-def deployed(tmp_path_factory: pytest.TempPathFactory) -> Deployed:
-    return deploy(tmp_path_factory.getbasetemp(), "cropped", write_photos(tmp_path_factory.mktemp("photos")))
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ import pytest
 
 from export.writers.triton import write_triton
 from service.process.server import wait_until_ready
-from tests.docs.deploy_page import PROGRAMS, Deployed, deploy, write_photos
+from tests.docs.deploy_page import PROGRAMS, Deployed
 from tests.real_server import free_port, stop
 
 pytestmark = pytest.mark.acceptance
@@ -59,11 +59,6 @@ def package(request: pytest.FixtureRequest) -> Path:
         if done.returncode:
             pytest.skip(f"pip cannot install {PACKAGE}: {done.stderr.strip().splitlines()[-1]}")
     return folder
-
-
-@pytest.fixture(scope="module")
-def deployed(tmp_path_factory: pytest.TempPathFactory) -> Deployed:
-    return deploy(tmp_path_factory.getbasetemp(), "cropped", write_photos(tmp_path_factory.mktemp("photos")))
 
 
 @pytest.fixture(scope="module")

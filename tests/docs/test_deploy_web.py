@@ -15,7 +15,7 @@ import pytest
 
 from service.process.server import wait_until_ready
 from tests.docs.deploy_page import IMAGES, INPUTS, PROGRAMS, TEXT, Deployed, deploy, noise
-from tests.real_browser import absent, running_browser
+from tests.real_browser import absent
 from tests.real_server import free_port, stop
 
 if TYPE_CHECKING:
@@ -97,12 +97,6 @@ def address(site: Path) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
     finally:
         stop(process)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator["Browser"]:
-    with running_browser() as browser:
-        yield browser
 
 
 def test_in_the_browser_the_answers_are_the_trained_networks(

@@ -14,7 +14,7 @@ from PIL import Image
 from export.artifact.manifest import read_manifest
 from models.images.decode import decode_image
 from tests.in_process import digit, encoded
-from tests.real_browser import absent, running_browser
+from tests.real_browser import absent
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 DEMO, FORM, MAPS, SHEET = re.findall(r"^(?:\$ )?(curl .*)$", README, re.M)  # another one needs another test
@@ -86,20 +86,19 @@ def test_feature_maps_come_as_a_picture(run, tmp_path):
         assert len(sheet.getcolors(2**24)) > 50
 
 
-def test_the_browser_example_classifies_a_chosen_file(server, probabilities, tmp_path):
+def test_the_browser_example_classifies_a_chosen_file(server, browser, probabilities, tmp_path):
     (best,) = highest(probabilities(ONE), 1)
-    with running_browser() as browser:
-        page = browser.new_page()
-        page.goto(f"{server.url}/livez")  # an empty page of the server's origin
-        page.set_content('<input type="file">')
-        page.add_script_tag(content=FETCH, type="module")
-        for name, content in (("one.png", ONE), ("notes.txt", b"hello")):
-            (tmp_path / name).write_bytes(content)
-        with page.expect_console_message() as said:
-            page.set_input_files("input", tmp_path / "one.png")
-        label, probability = said.value.text.split()
-        assert label == best["label"]
-        assert float(probability) == best["probability"]
-        with page.expect_event("pageerror") as raised:
-            page.set_input_files("input", tmp_path / "notes.txt")
-        assert "image_unsupported: " in raised.value.message
+    page = browser.new_page()
+    page.goto(f"{server.url}/livez")  # an empty page of the server's origin
+    page.set_content('<input type="file">')
+    page.add_script_tag(content=FETCH, type="module")
+    for name, content in (("one.png", ONE), ("notes.txt", b"hello")):
+        (tmp_path / name).write_bytes(content)
+    with page.expect_console_message() as said:
+        page.set_input_files("input", tmp_path / "one.png")
+    label, probability = said.value.text.split()
+    assert label == best["label"]
+    assert float(probability) == best["probability"]
+    with page.expect_event("pageerror") as raised:
+        page.set_input_files("input", tmp_path / "notes.txt")
+    assert "image_unsupported: " in raised.value.message

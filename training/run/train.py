@@ -147,16 +147,21 @@ def _evaluate_and_save(workdir: Path, plan: Plan, network: nn.Module, result: Fi
     test = Evaluation.of(logits, data.test.labels, temperature=temperature)
     calibration = {"calibration_error_before_temperature": before.reliability.calibration_error}
     metrics = {"validation": validation, "test": test.to_json() | calibration}
-    _write_pictures(workdir, result, test, data.test, config)
+    write_pictures(workdir, result, test, data.test, config)
     save_samples(workdir / SAMPLES_FILE, plan.samples)
     save_checkpoint(workdir, replace(config, metrics=metrics, temperature=temperature), result.weights)
     (workdir / RESUME_FILE).unlink()
     return metrics
 
 
-def _write_pictures(
+def write_pictures(
     workdir: Path, result: FitResult, test: Evaluation, images: Dataset, config: CheckpointConfig
 ) -> None:
+    """Draws the curves, the confusion matrix and the most confident mistakes of a finished run.
+
+    Raises:
+        UnwritableError: a picture cannot be written.
+    """
     classes = config.classes
     mistakes = images.take(torch.from_numpy(test.most_confident_mistakes(MISTAKES))).in_memory().images.numpy()
     curves = {"curves.png": draw_curves(result.history)} if result.history else {}

@@ -1,9 +1,10 @@
 """An artifact is whole, numbered and hashed: damage is named by file, and nothing half-written is ever found."""
 
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -46,11 +47,6 @@ def export(root: Path, name: str = "net") -> Path:
 
 def write_manifest(directory: Path, content: Any) -> None:
     (directory / "manifest.json").write_text(json.dumps(content))
-
-
-@pytest.fixture
-def copy(lenet_artifact: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(lenet_artifact, tmp_path / "lenet" / "1")
 
 
 def test_a_manifest_survives_json() -> None:
@@ -102,11 +98,10 @@ def test_a_change_to_any_key_of_the_manifest_is_noticed(key: str) -> None:
 
 def rehashed(**changes: Any) -> dict[str, Any]:
     """A manifest with changes that its hash knows of."""
-    from export.artifact.manifest import _own_hash
-
     content = {key: value for key, value in {**MANIFEST.to_json(), **changes}.items() if key != "sha256"}
     content = {key: value for key, value in content.items() if value is not ...}
-    return {**content, "sha256": _own_hash(content)}
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return {**content, "sha256": hashlib.sha256(canonical.encode()).hexdigest()}
 
 
 @pytest.mark.parametrize(
@@ -165,12 +160,18 @@ def test_parallel_exports_take_different_versions(tmp_path: Path) -> None:
 
 def test_a_number_that_another_export_took_meanwhile_is_passed_over(tmp_path: Path) -> None:
     (tmp_path / "net" / "1").mkdir(parents=True)
-    looked = iter([[], [tmp_path / "net" / "1"]])  # it looked before the other was there
+    iterdir, looks = Path.iterdir, []
+
+    def look(folder: Path) -> Iterator[Path]:
+        looks.append(folder)
+        return iter(()) if len(looks) == 1 else iterdir(folder)  # the first look is before the other was there
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("export.artifact.directory._numbered", lambda *_, **__: next(looked))
+        patch.setattr(Path, "iterdir", look)
         with stage_artifact(tmp_path, "net") as staging:
             assert staging.version == 2
             assert publish(staging, MANIFEST).name == "2"
+    assert looks[:2] == [tmp_path / "net"] * 2
     assert read_manifest(tmp_path / "net" / "2").version == 2
 
 

@@ -1,7 +1,6 @@
 """The verbs export, verify, evaluate and summary: what they print, and how they fail: one line and a status."""
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -23,11 +22,6 @@ def assert_one_line(outcome: Outcome, status: int, says: str) -> None:
     assert outcome.err.startswith("convscope: ") and outcome.err.endswith("\n")
     assert outcome.err.count("\n") == 1, outcome.err
     assert says in outcome.err
-
-
-@pytest.fixture
-def copy(lenet_artifact: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(lenet_artifact, tmp_path / "lenet" / "1")
 
 
 @pytest.mark.parametrize("through", ["checkpoint", "artifact", "folder"])

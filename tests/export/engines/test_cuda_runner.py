@@ -119,13 +119,13 @@ def expected(batch: Pixels) -> tuple[Any, Any]:
 def graphs_are_faster(monkeypatch: pytest.MonkeyPatch) -> None:
     """The graph is timed first, then the launch."""
     rising = iter(range(10**6))
-    monkeypatch.setattr(cuda_runner, "_seconds", lambda run: run() and next(rising))
+    monkeypatch.setattr(cuda_runner, "median_seconds", lambda run: run() and next(rising))
 
 
 @pytest.fixture
 def graphs_are_slower(monkeypatch: pytest.MonkeyPatch) -> None:
     falling = iter(range(10**6, 0, -1))
-    monkeypatch.setattr(cuda_runner, "_seconds", lambda run: run() and next(falling))
+    monkeypatch.setattr(cuda_runner, "median_seconds", lambda run: run() and next(falling))
 
 
 @pytest.mark.usefixtures("graphs_are_faster")
@@ -266,14 +266,18 @@ def test_a_real_gpu_gives_the_processors_answers(count: int) -> None:
 
 @pytest.mark.parametrize(("device", "kind"), [("cuda", DeviceMemoryFull), ("cpu", RuntimeError)])
 def test_onnx_runtimes_failures_on_a_gpu_are_told_apart(
-    lenet_artifact: Path, device: Any, kind: type[Exception]
+    lenet_artifact: Path, device: Any, kind: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Failing:
         def run(self, *arguments: Any) -> None:
             raise RuntimeError("Failed to allocate memory for requested buffer of size 7")
 
-    engine = OnnxEngine(lenet_artifact / "model.onnx", device="cpu")
-    engine._session, engine.device = Failing(), device
+        def get_providers(self) -> list[str]:
+            return [f"{device.upper()}ExecutionProvider"]
+
+    monkeypatch.setattr("export.engines.onnxruntime.open_session", lambda content, **settings: Failing())
+    engine = OnnxEngine(lenet_artifact / "model.onnx", device=device)
+    assert engine.device == device
     with pytest.raises(kind) as caught:
         engine.run(images(1))
     assert type(caught.value) is kind

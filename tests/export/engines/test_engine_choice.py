@@ -12,7 +12,7 @@ import torch
 from export.artifact.manifest import Manifest, read_manifest
 from export.engines.onnxruntime import OnnxFeatureExtractor, open_session
 from export.engines.protocol import EngineError
-from export.engines.selection import _choose, open_engine
+from export.engines.selection import open_engine
 
 
 @pytest.fixture
@@ -28,8 +28,11 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 def chosen(artifact: Path, manifest: Manifest, **wanted: str) -> str:
+    """The file that `open_engine` opens, which is not opened."""
     given = {"engine": "auto", "precision": "auto", "device": "auto", **wanted}
-    return _choose(artifact, manifest, **given).file  # type: ignore[arg-type]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("export.engines.selection.open_file", lambda engine, path, content, **settings: path.name)
+        return open_engine(artifact, manifest, **given)  # type: ignore[arg-type, return-value]
 
 
 @pytest.mark.parametrize("device", ["auto", "cuda"])

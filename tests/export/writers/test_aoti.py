@@ -70,7 +70,7 @@ def test_without_a_compiler_it_says_what_to_install(
     monkeypatch.setattr(aoti_file.shutil, "which", lambda command: None)
     with pytest.raises(ValueError, match=r"aoti needs the commands g\+\+ and strip"):
         export_checkpoint(lenet_checkpoint, out=tmp_path / "artifacts", formats=["aoti"])
-    assert not (tmp_path / "artifacts").exists() or not list((tmp_path / "artifacts").iterdir())
+    assert list((tmp_path / "artifacts").iterdir()) == []
 
 
 def test_the_server_cannot_be_told_to_run_machine_code(monkeypatch: pytest.MonkeyPatch) -> None:

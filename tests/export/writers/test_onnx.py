@@ -16,10 +16,13 @@ from export.artifact.manifest import read_manifest
 from export.engines.onnxruntime import OnnxEngine, OnnxFeatureExtractor
 from export.engines.protocol import EngineError
 from export.pipeline.export import export_checkpoint
-from models.checkpoint.directory import load_checkpoint
+from export.writers.onnx import write_onnx
+from models.checkpoint.directory import Checkpoint, CheckpointConfig, load_checkpoint
+from models.graph.node_table import node_table
 from models.images.decode import Pixels, preprocess_image, to_pil
 from models.images.input_spec import InputSpec
-from tests.conftest import Exported, digit_images
+from tests.conftest import Exported, digit_images, make_spec
+from tests.export.writers.reduced_onnx import assert_described_without_paths
 
 
 def batch(spec: InputSpec, count: int) -> Pixels:
@@ -104,6 +107,7 @@ def test_the_file_describes_itself(lenet_artifact: Path) -> None:
     assert InputSpec.from_json({key: content[key] for key in ("input", "preprocess")}) == manifest.input
     assert (content["name"], content["version"], content["temperature"]) == ("lenet", 1, manifest.temperature)
     assert content["weights_sha256"] == manifest.files["weights.safetensors"].sha256
+    assert_described_without_paths(lenet_artifact / "model.onnx", str(lenet_artifact.parents[2]))
 
 
 def test_an_inner_value_that_is_not_there_is_named(lenet_artifact: Path) -> None:
@@ -125,11 +129,6 @@ class Awkward(nn.Module):
 
 
 def test_nodes_named_like_the_graphs_ends_keep_values_of_their_own(tmp_path: Path) -> None:
-    from export.writers.onnx import write_onnx
-    from models.checkpoint.directory import Checkpoint, CheckpointConfig
-    from models.graph.node_table import node_table
-    from tests.conftest import make_spec
-
     config = CheckpointConfig(model="awkward", classes=("a", "b", "c", "d"), input=make_spec(8))
     checkpoint = Checkpoint(config, Awkward().eval())
     nodes = write_onnx(checkpoint, node_table(checkpoint.network, config.input), tmp_path / "model.onnx")
@@ -158,11 +157,6 @@ class Permuting(nn.Module):
 
 
 def test_nodes_named_like_values_of_the_exporter_keep_their_names(tmp_path: Path) -> None:
-    from export.writers.onnx import write_onnx
-    from models.checkpoint.directory import Checkpoint, CheckpointConfig
-    from models.graph.node_table import node_table
-    from tests.conftest import make_spec
-
     config = CheckpointConfig(model="permuting", classes=("a", "b", "c", "d"), input=make_spec(8))
     checkpoint = Checkpoint(config, Permuting().eval())
     nodes = write_onnx(checkpoint, node_table(checkpoint.network, config.input), tmp_path / "model.onnx")

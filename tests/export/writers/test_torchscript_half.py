@@ -13,17 +13,14 @@ from export.artifact.golden import check_golden
 from export.artifact.manifest import read_manifest
 from export.engines.selection import open_engine
 from export.engines.torch import quiet_torchscript
-from export.pipeline.data import load_export_data
 from export.pipeline.export import ExportData, choose_formats, export_checkpoint
 from export.verify.verification import verify_artifact
 from export.writers.torchscript import UnsupportedPrecision, write_torchscript
 from export.writers.torchscript_half import DTYPES, HalfDeployable, fold_batch_norms
-from models.checkpoint.directory import Checkpoint, load_checkpoint, read_config
+from models.checkpoint.directory import Checkpoint, load_checkpoint
 from models.checkpoint.samples import load_samples
 from tests.conftest import make_checkpoint
 from tests.in_process import client_for, digit, encoded
-from training.run.plan import TrainingRequest
-from training.run.train import train_checkpoint
 
 HALVES = {"fp16": "model.fp16.ts", "bf16": "model.bf16.ts"}
 
@@ -95,19 +92,6 @@ def test_folding_changes_no_answer(network: nn.Module, left: int) -> None:
     assert remaining(folded) == left
     for name, tensor in network.state_dict().items():
         assert torch.equal(tensor, before[name]), name
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A LeNet that knows the digits: accuracies of random weights would say nothing."""
-    return train_checkpoint(
-        TrainingRequest("lenet", "digits", overrides={"epochs": 12}), out=tmp_path_factory.mktemp("runs") / "lenet"
-    )
-
-
-@pytest.fixture(scope="module")
-def data(trained: Path) -> ExportData:
-    return load_export_data("digits", read_config(trained))
 
 
 @pytest.fixture(scope="module")

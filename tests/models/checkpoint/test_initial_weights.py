@@ -40,9 +40,9 @@ def test_a_file_for_torchvisions_is_fed_as_torchvision_feeds_it(name: str, tmp_p
 
 
 def test_published_weights_come_from_torchs_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
-    cached = tmp_path / "checkpoints" / "squeezenet1_1-b8a52dc0.pth"
-    cached.parent.mkdir()
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    cached = tmp_path / "hub/checkpoints" / "squeezenet1_1-b8a52dc0.pth"
+    cached.parent.mkdir(parents=True)
     torch.save({"a": torch.zeros(1)}, cached)
     found = resolve_weights("DEFAULT", model="squeezenet1_1")
     assert (found.path, found.name) == (cached, "IMAGENET1K_V1")
@@ -68,7 +68,7 @@ def test_weights_that_are_not_there(
 
 
 def test_fetching_that_fails_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nothing listens there
     with pytest.raises(ValueError, match=r"fetching https://.*squeezenet1_1.* failed: .*give its path"):
         resolve_weights("DEFAULT", model="squeezenet1_1")

@@ -3,10 +3,11 @@
 import struct
 import subprocess
 import sys
-import zlib
 from collections.abc import Callable
 
 import pytest
+
+from tests.models.images.image_files import png_header
 
 MEMORY_BYTES = 700 * 2**20  # enough for Python, numpy and Pillow; far less than any of these images
 PROGRAM = """
@@ -24,13 +25,7 @@ except ImageError as error:
 
 
 def png_with_a_huge_header() -> bytes:
-    """A 30000x30000 PNG: nothing but its header says so."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 30_000, 30_000, 8, 0, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(64)))
+    return png_header(30_000, 30_000)
 
 
 def gif_with_a_huge_frame() -> bytes:

@@ -3,7 +3,6 @@
 import io
 import struct
 import warnings
-import zlib
 from typing import Any
 
 import numpy as np
@@ -13,10 +12,8 @@ from torchvision.transforms import v2
 
 from models.images.decode import decode_image, preprocess_image, to_pil
 from models.images.errors import EmptyImage, ImageError, ImageTooLarge, ImageUndecodable, NotAnImage
-from models.images.input_spec import InputSpec
-from tests.conftest import make_spec
+from tests.models.images.image_files import HEIGHT, WIDTH, encode, png_header, spec_of
 
-HEIGHT, WIDTH = 12, 20
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF")
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
@@ -24,29 +21,9 @@ GREY = RNG.integers(0, 256, (HEIGHT, WIDTH), dtype=np.uint8)
 ALPHA = RNG.integers(0, 256, (HEIGHT, WIDTH), dtype=np.uint8)
 
 
-def spec_of(mode: str, height: int = HEIGHT, width: int = WIDTH, **changes: Any) -> InputSpec:
-    changes = {"resize": (height, width), **changes}
-    return make_spec(channels=1 if mode == "L" else 3, height=height, width=width, **changes)
-
-
-def encode(image: Image.Image, form: str = "PNG", **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, form, **options)
-    return buffer.getvalue()
-
-
 def luma(rgb: np.ndarray) -> np.ndarray:
     """ITU-R 601-2, as Pillow documents `convert("L")`."""
     return rgb.astype(np.float64) @ (0.299, 0.587, 0.114)
-
-
-def chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
-def png_header(width: int, height: int) -> bytes:
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 64))
 
 
 @pytest.mark.parametrize("form", FORMATS)

@@ -9,7 +9,7 @@ from PIL import Image, JpegImagePlugin
 from sklearn.datasets import load_sample_image
 
 from models.images.decode import decode_image
-from tests.models.images.test_decode import encode, spec_of
+from tests.models.images.image_files import encode, spec_of
 
 
 @pytest.fixture(scope="module", params=["china.jpg", "flower.jpg"])

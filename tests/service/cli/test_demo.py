@@ -12,7 +12,7 @@ from rich.console import Console
 from models.checkpoint.directory import load_checkpoint
 from service.cli import demo
 from tests.real_server import free_port, stop
-from training.events import EpochFinished
+from tests.training.interruption import interrupt_after
 from training.run.plan import TrainingRequest
 from training.run.train import train_checkpoint
 
@@ -80,13 +80,9 @@ def test_a_taken_port_is_said_with_how_to_choose_another(home, first_run, run, m
 def test_an_interrupted_training_is_gone_on_with_and_never_overwritten(tmp_path, monkeypatch, without_pictures):
     monkeypatch.chdir(tmp_path)
 
-    def stop_in_the_third_epoch(event):
-        if isinstance(event, EpochFinished) and event.epoch == 2:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
         train_checkpoint(
-            TrainingRequest("lenet", "digits", overrides={"epochs": 3}), out=demo.RUN, report=stop_in_the_third_epoch
+            TrainingRequest("lenet", "digits", overrides={"epochs": 3}), out=demo.RUN, report=interrupt_after(2)
         )
-    demo._train(Console(quiet=True))
+    demo.train(Console(quiet=True))
     assert load_checkpoint(demo.RUN).config.recipe["epochs"] == 3

@@ -11,8 +11,6 @@ from export.engines.onnxruntime import OnnxFeatureExtractor
 from export.engines.selection import open_engine
 from models.images.decode import decode_image
 from tests.in_process import digit, encoded
-from tests.real_browser import running_browser
-from tests.real_server import running_server
 
 TIMEOUT_MS = 30_000
 MINUS, DASH, TIMES = "\N{MINUS SIGN}", "\N{EN DASH}", "\N{MULTIPLICATION SIGN}"
@@ -22,18 +20,6 @@ IS_DRAWN = """canvas => {
     const words = new Uint32Array(data.buffer);
     return words.some(word => word !== words[0]);
 }"""
-
-
-@pytest.fixture(scope="module")
-def server(lenet_artifact, tmp_path_factory):
-    with running_server(lenet_artifact.parent.parent, tmp_path_factory.mktemp("log") / "server.log") as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with running_browser() as browser:
-        yield browser
 
 
 @pytest.fixture

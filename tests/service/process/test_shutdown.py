@@ -1,33 +1,14 @@
 """A real server with two workers that is told to end loses no request."""
 
 import signal
-import socket
 import threading
 import time
 
 import httpx
 import psutil
 
-from tests.in_process import digit, encoded
 from tests.real_server import running_server, until
-
-IMAGE = encoded(digit())
-
-
-def half_sent(port):
-    """A connection on which all but the last byte of a request has been sent."""
-    connection = socket.create_connection(("127.0.0.1", port), timeout=60)
-    head = f"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Length: {len(IMAGE)}\r\nConnection: close\r\n\r\n"
-    connection.sendall(head.encode() + IMAGE[:-1])
-    return connection
-
-
-def answer_on(connection):
-    received = b""
-    with connection:
-        while part := connection.recv(65536):
-            received += part
-    return received
+from tests.service.raw_connections import IMAGE, answer_on, half_sent
 
 
 def test_what_was_begun_is_answered_and_readiness_ends_first(lenet_artifact, tmp_path):

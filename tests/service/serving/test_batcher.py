@@ -9,6 +9,7 @@ import pytest
 from service.errors import InferenceFailed, QueueFull
 from service.serving.batcher import Batcher
 from service.settings import Limit
+from service.telemetry.metrics import Metrics, ModelMetrics
 
 
 class Recorder:
@@ -46,13 +47,14 @@ def executor(request):
             yield pool
 
 
-def make(run, executor, *, max_batch_size=4, queue_size=100, wait_s=0.0):
+def make(run, executor, *, max_batch_size=4, queue_size=100, wait_s=0.0, metrics=None):
     return Batcher(
         run,
         max_batch_size=max_batch_size,
         queue_size=Limit(queue_size, "CONVSCOPE_QUEUE_SIZE"),
         executor=executor,
         wait_s=wait_s,
+        metrics=metrics,
     )
 
 
@@ -239,9 +241,10 @@ def test_a_failure_after_the_run_leaves_nobody_waiting_and_the_next_batch_is_run
         )
 
     async def scenario():
-        batcher = make(first_is_short, executor)
+        metrics = ModelMetrics(Metrics(), "m", 1, ())
         if broken == "counting":
-            monkeypatch.setattr(batcher._metrics, "batch", lambda *_: 1 / 0)
+            monkeypatch.setattr(metrics, "batch", lambda *_: 1 / 0)
+        batcher = make(first_is_short, executor, metrics=metrics)
         first = await asyncio.wait_for(asyncio.gather(batcher.submit(images(1)), return_exceptions=True), 10)
         second = await asyncio.wait_for(batcher.submit(images(2)), 10)
         return first[0], second

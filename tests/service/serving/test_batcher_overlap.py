@@ -58,10 +58,11 @@ class ByHand(Executor):
         """Ends a batch, and gives the event loop the turns that it takes to deliver it."""
         self.under_way.remove(run)
         run.future.set_exception(error) if error else run.future.set_result(run.work(run.parts))
-        await inspection_queue()
+        await some_turns()
 
 
-async def inspection_queue():
+async def some_turns():
+    """Lets the event loop go round a few times."""
     for _ in range(5):
         await asyncio.sleep(0)
 
@@ -75,15 +76,15 @@ def test_the_next_batch_starts_early_only_if_it_is_full():
         executor = ByHand()
         batcher = make(executor)
         answers = [batcher.submit(images(1))]
-        await inspection_queue()
+        await some_turns()
         answers.append(batcher.submit(images(2, 3, 4)))
-        await inspection_queue()
+        await some_turns()
         assert [values for values, _ in executor.begun] == [[1]]
         answers.append(batcher.submit(images(5)))
-        await inspection_queue()
+        await some_turns()
         assert [values for values, _ in executor.begun] == [[1], [2, 3, 4, 5]]
         answers.append(batcher.submit(images(6, 7, 8, 9)))
-        await inspection_queue()
+        await some_turns()
         assert len(executor.begun) == 2  # so many are under way at most
         await executor.finish(executor.under_way[0])
         assert executor.begun[2] == ([6, 7, 8, 9], 1)
@@ -105,7 +106,7 @@ def test_with_one_in_flight_nothing_starts_before_what_is_under_way_ends():
         batcher = make(executor, in_flight=1)
         answer = batcher.submit(images(*range(9)))
         for count in (1, 2, 3):
-            await inspection_queue()
+            await some_turns()
             assert len(executor.begun) == count
             await executor.finish(executor.under_way[0])
         return await answer
@@ -118,16 +119,16 @@ def test_batches_that_wait_for_more_start_early_when_they_are_full():
         executor = ByHand()
         batcher = make(executor, wait_s=3600)
         answers = [batcher.submit(images(1, 2))]
-        await inspection_queue()
+        await some_turns()
         assert not executor.begun
         answers.append(batcher.submit(images(3, 4, 5, 6, 7, 8, 9)))
-        await inspection_queue()
+        await some_turns()
         assert [values for values, _ in executor.begun] == [[1, 2, 3, 4], [5, 6, 7, 8]]
         for _ in range(2):
             await executor.finish(executor.under_way[-1])
         assert len(executor.begun) == 2  # 9 waits for others again
         answers.append(batcher.submit(images(10, 11, 12)))
-        await inspection_queue()
+        await some_turns()
         await executor.finish(executor.under_way[0])
         return await asyncio.gather(*answers)
 
@@ -138,7 +139,7 @@ def test_the_parts_of_a_large_request_come_back_in_its_order_whichever_ends_firs
     async def scenario():
         executor = ByHand()
         answer = make(executor, in_flight=3, metrics=counts).submit(images(*range(10)))
-        await inspection_queue()
+        await some_turns()
         assert len(executor.under_way) == 2  # two images are no full batch
         while executor.under_way:
             await executor.finish(executor.under_way[-1])
@@ -155,11 +156,11 @@ def test_what_was_abandoned_makes_no_batch_full():
         executor = ByHand()
         batcher = make(executor)
         first = batcher.submit(images(1))
-        await inspection_queue()
+        await some_turns()
         left = [batcher.submit(images(2, 2)) for _ in range(2)]
         left[0].cancel()
         kept = batcher.submit(images(3))
-        await inspection_queue()
+        await some_turns()
         assert len(executor.begun) == 1 and batcher.queued_images == 3
         await executor.finish(executor.under_way[0])
         assert executor.begun[1] == ([2, 2, 3], 0)
@@ -174,7 +175,7 @@ def test_large_requests_and_small_ones_take_turns():
         executor = ByHand()
         batcher = make(executor)
         answers = [batcher.submit(images(*n)) for n in (range(10), range(20, 29), [40], [50])]
-        await inspection_queue()
+        await some_turns()
         while executor.under_way:
             await executor.finish(executor.under_way[-1])
         await asyncio.gather(*answers)
@@ -213,8 +214,8 @@ def test_whatever_happens_everybody_gets_their_own_rows_and_a_failure_costs_its_
                         failed.update(run.values)
                     await executor.finish(run, ZeroDivisionError("boom") if how == "fail" else None)
             if chance.random() < 0.5:
-                await inspection_queue()
-        await inspection_queue()
+                await some_turns()
+        await some_turns()
         while executor.under_way:
             await executor.finish(chance.choice(executor.under_way))
         assert batcher.queued_images == 0
@@ -258,7 +259,7 @@ def test_a_failure_of_the_gpu_reaches_each_request_of_its_batch_and_the_queue_go
         executor = ByHand()
         batcher = make(executor, in_flight=in_flight)
         failing = [batcher.submit(images(n)) for n in (1, 2)]
-        await inspection_queue()
+        await some_turns()
         after = batcher.submit(images(3))
         await executor.finish(executor.under_way[0], error)
         await executor.finish(executor.under_way[0])
@@ -288,7 +289,7 @@ def test_images_are_stacked_in_the_executors_thread_and_one_part_is_not_copied(m
         batcher = make(pool, run=run)
         whole, large = images(1), images(*range(MOST + 2))
         answers = [batcher.submit(whole)]
-        await inspection_queue()
+        await some_turns()
         answers += [batcher.submit(large), batcher.submit(images(7))]
         release.set()
         await asyncio.gather(*answers)

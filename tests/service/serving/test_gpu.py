@@ -14,9 +14,9 @@ from service.serving.version_catalog import VersionCatalog
 from service.settings import read_settings
 from tests.in_process import client_for, digit, encoded
 from tests.real_server import running_server, until
-from tests.service.process.test_shutdown import half_sent
+from tests.service.raw_connections import half_sent
 from tests.service.scrape import scrape, total
-from tests.service.serving.test_catalog import rename
+from tests.service.serving.changed_artifacts import rename
 
 DIGIT, WHITE = encoded(digit()), encoded(np.full((28, 28), 255, np.uint8))
 LOST, FULL = "the GPU stopped working: CUDA error 719", "the GPU's memory is full"

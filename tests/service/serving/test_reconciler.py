@@ -14,9 +14,11 @@ import pytest
 from tritonclient.http import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
+from export.pipeline.export import export_checkpoint
+from tests.conftest import make_checkpoint
 from tests.in_process import digit, encoded
 from tests.real_server import running_server, until
-from tests.service.serving.test_catalog import flip_byte, rename
+from tests.service.serving.changed_artifacts import flip_byte, rename
 
 IMAGE = encoded(digit())
 
@@ -210,9 +212,6 @@ def test_a_directory_that_is_away_for_a_while_loses_nothing(server, root):
 
 @pytest.mark.acceptance
 def test_fifty_times_unloaded_and_loaded_takes_no_more_memory(lenet_artifact, tmp_path):
-    from export.pipeline.export import export_checkpoint
-    from tests.conftest import make_checkpoint
-
     checkpoint = make_checkpoint(tmp_path / "checkpoint", model="resnet18", size=64, channels=3)
     artifacts = Path(tmp_path / "artifacts")
     export_checkpoint(checkpoint, out=artifacts)

@@ -68,9 +68,11 @@ def test_larger_batches_are_tried_and_two_are_under_way_at_once(lenet_artifact, 
         return SimpleNamespace(images=256, seconds=0.02, inline=False)
 
     monkeypatch.setattr("service.serving.served_model.measure_batch_size", measured)
+    monkeypatch.setattr("service.serving.served_model.ThreadPoolExecutor", lambda threads, **_: f"{threads} threads")
+    monkeypatch.setattr("service.serving.served_model.Batcher", lambda run, **given: SimpleNamespace(**given))
     model = open_model(lenet_artifact, read_manifest(lenet_artifact), read_settings())
     assert tried == {"device": "cuda", "fixed": 0}
-    assert model.batcher._in_flight == model.batcher._executor._max_workers == 2
+    assert (model.batcher.in_flight, model.batcher.executor, model.batcher.max_batch_size) == (2, "2 threads", 256)
 
 
 @pytest.mark.parametrize("cpu_only", [True, False])
@@ -107,12 +109,18 @@ def test_on_the_cpu_as_many_threads_decode_as_infer(lenet_artifact, monkeypatch,
 
 def decoding_threads(artifact, monkeypatch, given):
     """How many threads a server has for decoding, once an image has come that is decoded in one."""
-    made = []
-    monkeypatch.setattr("service.asgi.application.Decoders", lambda count: made.append(Decoders(count)) or made[0])
+    counted = []
+
+    def count_and_note(count):
+        counted.append(count())
+        return counted[-1]
+
+    monkeypatch.setattr("service.asgi.application.Decoders", lambda count: Decoders(lambda: count_and_note(count)))
     client = client_for(artifact, **given)
     large = encoded(np.random.default_rng(0).integers(0, 256, (300, 300), np.uint8))
     assert client.post("/v1/classify", content=large).status_code == 200
-    return made[0].threads._max_workers
+    assert len(counted) == 1
+    return counted[0]
 
 
 def test_nothing_is_counted_before_an_image_is_decoded(tmp_path):

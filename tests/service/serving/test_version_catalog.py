@@ -1,17 +1,19 @@
 import asyncio
 import dataclasses
-import json
 import shutil
 from pathlib import Path
 
 import pytest
 
 from export.artifact.directory import file_entry
-from export.artifact.manifest import ONNX_FILE, Manifest, read_manifest
+from export.artifact.manifest import ONNX_FILE, read_manifest
 from export.pipeline.export import export_checkpoint
+from service.serving.served_model import open_model
 from service.serving.version_catalog import VersionCatalog
 from service.settings import read_settings
+from tests.conftest import make_checkpoint
 from tests.in_process import client_for, digit, encoded
+from tests.service.serving.changed_artifacts import flip_byte, rename
 
 
 @pytest.fixture
@@ -24,24 +26,10 @@ def root(lenet_artifact, tmp_path):
     return tmp_path
 
 
-def rename(directory, **changes):
-    content = json.loads((directory / "manifest.json").read_text())
-    manifest = Manifest.from_json(content)
-    fields = {name: getattr(manifest, name) for name in Manifest.__dataclass_fields__}
-    (directory / "manifest.json").write_text(json.dumps(Manifest(**{**fields, **changes}).to_json()))
-    return directory
-
-
 def opened(root, **settings):
     catalog = VersionCatalog(read_settings(artifacts=root, device="cpu", **settings))
     catalog.open()
     return catalog
-
-
-def flip_byte(path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 0xFF
-    path.write_bytes(content)
 
 
 def test_the_newest_version_answers_unless_one_is_asked_for(root):
@@ -79,8 +67,6 @@ def test_a_flipped_byte_keeps_one_artifact_out_and_the_others_in(root, file):
 
 
 def test_another_network_under_right_hashes_fails_its_golden_images(root, lenet_checkpoint, tmp_path_factory):
-    from tests.conftest import make_checkpoint
-
     other = export_checkpoint(
         make_checkpoint(tmp_path_factory.mktemp("other") / "other", seed=1), out=tmp_path_factory.mktemp("out")
     )
@@ -165,14 +151,13 @@ def test_files_that_come_and_go_beside_a_version_change_nothing(root, monkeypatc
 def test_a_call_tries_again_what_failed_for_a_reason_outside_of_it(root, monkeypatch):
     attempts = []
 
-    def fail_once(self, entry):
-        attempts.append(entry.label)
-        if attempts.count("bad:1") == 1 and entry.label == "bad:1":
+    def fail_once(directory, manifest, *given, **more):
+        attempts.append(f"{manifest.name}:{manifest.version}")
+        if attempts.count("bad:1") == 1 and attempts[-1] == "bad:1":
             raise PermissionError("not yet")
-        return original(self, entry)
+        return open_model(directory, manifest, *given, **more)
 
-    original = VersionCatalog._open_model
-    monkeypatch.setattr(VersionCatalog, "_open_model", fail_once)
+    monkeypatch.setattr("service.serving.version_catalog.open_model", fail_once)
     catalog = opened(root)
     assert list(catalog.failures.values()) == ["not yet"]
     assert "not yet" in looked_at(catalog).not_ready and attempts.count("bad:1") == 1

@@ -17,11 +17,6 @@ from tests.in_process import client_for, digit, encoded
 ID, TRACE = "x-request-id", "0af7651916cd43dd8448eb211c80319c"
 
 
-@pytest.fixture(scope="module")
-def client(lenet_artifact):
-    return client_for(lenet_artifact.parent.parent)
-
-
 ANSWERS = {
     "classified": ("POST", "/v1/classify", 200),
     "listed": ("GET", "/v1/models", 200),

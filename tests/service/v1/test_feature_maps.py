@@ -14,11 +14,6 @@ from tests.in_process import client_for, digit, encoded
 
 
 @pytest.fixture(scope="module")
-def client(lenet_artifact):
-    return client_for(lenet_artifact.parent.parent)
-
-
-@pytest.fixture(scope="module")
 def eager(lenet_artifact):
     """Every layer of the trained network for `digit()`, by torchvision's own feature extractor."""
     manifest = read_manifest(lenet_artifact)

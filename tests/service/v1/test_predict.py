@@ -11,11 +11,6 @@ from tests.real_server import until
 from tests.service.scrape import scrape, total
 
 
-@pytest.fixture(scope="module")
-def client(lenet_artifact):
-    return client_for(lenet_artifact.parent.parent)
-
-
 def test_arrays_give_what_the_engine_gives(client, lenet_artifact):
     manifest = read_manifest(lenet_artifact)
     images = np.stack([decode_image(encoded(digit(index)), manifest.input) for index in range(70)])
@@ -65,9 +60,9 @@ def test_json_is_the_only_content_type(client, kind):
     assert (answer.status_code, answer.json()["error"]["code"]) == (415, "content_type_unsupported")
 
 
-def test_a_full_queue_is_a_429_that_says_when_to_come_back(lenet_artifact, monkeypatch):
-    monkeypatch.setattr("service.serving.batcher.Batcher._next_batch", lambda self: None)  # an engine that never comes
-    client = client_for(lenet_artifact.parent.parent, queue_size=4, images_per_request=4, deadline_s=2)
+def test_a_full_queue_is_a_429_that_says_when_to_come_back(lenet_artifact):
+    settings = {"batch_wait_ms": 10_000, "deadline_s": 2}  # a batch that is not full would start after the deadline
+    client = client_for(lenet_artifact, queue_size=4, images_per_request=4, max_batch_size=64, **settings)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(client.post, "/predict", json={"images": ZEROS * 3})
         until(lambda: total(scrape(client), "convscope_queue_images") == 3)

@@ -18,17 +18,9 @@ from tritonclient.utils import InferenceServerException
 from export.artifact.manifest import read_manifest
 from models.images.decode import decode_image
 from tests.in_process import digit, encoded
-from tests.real_server import running_server
 
 PNG = encoded(digit())
 PAGE = (Path(__file__).parents[3] / "docs/http-v2.md").read_text()
-
-
-@pytest.fixture(scope="module")
-def server(lenet_artifact, tmp_path_factory):
-    log = tmp_path_factory.mktemp("log") / "server.log"
-    with running_server(lenet_artifact.parent.parent, log) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -15,15 +15,10 @@ from export.artifact.manifest import read_manifest
 from export.verify.reference import rebuild
 from models.images.decode import decode_image
 from tests.in_process import client_for, digit, encoded
+from tests.service.v2.v2_requests import INFER
 
-INFER = "/v2/models/lenet/infer"
 COUNT = 3
 FILES = [encoded(digit(0)), encoded(digit(1), "JPEG"), encoded(digit(2), "BMP")]
-
-
-@pytest.fixture(scope="module")
-def client(lenet_artifact):
-    return client_for(lenet_artifact.parent.parent)
 
 
 @pytest.fixture(scope="module")

@@ -10,11 +10,6 @@ from tests.in_process import client_for
 from tests.service.v2.v2_requests import BYTES, INFER, PIXELS, PNG, ask, binary, element, tensor, with_bytes
 
 
-@pytest.fixture(scope="module")
-def client(lenet_artifact):
-    return client_for(lenet_artifact.parent.parent)
-
-
 def test_the_server_and_its_models_describe_themselves(client, lenet_artifact):
     server = client.get("/v2").json()
     assert server["name"] == "convscope"

@@ -11,8 +11,7 @@ from service.settings import Limit
 from service.telemetry.metrics import Metrics, ModelMetrics
 from service.v2.statistics import model_stat
 from tests.in_process import client_for, digit, encoded
-
-INFER = "/v2/models/lenet/infer"
+from tests.service.v2.v2_requests import INFER
 
 
 def infer(client, count, outputs=()):

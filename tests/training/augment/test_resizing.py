@@ -11,7 +11,7 @@ from torch import nn
 
 from models.images.input_spec import InputSpec
 from tests.training.interruption import interrupt_after
-from tests.training.loop.test_fit import RECIPE, digits, same, tiny
+from tests.training.tiny_runs import RECIPE, same, tiny
 from training.augment.resizing import resized, side_at_epoch
 from training.data.splits import Splits
 from training.events import Report, ignore_events
@@ -19,8 +19,6 @@ from training.loop.fit import FitResult, fit
 from training.loop.process_group import SINGLE_PROCESS
 from training.loop.resume import read_state
 from training.loop.trainer import Trainer, check_input_sizes
-
-__all__ = ["digits"]  # a fixture
 
 
 def pooled() -> nn.Sequential:

@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from training.evaluate.plots import draw_confusion, draw_curves, draw_mistakes, 
 from training.evaluate.temperature import fit_temperature
 from training.events import EpochFinished, Event, RunFinished, RunStarted, StepFinished
 from training.loop.learner import make_forward
+from training.recipes.recipe import Recipe
 from training.run.directory import new_run_directory, resumable_run_directory
 from training.run.plan import TrainingRequest
 from training.run.train import train_checkpoint
@@ -159,10 +161,13 @@ def test_an_interrupted_run_is_resumed_to_the_same_weights(tmp_path: Path) -> No
 
 
 def test_ctrl_c_says_how_to_go_on(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(self: object, event: Event) -> None:
-        raise KeyboardInterrupt
+    show, interrupt = TrainingProgress.__call__, interrupt_after(1, step=1)
 
-    monkeypatch.setattr("training.cli.progress.TrainingProgress._step", interrupt)
+    def show_and_interrupt(progress: TrainingProgress, event: Event) -> None:
+        show(progress, event)
+        interrupt(event)
+
+    monkeypatch.setattr(TrainingProgress, "__call__", show_and_interrupt)
     assert run(*DIGITS) == 130
     told = capsys.readouterr().out.splitlines()[-1]
     assert told == "interrupted; resume with: convscope train lenet --data digits --out runs/lenet-digits --resume"
@@ -190,15 +195,14 @@ def test_a_run_that_does_not_fit_is_not_resumed(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("without_pictures")
 def test_what_is_overwritten_stays_until_the_new_run_is_complete(tmp_path: Path) -> None:
-    def stop(event: Event) -> None:
-        if isinstance(event, EpochFinished) and event.epoch == 1:
-            raise KeyboardInterrupt
-
     train_checkpoint(TrainingRequest("lenet", "digits", overrides={"epochs": 1}), out=tmp_path)
     old = load_checkpoint(tmp_path)
     with pytest.raises(KeyboardInterrupt):
         train_checkpoint(
-            TrainingRequest("lenet", "digits", overrides={"epochs": 2}), out=tmp_path, overwrite=True, report=stop
+            TrainingRequest("lenet", "digits", overrides={"epochs": 2}),
+            out=tmp_path,
+            overwrite=True,
+            report=interrupt_after(1),
         )
     kept = load_checkpoint(tmp_path)
     assert kept.config == old.config and (tmp_path / "resume.pt").is_file()
@@ -263,8 +267,10 @@ def test_errors_are_one_line_with_their_status(
 def test_the_help_lists_every_setting_of_the_recipe(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("train", "--help") == 0
     told = capsys.readouterr().out
-    for flag in ("--epochs", "--learning-rate", "--no-flip", "--channels-last", "--seed", "--option", "--resume"):
-        assert flag in told
+    names = [field.name.replace("_", "-") for field in fields(Recipe)]
+    switches = [field.name.replace("_", "-") for field in fields(Recipe) if isinstance(field.default, bool)]
+    for flag in (*names, *(f"no-{name}" for name in switches), "option", "resume"):
+        assert re.search(rf"--{flag}\b(?!-)", told), flag
 
 
 def test_pictures_are_drawn_without_mistakes_and_with_many_classes(tmp_path: Path) -> None:

@@ -14,8 +14,6 @@ from training.data.datasets import load_dataset
 from training.data.options import DataOptions
 from training.data.raw import stratified_split
 
-SHARED = Path(__file__).parents[4] / "shared/data"
-
 
 def test_digits_are_those_of_scikit_learn() -> None:
     raw = load_dataset("digits")
@@ -54,12 +52,12 @@ def test_stripes_cannot_be_told_apart_by_their_grey_levels() -> None:
 
 
 @pytest.mark.parametrize(("name", "kind"), [("mnist", "MNIST"), ("fashion-mnist", "FashionMNIST")])
-def test_torchvision_sets_are_its_arrays(name: str, kind: str) -> None:
-    if not (SHARED / kind / "raw").is_dir():
-        pytest.skip(f"no {SHARED / kind}")
-    raw = load_dataset(name, DataOptions(data_dir=SHARED))
+def test_torchvision_sets_are_its_arrays(name: str, kind: str, shared_data: Path) -> None:
+    if not (shared_data / kind / "raw").is_dir():
+        pytest.skip(f"no {shared_data / kind}")
+    raw = load_dataset(name, DataOptions(data_dir=shared_data))
     for split, train in ((raw.train, True), (raw.test, False)):
-        reference = getattr(torchvision_datasets, kind)(SHARED, train=train)
+        reference = getattr(torchvision_datasets, kind)(shared_data, train=train)
         assert np.array_equal(split.images, reference.data.numpy())
         assert np.array_equal(split.labels, reference.targets.numpy())
 
@@ -93,11 +91,13 @@ def test_a_download_goes_to_the_first_place_and_only_if_asked(tmp_path: Path, mo
     assert asked == [tmp_path / "a"]
 
 
-def test_the_first_place_that_has_the_files_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not (SHARED / "MNIST/raw").is_dir():
-        pytest.skip(f"no {SHARED / 'MNIST'}")
+def test_the_first_place_that_has_the_files_is_taken(
+    shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not (shared_data / "MNIST/raw").is_dir():
+        pytest.skip(f"no {shared_data / 'MNIST'}")
     (tmp_path / "MNIST/raw").mkdir(parents=True)  # there, but empty
-    monkeypatch.setenv("CONVSCOPE_DATA_DIR", str(SHARED))
+    monkeypatch.setenv("CONVSCOPE_DATA_DIR", str(shared_data))
     assert len(load_dataset("mnist", DataOptions(data_dir=tmp_path)).test) == 10_000
 
 

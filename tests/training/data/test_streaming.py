@@ -11,7 +11,7 @@ from torch import nn
 
 from models.checkpoint.directory import load_checkpoint
 from models.networks.registry import build_network
-from tests.training.loop.test_fit import same
+from tests.training.tiny_runs import same
 from training.data.datasets import load_dataset
 from training.data.options import DataOptions, SourceOptions
 from training.data.splits import Splits, prepare_splits

@@ -12,70 +12,18 @@ from torch import nn
 from models.images.input_spec import InputSpec
 from models.networks.registry import NETWORKS, build_network
 from tests.training.interruption import interrupt_after
-from training.data.datasets import load_dataset
-from training.data.in_memory import InMemoryDataset
-from training.data.splits import Splits, prepare_splits
+from tests.training.tiny_runs import CPU, RECIPE, Tiny, same, tiny, train
+from training.data.splits import Splits
 from training.evaluate.evaluation import logits_of
-from training.events import Event, StepFinished, ignore_events
-from training.loop.fit import FitResult, fit
+from training.events import Event, StepFinished
+from training.loop.fit import fit
 from training.loop.learner import make_forward, make_learner, train_step
 from training.loop.resume import fork_rng, read_state
 from training.optim.schedules import make_optimizer
 from training.recipes.recipe import Recipe
 
-CPU = torch.device("cpu")
-RECIPE = Recipe(epochs=3, batch_size=16, shift=1, flip=True, validation_fraction=0.2, device="cpu")
 
-
-class Tiny(nn.Module):
-    """Convolution, batch norm and dropout: state of every kind that a resumed run must bring back."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Dropout(0.3), nn.Linear(144, 10)
-        )
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.layers(x)  # type: ignore[no-any-return]
-
-    @classmethod
-    def holding(cls, weights: dict[str, torch.Tensor]) -> "Tiny":
-        network = cls().eval()
-        network.load_state_dict(weights)
-        return network
-
-
-@pytest.fixture(scope="module")
-def digits() -> tuple[InputSpec, Splits]:
-    spec, data = prepare_splits(load_dataset("digits"), size=(8, 8), fraction=0.1, seed=0)
-    return spec, Splits(
-        *(InMemoryDataset(s.images[:100], s.labels[:100]) for s in (data.train, data.validation, data.test))
-    )
-
-
-def tiny() -> nn.Module:
-    with fork_rng(0, CPU):
-        return Tiny()
-
-
-def train(digits: tuple[InputSpec, Splits], workdir: Path, recipe: Recipe = RECIPE, **more: Any) -> FitResult:
-    spec, data = digits
-    return fit(tiny(), data, recipe, workdir, more.pop("report", ignore_events), spec=spec, **more)
-
-
-def same(first: FitResult, second: FitResult) -> bool:
-    def figures(result: FitResult) -> list[tuple[float, ...]]:
-        return [
-            (line.train_loss, line.train_accuracy, line.validation_loss, line.validation_accuracy)
-            for line in result.history
-        ]
-
-    equal = all(torch.equal(first.weights[name], second.weights[name]) for name in first.weights)
-    return equal and figures(first) == figures(second)
-
-
-# The stripes' networks know a texture, not an image; tests/test_models_stripes.py trains them on what they are for.
+# The stripes' networks tell textures apart, not images; tests/models/networks/test_stripes.py trains them on stripes.
 @pytest.mark.parametrize("name", [name for name in NETWORKS if not name.startswith("stripes")])
 def test_every_network_overfits_one_batch(name: str) -> None:
     size = 8 if name in ("resnet18", "resnet34", "resnet50") else NETWORKS[name].sizes[0]

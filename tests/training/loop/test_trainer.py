@@ -10,7 +10,7 @@ from torch import nn
 
 from models.images.input_spec import InputSpec
 from tests.training.interruption import interrupt_after
-from tests.training.loop.test_fit import RECIPE, digits, same, tiny, train
+from tests.training.tiny_runs import RECIPE, same, tiny, train
 from training.data.splits import Splits
 from training.events import EpochFinished, Event, StepFinished, ignore_events
 from training.loop.fit import fit
@@ -19,8 +19,6 @@ from training.loop.resume import read_state
 from training.optim.ema import ExponentialMovingAverage
 from training.optim.freezing import count_trainable_layers, parameter_layers, set_trainable_layers
 from training.recipes.recipe import Recipe
-
-__all__ = ["digits"]  # a fixture
 
 EVERYTHING: dict[str, Any] = {
     "schedule": "cosine",

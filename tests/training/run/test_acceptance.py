@@ -13,15 +13,13 @@ from training.data.options import DataOptions
 from training.run.plan import TrainingRequest
 from training.run.train import train_checkpoint
 
-SHARED = Path(__file__).parents[4] / "shared/data"
-
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(1800)]
 
 
-def accuracy(model: str, dataset: str, out: Path, **overrides: object) -> float:
+def accuracy(model: str, dataset: str, out: Path, *, data_dir: Path | None = None, **overrides: object) -> float:
     started = time.perf_counter()
     train_checkpoint(
-        TrainingRequest(model, dataset, data_options=DataOptions(data_dir=SHARED), overrides=overrides), out=out
+        TrainingRequest(model, dataset, data_options=DataOptions(data_dir=data_dir), overrides=overrides), out=out
     )
     reached = load_checkpoint(out).config.metrics["test"]["accuracy"]
     print(f"{model} on {Path(dataset).name}: {reached:.2%} in {time.perf_counter() - started:.0f} s")
@@ -36,14 +34,16 @@ def accuracy(model: str, dataset: str, out: Path, **overrides: object) -> float:
         ("simple_cnn", "fashion-mnist", "FashionMNIST", 0.915),
     ],
 )
-def test_the_default_recipe_reaches(model: str, dataset: str, folder: str, wanted: float, tmp_path: Path) -> None:
-    if not (SHARED / folder / "raw").is_dir():
-        pytest.skip(f"no {SHARED / folder}")
-    assert accuracy(model, dataset, tmp_path) >= wanted
+def test_the_default_recipe_reaches(
+    model: str, dataset: str, folder: str, wanted: float, shared_data: Path, tmp_path: Path
+) -> None:
+    if not (shared_data / folder / "raw").is_dir():
+        pytest.skip(f"no {shared_data / folder}")
+    assert accuracy(model, dataset, tmp_path, data_dir=shared_data) >= wanted
 
 
-def test_resnet20_learns_a_folder_of_photographs_in_one_epoch(tmp_path: Path) -> None:
-    archive = SHARED / "cifar10-jpeg.tar.gz"
+def test_resnet20_learns_a_folder_of_photographs_in_one_epoch(shared_data: Path, tmp_path: Path) -> None:
+    archive = shared_data / "cifar10-jpeg.tar.gz"
     if not archive.is_file():
         pytest.skip(f"no {archive}")
     with tarfile.open(archive) as tar:

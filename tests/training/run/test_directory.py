@@ -20,13 +20,9 @@ from training.events import EpochFinished, Event
 from training.run.plan import TrainingRequest
 from training.run.train import train_checkpoint
 
+pytestmark = pytest.mark.usefixtures("own_directory")
 FULL = Path("/dev/full")
 SETTINGS = {"epochs": 3, "device": "cpu"}
-
-
-@pytest.fixture(autouse=True)
-def own_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +38,7 @@ def weights(out: Path) -> dict[str, torch.Tensor]:
 
 def resumed(out: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.Tensor]:
     """The weights that the run ends with; its pictures would only take time."""
-    monkeypatch.setattr("training.run.train._write_pictures", lambda *of_the_run: None)
+    monkeypatch.setattr("training.run.train.write_pictures", lambda *of_the_run: None)
     return weights(train_checkpoint(TrainingRequest("lenet", "digits"), out=out, resume=True))
 
 
