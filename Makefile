@@ -7,7 +7,7 @@ BIN := .venv/bin
 demo: .venv/installed  ## train on built-in digits, export, verify, serve on 127.0.0.1:3000
 	$(BIN)/convscope demo
 
-test: .venv/installed-dev  ## everything but the long proofs
+test: .venv/installed-dev  ## all tests except the long ones
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 
 check: .venv/installed-dev  ## format, lint, types, import rules
@@ -24,7 +24,7 @@ bench: .venv/installed-dev  ## the tables of benchmarks/
 	$(BIN)/pip install -q -c constraints.txt -e '.[bench]'
 	$(BIN)/python -m benchmarks.serving artifacts/lenet-digits runs/lenet-digits/example.png
 
-clean:  ## the environment and everything that was made; runs/ and artifacts/ stay
+clean:  ## remove the environment and all build results; runs/ and artifacts/ stay
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
 .venv/bin/python:

@@ -1,4 +1,4 @@
-"""The Python API, `import convscope`, and the console command `convscope`; both import what they use when they use it.
+"""The Python API, `import convscope`, and the console command `convscope`; both import their modules lazily.
 
 import convscope
 
@@ -45,7 +45,7 @@ VERBS = {  # verb: (where it is, what it does)
     "train": ("training.cli.train:train", "train a network and write a checkpoint"),
     "evaluate": ("export.cli.commands:evaluate", "measure a checkpoint or an artifact on a test set"),
     "export": ("export.cli.commands:export", "turn a checkpoint into a verified artifact"),
-    "import-onnx": ("export.cli.import_onnx:import_onnx", "make an artifact of an ONNX classifier from elsewhere"),
+    "import-onnx": ("export.cli.import_onnx:import_onnx", "convert a third-party ONNX classifier to an artifact"),
     "verify": (
         "export.cli.commands:verify",
         "check an artifact's hashes, golden images and, with --data, its accuracy",
@@ -73,7 +73,7 @@ def __dir__() -> list[str]:
 def build_app(verb_used: str = "") -> "App":
     """Registers every verb by its import path, so that none is imported yet.
 
-    The help of the verb that is used comes from its docstring, that of the others from the table.
+    The help of the invoked verb comes from its docstring, that of the others from the table.
     """
     from cyclopts import App
 
@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one command and exits: 0 done, 1 the work failed, 2 bad arguments, 130 interrupted.
 
     Errors are one line on standard error; `--debug` (or CONVSCOPE_DEBUG=1) shows the traceback instead. An exception
-    that is neither of ours nor of the operating system is a bug, and is called one.
+    that is neither ours nor the operating system's is reported as a bug.
     """
     from cyclopts import CycloptsError
 
@@ -106,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stdout.flush()
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:  # whoever reads the output has seen enough, `head` for example
+    except BrokenPipeError:  # the reader of the output has closed it, `head` for example
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
     except Exception as error:

@@ -1,8 +1,8 @@
-"""Latency of classification alone, and while the same server inspects one image after the other.
+"""Latency of classification alone, and while the same server inspects one image after another.
 
     python -m benchmarks.inspection artifacts/lenet-digits runs/lenet-digits/example.png
 
-Both are there after `make demo`. Needs wrk, which classifies on one connection; server and clients share the cores.
+`make demo` makes both. Needs wrk, which classifies on one connection; server and clients share the cores.
 """
 
 import statistics
@@ -29,12 +29,12 @@ def main(
     """Prints p50 and p99 of both, medians over the rounds, and their ratio.
 
     Args:
-        artifact: what is served.
-        image: the PNG or JPEG file that is sent.
-        layers: that are inspected.
-        seconds: a measurement.
-        rounds: in turns.
-        threads: of one inference.
+        artifact: the served artifact.
+        image: the PNG or JPEG file to send.
+        layers: the inspected layers.
+        seconds: per measurement.
+        rounds: measured in turns.
+        threads: per inference.
     """
     directory = newest_version(artifact).resolve()
     ours = next(server for server in servers(directory, threads=threads) if server.is_ours)
@@ -61,7 +61,7 @@ def main(
 
 @contextmanager
 def _inspecting(url: str, image: Path) -> Iterator[None]:
-    """Inspects every layer over and over, on one connection, until the block ends."""
+    """Inspects every layer repeatedly, on one connection, until the block ends."""
     done, content = threading.Event(), image.read_bytes()
 
     def inspect() -> None:

@@ -1,4 +1,4 @@
-"""The servers that are measured side by side, and one of them running."""
+"""The servers to compare, and one of them running."""
 
 import os
 import subprocess
@@ -25,15 +25,15 @@ PORT = 3901
 
 @dataclass(frozen=True, kw_only=True)
 class Server:
-    """How one is started and asked.
+    """The start command and the paths of a server.
 
     Attributes:
-        name: in tables.
-        words, variables: the command, and what is added to the environment.
-        ready: a path that answers 200 when it is.
-        path: where images are posted.
-        form: name of the form's field for the image; empty if the body is the image itself.
-        needs: the package without which it is left out.
+        name: name in tables.
+        words, variables: the command, and additional environment variables.
+        ready: path that answers 200 once the server is ready.
+        path: path to which images are posted.
+        form: name of the form field for the image; empty if the body is the image itself.
+        needs: required package; without it the server is left out.
     """
 
     name: str
@@ -46,13 +46,13 @@ class Server:
 
     @property
     def is_ours(self) -> bool:
-        """Whether it is the one that the others are compared with."""
+        """True for the server that the others are compared with."""
         return self.name.startswith("convscope")
 
 
 @dataclass
 class Running:
-    """A server under way: seconds until it was ready, and what its processes took at most together, in 10**6 bytes."""
+    """A running server: seconds until it was ready, and the peak memory of all its processes, in 10**6 bytes."""
 
     ready_s: float
     process: subprocess.Popen[bytes]
@@ -64,7 +64,7 @@ class Running:
 
 
 def servers(artifact: Path, *, threads: int) -> list[Server]:
-    """All that can run here: ours, with a raw body and with a form, and the peers, over the same ONNX file."""
+    """All servers that can run here: ours, with a raw body and with a form, and the peers, with the same ONNX file."""
     peer = {"MODEL": str(artifact / ONNX_FILE), "THREADS": str(threads)}
     uvicorn = [sys.executable, "-m", "uvicorn", "--port", str(PORT), "--no-access-log", "--log-level", "error"]
     bentoml = [str(BIN / "bentoml"), "serve", "usual_bentoml:Usual", "--port", str(PORT), "--host", "127.0.0.1"]
@@ -115,7 +115,7 @@ def _ours(artifact: Path, *, threads: int) -> Iterator[Server]:
 
 @contextmanager
 def running(server: Server) -> Iterator[Running]:
-    """Starts it, waits until it is ready, and stops it when the block ends."""
+    """Starts a server, waits until it is ready, and stops it when the block ends."""
     with tempfile.TemporaryFile() as log:
         began = time.perf_counter()
         process = subprocess.Popen(

@@ -1,9 +1,9 @@
-"""Requests per second and latency of our server beside its peers, on one machine, in one run.
+"""Requests per second and latency of our server and its peers, on one machine, in one run.
 
     python -m benchmarks.serving artifacts/lenet-digits runs/lenet-digits/example.png
 
-Both are there after `make demo`. Needs wrk (Debian: apt-get install wrk); for the peers `pip install -e '.[bench]'`.
-Servers and load share the machine's cores; what counts is the ratio.
+`make demo` makes both. Needs wrk (Debian: apt-get install wrk); for the peers `pip install -e '.[bench]'`.
+Servers and load share the machine's cores; the ratio is the result.
 """
 
 import statistics
@@ -33,13 +33,13 @@ def main(
     """Prints the tables.
 
     Args:
-        artifact: what every server serves.
-        image: the PNG or JPEG file that is sent.
-        seconds: a measurement.
-        rounds: how often all servers are measured in turns; medians are shown.
-        threads: of one inference.
-        connections: kept busy at once.
-        only: servers whose names begin so.
+        artifact: the artifact that every server serves.
+        image: the PNG or JPEG file to send.
+        seconds: per measurement.
+        rounds: number of turns over all servers; medians are shown.
+        threads: per inference.
+        connections: concurrent connections.
+        only: prefixes of the servers to measure.
     """
     directory, image, console = newest_version(artifact).resolve(), image.resolve(), Console(width=120)
     chosen = [server for server in servers(directory, threads=threads) if not only or server.name.startswith(only)]

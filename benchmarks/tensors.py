@@ -1,4 +1,4 @@
-"""Many images in one binary request of the Open Inference Protocol, beside ONNX Runtime on the same batch in a loop.
+"""Many images in one binary request of the Open Inference Protocol, against ONNX Runtime on the same batch in a loop.
 
     python -m benchmarks.tensors artifacts/lenet-digits
 
@@ -26,11 +26,11 @@ def main(artifact: Path, *, images: int = 256, seconds: float = 3.0, rounds: int
     """Prints images per second of both, medians over the rounds, and their ratio.
 
     Args:
-        artifact: what is run.
-        images: in one request.
-        seconds: a measurement.
-        rounds: in turns.
-        threads: of one inference.
+        artifact: the artifact to run.
+        images: per request.
+        seconds: per measurement.
+        rounds: measured in turns.
+        threads: per inference.
     """
     directory = newest_version(artifact).resolve()
     manifest = read_manifest(directory)
@@ -57,7 +57,7 @@ def main(artifact: Path, *, images: int = 256, seconds: float = 3.0, rounds: int
 
 
 def _rate(call: Callable[[], object], seconds: float) -> float:
-    """Calls a second, on one connection or thread."""
+    """Calls per second, on one connection or thread."""
     call()
     began, count = time.perf_counter(), 0
     while (passed := time.perf_counter() - began) < seconds:

@@ -2,10 +2,10 @@
 
     python -m benchmarks.training --data-dir ../shared/data --cifar10 cifar10-jpeg
 
-LeNet and SimpleCNN on MNIST, SimpleCNN and ResNet-20 on a folder of 32x32 colour images. The tutorial loop has a data
-set of torchvision with ToTensor and Normalize for each image, a DataLoader of 2 workers, batches of 64, plain fp32 and
-a `loss.item()` a step. Bare is our step on one batch that is there already. Training on 2 cores suffers from
-anything else that runs: every loop is measured in turn, several times, and its best counts.
+LeNet and SimpleCNN on MNIST, SimpleCNN and ResNet-20 on a folder of 32x32 colour images. The tutorial loop has a
+torchvision data set with ToTensor and Normalize for each image, a DataLoader of 2 workers, batches of 64, plain fp32
+and a `loss.item()` per step. Bare is our step on one batch already in memory. Training on 2 cores suffers from
+any other load: every loop is measured in turn, several times, and its best result counts.
 """
 
 import math
@@ -49,7 +49,7 @@ COMPILED = {f"{name} compiled": {**settings, "compile": True} for name, settings
 
 @dataclass(frozen=True)
 class Task:
-    """A network with the images it learns from."""
+    """A network with its training images."""
 
     model: str
     dataset: str
@@ -59,13 +59,13 @@ class Task:
     recipe: Recipe
 
     def network(self) -> nn.Module:
-        """With fresh weights."""
+        """The network with fresh weights."""
         height, width, channels = self.spec.shape
         return build_network(self.model, channels=channels, height=height, width=width, classes=10)
 
 
 def bare(task: Task, recipe: Recipe, *, seconds: float) -> float:
-    """Steps on one batch."""
+    """Runs steps on one batch."""
     network = task.network()
     learner = make_learner(network, task.spec, recipe, steps=10**6)
     learner.forward = training_forward(network, task.spec, recipe)
@@ -81,7 +81,7 @@ def bare(task: Task, recipe: Recipe, *, seconds: float) -> float:
 
 
 def ours(task: Task, recipe: Recipe, *, images: int) -> float:
-    """An epoch of so many images as the command runs it, augmentation included, validation not."""
+    """Runs an epoch over this many images as the command does, with augmentation and without validation."""
     train = task.data.train.take(torch.arange(min(images, len(task.data.train))))
     data = replace(task.data, train=train, validation=task.data.validation.take(torch.arange(64)))
     with tempfile.TemporaryDirectory() as folder:
@@ -90,7 +90,7 @@ def ours(task: Task, recipe: Recipe, *, images: int) -> float:
 
 
 def tutorial(task: Task, *, workers: int, seconds: float) -> float:
-    """What most tutorials have."""
+    """The loop found in most tutorials."""
     per_item = transforms.Compose([transforms.ToTensor(), transforms.Normalize(task.spec.mean, task.spec.std)])
     loader = DataLoader(task.items(per_item), batch_size=TUTORIAL_BATCH, shuffle=True, num_workers=workers)
     network, criterion = task.network(), nn.CrossEntropyLoss()
@@ -110,7 +110,7 @@ def tutorial(task: Task, *, workers: int, seconds: float) -> float:
 
 
 def rate(steps: Iterator[int], *, seconds: float) -> float:
-    """Images a second over `seconds`, or over what there is."""
+    """Images per second over `seconds`, or over all steps if there are fewer."""
     count, began = 0, math.nan
     for number, images in enumerate(steps, start=1):
         if number == WARM_UP:
@@ -123,7 +123,7 @@ def rate(steps: Iterator[int], *, seconds: float) -> float:
 
 
 def make_task(model: str, raw: RawDataset, items: Callable[[transforms.Compose], object]) -> Task:
-    """The network's default recipe for these images, which are all of full size, as bare's batch is."""
+    """The network's default recipe for these images, all at full size, as in bare's batch."""
     assert raw.size is not None
     recipe = default_recipe(model, raw.name, images=len(raw.train), size=raw.size, mode=raw.mode)
     spec, data = prepare_splits(raw, size=raw.size, fraction=recipe.validation_fraction, seed=0)
@@ -131,7 +131,7 @@ def make_task(model: str, raw: RawDataset, items: Callable[[transforms.Compose],
 
 
 def find_tasks(data_dir: Path | None, cifar10: Path | None) -> Iterator[Task]:
-    """Those whose images are here."""
+    """The tasks whose images are available."""
     options = DataOptions(data_dir=data_dir)
     root = next(place for place in options.directories if (place / "MNIST/raw").is_dir())
     mnist = load_dataset("mnist", options)
@@ -157,9 +157,9 @@ def main(
     Args:
         data_dir: the folder above MNIST/raw.
         cifar10: a folder of 32x32 colour images, train/CLASS/*.jpg; without it, MNIST only.
-        seconds: a measurement.
-        rounds: of which the best counts.
-        workers: of the tutorial's DataLoader.
+        seconds: per measurement.
+        rounds: number of measurements; the best counts.
+        workers: for the tutorial's DataLoader.
         compiled: measure torch.compile as well, which takes minutes to start.
     """
     retain_freed_memory()

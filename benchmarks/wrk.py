@@ -1,4 +1,4 @@
-"""Load by wrk: the same image posted over and over on connections that are kept busy."""
+"""Load by wrk: the same image posted repeatedly on connections that are kept busy."""
 
 import re
 import subprocess
@@ -22,7 +22,7 @@ end
 
 @dataclass(frozen=True)
 class Load:
-    """What wrk measured: requests a second, latencies in milliseconds, and requests that failed."""
+    """Results of wrk: requests per second, latencies in milliseconds, and failed requests."""
 
     requests_per_s: float
     p50_ms: float
@@ -31,7 +31,7 @@ class Load:
 
 
 def load(url: str, image: Path, *, form: str, connections: int, seconds: int) -> Load:
-    """Posts `image` for `seconds`, after a warm-up of two; as the form's field `form`, as the body if that is empty."""
+    """Posts `image` for `seconds` after 2 s of warm-up; as the form field `form`, or as the body if that is empty."""
     kind = "image/png" if image.suffix == ".png" else "image/jpeg"
     content, content_type = image.read_bytes(), kind
     if form:

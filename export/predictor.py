@@ -1,4 +1,4 @@
-"""An artifact opened for inference: decodes images, runs them, ranks classes, and shows the values inside."""
+"""An artifact opened for inference: decodes images, runs them, ranks classes, and returns intermediate values."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,8 +33,8 @@ class Predictor:
     Attributes:
         directory: the artifact.
         manifest: its manifest.
-        engine: runs the file that was chosen.
-        extractor: shows values inside `model.onnx`; None where the artifact has no such file.
+        engine: runs the selected file.
+        extractor: returns values inside `model.onnx`; None if the artifact has no such file.
     """
 
     directory: Path
@@ -57,11 +57,11 @@ class Predictor:
 
         Args:
             engine, precision, device, threads: see `open_engine`.
-            check_all: compare the hash of every file, not only of the one that runs.
+            check_all: check the hash of every file, not only of the one that runs.
 
         Raises:
             ArtifactError: a file is missing or was changed.
-            EngineError: no file of the engine and the precision, or the device is not there.
+            EngineError: no file for the engine and the precision, or the device is missing.
         """
         directory = newest_version(artifact)
         manifest = read_manifest(directory)
@@ -80,10 +80,10 @@ class Predictor:
 
         Args:
             image: a file's bytes or path, a Pillow image, or uint8 (H, W), (H, W, 1) or (H, W, 3) of any size.
-            limit_pixels: the largest image, width x height.
+            limit_pixels: maximum width x height.
 
         Returns:
-            uint8 (H, W, C) as the manifest has it.
+            uint8 (H, W, C) as the manifest specifies.
 
         Raises:
             ImageError: not an image, damaged or too large.
@@ -108,10 +108,10 @@ class Predictor:
         return self.engine.run(images)
 
     def classify(self, images: Sequence[Image], *, top_k: int | None = None) -> list[Result]:
-        """Classifies images in batches; one that cannot be read or decoded has an error, and the others are classified.
+        """Classifies images in batches; an image that cannot be read or decoded gets an error, the others results.
 
         Args:
-            top_k: predictions for each image, at least 1; at most one a class is returned. Five if None.
+            top_k: predictions for each image, at least 1, limited to the number of classes. Five if None.
         """
         count = DEFAULT_TOP_K if top_k is None else top_k
         results: list[Result] = []
@@ -142,13 +142,13 @@ def _extractor(directory: Path, manifest: Manifest, engine: Engine, threads: int
     if ONNX_FILE not in manifest.files:
         return None
     values = [node.value for node in manifest.nodes if node.value]
-    device: Device = "auto" if engine.device == "cuda" else "cpu"  # ONNX Runtime need not be what uses the GPU
+    device: Device = "auto" if engine.device == "cuda" else "cpu"  # the GPU may be used by torch, not ONNX Runtime
     sha256 = manifest.files[ONNX_FILE].sha256
     return OnnxFeatureExtractor(directory / ONNX_FILE, values, sha256=sha256, device=device, threads=threads)
 
 
 def top_predictions(probabilities: Floats, classes: tuple[str, ...], top_k: int) -> list[dict[str, Any]]:
-    """The `top_k` most probable classes of one image, most probable first; equal ones in the order of the classes.
+    """The `top_k` most probable classes of one image, most probable first; ties in the order of the classes.
 
     Args:
         probabilities: (K,).
@@ -160,5 +160,5 @@ def top_predictions(probabilities: Floats, classes: tuple[str, ...], top_k: int)
 
 
 def default_top_k(manifest: Manifest) -> int:
-    """Five, or all classes where there are fewer."""
+    """Five, or all classes if there are fewer."""
     return min(DEFAULT_TOP_K, len(manifest.classes))

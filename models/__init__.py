@@ -1,4 +1,4 @@
 """Networks, their registry, the input specification, geometry, feature capture and checkpoint files.
 
-Importing this package imports neither torch nor any network; each module does when it is imported itself.
+Importing this package imports neither torch nor any network; only its modules do.
 """

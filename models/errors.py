@@ -1,8 +1,8 @@
-"""The base of all errors that a user caused; whatever else reaches the top is a bug."""
+"""Base classes of errors caused by the user; any other exception that reaches the top is a bug."""
 
 
 class ConvscopeError(Exception):
-    """A mistake in what a user gave, or a limit of the machine; the message says what is wrong and what is wanted."""
+    """Faulty user input, or a limit of the machine; the message gives the fault and the expected input."""
 
 
 class UserError(ConvscopeError, ValueError):

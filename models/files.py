@@ -1,4 +1,4 @@
-"""Files that are either whole or absent, and their SHA-256."""
+"""Atomic writing of files, and their SHA-256."""
 
 import hashlib
 import os
@@ -12,20 +12,20 @@ from tempfile import TemporaryFile
 
 from models.errors import ConvscopeError
 
-# What numpy.load and the reading of its arrays raise for files that are missing, damaged or something else.
+# Raised by numpy.load and access to its arrays for missing, damaged or other files.
 NPZ_ERRORS = (OSError, KeyError, ValueError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 class UnwritableError(ConvscopeError, OSError):
-    """A file or directory cannot be written; the message names it and the reason."""
+    """A file or directory that cannot be written; the message names it and the reason."""
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yields a temporary path in the same folder; renames it to `path` when the block ends well, removes it if not.
+    """Yields a temporary path in the same folder; renames it to `path` on success, removes it on an exception.
 
     Raises:
-        UnwritableError: the disk is full, for example; what was at `path` is there still.
+        UnwritableError: the disk is full, for example; an existing file at `path` stays unchanged.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -34,7 +34,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException as error:
-        with suppress(OSError):  # where nothing can be written, nothing can be removed either
+        with suppress(OSError):  # a read-only folder does not allow removal either
             temporary.unlink()
         if isinstance(error, Exception) and (reason := _system_reason(error)):
             raise UnwritableError(f"{path} cannot be written: {reason}") from error
@@ -54,11 +54,11 @@ def check_writable(directory: Path) -> None:
 
 
 def _system_reason(error: BaseException | None) -> str | None:
-    """Why the system refused, if that is what is behind an error; libraries hide it behind errors of their own."""
+    """The system's reason for an error, if there is one; libraries wrap it in their own exceptions."""
     while error is not None:
         if isinstance(error, OSError) and error.strerror:
             return error.strerror
-        if code := re.search(r"\(os error (\d+)\)", str(error)):  # Rust's words, thus those of safetensors
+        if code := re.search(r"\(os error (\d+)\)", str(error)):  # Rust's wording, used by safetensors
             return os.strerror(int(code[1]))
         error = error.__cause__ or error.__context__
     return None

@@ -1,4 +1,4 @@
-"""Results of classification, the same from an artifact in this process and from a server."""
+"""Results of classification, identical from an artifact in this process and from a server."""
 
 from dataclasses import dataclass
 from html import escape
@@ -15,7 +15,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class ImageFailure:
-    """The reason why an image was not classified; `code` is machine-readable."""
+    """The reason that an image was not classified; `code` is machine-readable."""
 
     code: str
     message: str
@@ -39,7 +39,7 @@ class Result:
         )
 
     def _repr_html_(self) -> str:
-        """Bars, for notebooks."""
+        """A bar chart for notebooks."""
         if self.error:
             return f"<p><b>{escape(self.error.code)}</b>: {escape(self.error.message)}</p>"
         rows = "".join(

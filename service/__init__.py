@@ -1,1 +1,1 @@
-"""The BentoML service, its HTTP routes and batcher, inspection, the web page, and the commands that use them."""
+"""The BentoML service: HTTP routes, batcher, inspection, the web page, and the commands that use them."""

@@ -1,6 +1,6 @@
-"""The BentoML service: processes, workers and lifecycle are BentoML's; what is answered is in `service.asgi`.
+"""The BentoML service: BentoML manages processes, workers and lifecycle; `service.asgi` answers requests.
 
-BentoML reads a service's configuration when its module is imported, so this module alone reads the settings then.
+BentoML reads a service's configuration on import, so this is the only module that reads the settings on import.
 """
 
 import gc
@@ -33,7 +33,7 @@ SHUTDOWN = Shutdown(CATALOG, drain_s=SETTINGS.drain_s)
 
 
 class GatedService(bentoml.Service):  # type: ignore[misc]  # bentoml ships no types for it
-    """A BentoML service with our routes in front of its own, whose middleware would cost each request a task."""
+    """A BentoML service with our routes in front of its own, whose middleware would add a task to each request."""
 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
         """The application that a worker serves."""
@@ -41,7 +41,7 @@ class GatedService(bentoml.Service):  # type: ignore[misc]  # bentoml ships no t
 
 
 def _bind_address() -> dict[str, str | int]:
-    """Where a `bentoml serve` listens that is not told; in a container everywhere, as its owner publishes ports."""
+    """Default bind address for `bentoml serve`; all interfaces in a container, as its operator publishes ports."""
     within = running_inside_container() and "host" not in SETTINGS.model_fields_set
     return {"host": "0.0.0.0" if within else SETTINGS.host, "port": SETTINGS.port}
 
@@ -51,7 +51,7 @@ def _bind_address() -> dict[str, str | int]:
     service_class=GatedService,
     workers=SETTINGS.workers,
     http=_bind_address(),
-    # What these three would tell of the few routes that reach BentoML, our own layers tell of all.
+    # Our own layers report on all routes; these three would cover only the few that reach BentoML.
     metrics={"enabled": False},
     logging={"access": {"enabled": False}},
     tracing={"excluded_urls": ".*"},
@@ -62,36 +62,36 @@ class Classifier:
     @bentoml.on_deployment  # type: ignore[untyped-decorator]  # bentoml ships no types for it
     @staticmethod
     def before_workers() -> None:
-        """Runs once, in the process that then starts the workers with its environment."""
+        """Runs once, in the process that starts the workers with its environment."""
         configure_logging(SETTINGS)
         make_directory()
         export_visible_gpus(SETTINGS.device)
 
     def __init__(self) -> None:
         configure_logging(SETTINGS)
-        select_gpu(bentoml.server_context.worker_index, SETTINGS.device)  # before anything here starts CUDA
+        select_gpu(bentoml.server_context.worker_index, SETTINGS.device)  # before anything initialises CUDA
         files = files_of(bentoml.server_context.worker_index)
         HTTP.start(files)
         SHUTDOWN.prepare(files)
         gc.collect()
-        gc.freeze()  # what is loaded stays; the collector need not look at it again
-        gc.set_threshold(100_000, 20, 100)  # each collection walks what all requests under way hold
+        gc.freeze()  # loaded objects stay; the collector can skip them
+        gc.set_threshold(100_000, 20, 100)  # each collection traverses the objects of all requests in flight
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]  # bentoml ships no types for it
     def after_requests(self) -> None:
-        """Runs when every request is answered, and before the process ends."""
+        """Runs after every request is answered, before the process ends."""
         HTTP.metrics.stop()
 
     @bentoml.api  # type: ignore[untyped-decorator]  # bentoml ships no types for it
     async def predict(self, images: Annotated[np.ndarray, DType("uint8")], model: str = "") -> np.ndarray:
-        """Class probabilities, float32 (N, K), of uint8 images (N, H, W, C) that have the network's size already.
+        """Class probabilities, float32 (N, K), of uint8 images (N, H, W, C) at the network's size.
 
-        Over HTTP `service.v1.predict` answers this route; here it stands for BentoML's schema and clients.
+        Over HTTP `service.v1.predict` answers this route; this method provides BentoML's schema and clients.
         """
         return await run_predict(HTTP.context, images, model)
 
     async def __is_ready__(self) -> bool:
-        """Whether every artifact is loaded and gave its golden answers; says why not.
+        """Checks that every artifact is loaded and gave its golden answers.
 
         Raises:
             HTTPException: 503 with the reason, in the shape of all our errors.

@@ -1,4 +1,4 @@
-"""Everything that the handlers of one worker share, and the steps that routes under /v1 and /v2 have in common."""
+"""Objects shared by the handlers of one worker, and steps common to the routes under /v1 and /v2."""
 
 from collections.abc import Coroutine
 from concurrent.futures import Executor
@@ -31,13 +31,13 @@ class ServerContext:
     inspection_queue: InspectionQueue
 
     def entry(self, name: str | None, version: str | None = None) -> ModelEntry:
-        """Looks a model up as `VersionCatalog.entry` does, and notes it in the request's metrics and log."""
+        """Looks a model up with `VersionCatalog.entry`, and records it for the request's metrics and log."""
         entry = self.catalog.entry(name, version)
         _note_model(entry)
         return entry
 
     def find(self, name: str | None, version: str | None = None) -> Coroutine[None, None, ServedModel]:
-        """The same for `VersionCatalog.find`, which loads the model if it is not in memory."""
+        """The same with `VersionCatalog.find`, which loads the model if it is not in memory."""
         return self.catalog.find(name, version, on_lookup=_note_model)
 
     def versions(self, name: str) -> list[ModelEntry]:
@@ -47,13 +47,13 @@ class ServerContext:
 
 
 async def run_model(model: ServedModel, images: Pixels, receive: Receive | None) -> tuple[Floats, Floats]:
-    """Probabilities and logits of uint8 (N, H, W, C); the work is cancelled when the client hangs up.
+    """Probabilities and logits of uint8 (N, H, W, C); the work is cancelled when the client disconnects.
 
     Args:
-        receive: of a request whose body has been read whole; None for a caller that cannot hang up.
+        receive: of a request whose body has been read completely; None for a caller that cannot disconnect.
     """
     scores = model.run(images)
-    # On the event loop a batch is run before anybody could be seen to hang up.
+    # On the event loop a batch runs before a disconnect could be noticed.
     if receive is None or model.batcher.runs_inline:
         return await scores
     return await cancel_on_disconnect(scores, receive)

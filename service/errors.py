@@ -1,4 +1,4 @@
-"""What can go wrong with a request, and the one table that says which HTTP status each has."""
+"""Errors of requests, and the single table that maps them to HTTP statuses."""
 
 import math
 from typing import Any
@@ -21,7 +21,7 @@ class RequestError(UserError):
     """A request that cannot be answered; `code` is stable and machine-readable, the message is for people.
 
     Attributes:
-        retry_after_s: when to come back, for what a client may try again.
+        retry_after_s: seconds to wait before a retry, if the client may retry.
     """
 
     code = "bad_request"
@@ -29,19 +29,19 @@ class RequestError(UserError):
 
 
 class UnknownParameter(RequestError):
-    """A query parameter that the route does not have, or a value it cannot take."""
+    """A query parameter that the route does not have, or a value it does not accept."""
 
     code = "parameter_invalid"
 
 
 class MalformedBody(RequestError):
-    """A body that is not what its content type says."""
+    """A body that does not match its content type."""
 
     code = "body_malformed"
 
 
 class BodyEmpty(RequestError):
-    """No body."""
+    """The body is empty."""
 
     code = "body_empty"
 
@@ -65,19 +65,19 @@ class TooManyValues(RequestError):
 
 
 class Unauthorized(RequestError):
-    """No token, or another one."""
+    """No token, or a wrong one."""
 
     code = "unauthorized"
 
 
 class UnknownModel(RequestError):
-    """No such model or version is being served."""
+    """No such model or version is served."""
 
     code = "model_unknown"
 
 
 class ModelNotReady(RequestError):
-    """The model is there but failed its checks, or nothing is served at all."""
+    """The model exists but failed its checks, or no model is served."""
 
     code = "model_not_ready"
 
@@ -89,7 +89,7 @@ class UnknownLayer(RequestError):
 
 
 class NotInspectable(RequestError):
-    """The artifact has no ONNX file to look into."""
+    """The artifact has no ONNX file to inspect."""
 
     code = "not_inspectable"
 
@@ -111,7 +111,7 @@ class MethodNotAllowed(RequestError):
 
 
 class WrongShape(RequestError):
-    """A tensor of another shape than the network takes."""
+    """A tensor of a shape that the network does not take."""
 
     code = "shape_wrong"
 
@@ -123,7 +123,7 @@ class LoadingOff(RequestError):
 
 
 class LoadFailed(RequestError):
-    """A version of a model that was to be loaded cannot be served."""
+    """A version of the model to load cannot be served."""
 
     code = "load_failed"
 
@@ -135,7 +135,7 @@ class UnsupportedType(RequestError):
 
 
 class QueueFull(RequestError):
-    """Too much waits already; `retry_after_s` says when to come back."""
+    """The server is busy; retry after `retry_after_s`."""
 
     code = "queue_full"
     retry_after_s: float = 1.0
@@ -146,13 +146,13 @@ class QueueFull(RequestError):
 
 
 class UpgradeRefused(RequestError):
-    """A body, and the wish to go on in another protocol; the connection is closed."""
+    """A request with a body asks for another protocol; the connection is closed."""
 
     code = "upgrade_refused"
 
 
 class DeadlinePassed(RequestError):
-    """The answer would have come too late."""
+    """The answer was not ready by the deadline."""
 
     code = "deadline_passed"
 
@@ -171,7 +171,7 @@ class GpuMemoryFull(RequestError):
 
 
 class GpuLost(RequestError):
-    """The GPU stopped working; the worker ends, and another takes its place."""
+    """The GPU stopped working; the worker ends, and another replaces it."""
 
     code = "device_lost"
     retry_after_s = 10.0
@@ -211,22 +211,22 @@ STATUS: dict[type[Exception], int] = {
 
 
 def error_body(error: RequestError | ImageError) -> dict[str, Any]:
-    """The object that stands under the key `error` in an answer."""
+    """The value of the key `error` in an answer."""
     return {"code": error.code, "message": str(error)}
 
 
 def is_v2(path: str) -> bool:
-    """Whether a path is one of the Open Inference Protocol, whose errors have another shape."""
+    """True for a path of the Open Inference Protocol, whose errors have another format."""
     return path == "/v2" or path.startswith("/v2/")
 
 
 def error_json(path: str, code: str, message: str) -> bytes:
-    """The whole body: `{"error": {"code", "message"}}`, and under /v2 that protocol's `{"error": message}`."""
+    """The whole body: `{"error": {"code", "message"}}`, or the protocol's `{"error": message}` under /v2."""
     return orjson.dumps({"error": message if is_v2(path) else {"code": code, "message": message}})
 
 
 def error_answer(error: RequestError | ImageError, path: str) -> tuple[int, bytes, list[tuple[bytes, bytes]]]:
-    """Status, JSON body and extra headers for an error in answer to a request for `path`."""
+    """Status, JSON body and extra headers of the error response to a request for `path`."""
     headers: list[tuple[bytes, bytes]] = []
     if isinstance(error, RequestError) and error.retry_after_s is not None:
         headers.append((b"retry-after", str(max(1, math.ceil(error.retry_after_s))).encode()))

@@ -1,4 +1,4 @@
-"""Every setting of the server, read once from `CONVSCOPE_*` environment variables."""
+"""The server's settings, read once from `CONVSCOPE_*` environment variables."""
 
 import os
 import re
@@ -21,7 +21,7 @@ class SettingsError(UserError):
 
 
 class Limit(NamedTuple):
-    """A bound and the setting that it comes from, for errors that must name it; some are not settable."""
+    """A limit and the setting that defines it, for error messages; some are not configurable."""
 
     value: int
     setting: str = ""
@@ -31,7 +31,7 @@ class Limit(NamedTuple):
 
 
 class Settings(BaseSettings):
-    """What an operator may set. Sizes are bytes, pixels or images; times are seconds."""
+    """The operator's settings. Sizes are bytes, pixels or images; times are seconds."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
@@ -46,45 +46,41 @@ class Settings(BaseSettings):
         0, ge=0, le=1024, description="threads of one inference; 0 divides the cores among the workers"
     )
     watch_s: float = Field(
-        5.0, ge=0, le=86400, description="how often the artifacts directory is looked at for new versions; 0 for never"
+        5.0, ge=0, le=86400, description="interval of scans of the artifacts directory for new versions; 0 for never"
     )
     memory_limit_mb: int = Field(
-        0, ge=0, description="memory of a worker in 10**6 bytes, in which models take turns; 0 loads all, for good"
+        0, ge=0, description="memory of a worker in 10**6 bytes, which models share in turns; 0 keeps all loaded"
     )
     allow_loading: bool = Field(False, description="lets clients load and unload models through /v2/repository")
-    drain_s: float = Field(
-        1.0, ge=0, le=600, description="how long a server that was told to end is unready and still answers"
-    )
+    drain_s: float = Field(1.0, ge=0, le=600, description="how long a server still answers, unready, after SIGTERM")
     max_batch_size: int = Field(
-        0, ge=0, le=4096, description="images run together at most; 0 for up to 64 (GPU: 256) that take up to 0.5 s"
+        0, ge=0, le=4096, description="maximum batch size; 0 for up to 64 (GPU: 256) images that take up to 0.5 s"
     )
     batch_wait_ms: float = Field(
         0.0, ge=0, le=10_000, description="how long a batch that is not full waits for more images"
     )
-    queue_size: int = Field(1024, ge=1, description="images that may wait for one model; more are answered 429")
+    queue_size: int = Field(1024, ge=1, description="maximum images waiting for one model; more are answered 429")
     deadline_s: float = Field(30.0, gt=0, le=3600, description="a request not answered by then gets 504")
-    concurrency: int = Field(2048, ge=1, description="requests under way at once in a worker; more are answered 429")
+    concurrency: int = Field(2048, ge=1, description="maximum concurrent requests in a worker; more are answered 429")
     body_limit_bytes: int = Field(64 * 2**20, ge=1024, description="largest request body")
     json_limit_bytes: int = Field(
-        4 * 2**20, ge=1024, description="largest JSON; parsing 4 MiB takes about 0.1 s, which everybody else waits for"
+        4 * 2**20, ge=1024, description="largest JSON; parsing 4 MiB takes about 0.1 s and blocks other requests"
     )
-    json_depth_limit: int = Field(
-        8, ge=4, le=64, description="most arrays within one another in JSON; images are 4 deep"
-    )
+    json_depth_limit: int = Field(8, ge=4, le=64, description="maximum nesting of arrays in JSON; images are 4 deep")
     held_limit_bytes: int = Field(
-        512 * 2**20, ge=1024, description="request bodies held at once in a worker; more get 429"
+        512 * 2**20, ge=1024, description="maximum bytes of request bodies held in a worker; more get 429"
     )
     image_limit_pixels: int = Field(50_000_000, ge=1, description="largest image, by its header")
-    images_per_request: int = Field(256, ge=1, description="most images in one multipart request")
-    top_k_limit: int = Field(100, ge=5, description="most predictions for one image")
-    inspection_limit_values: int = Field(8_000_000, ge=1, description="most feature-map values in one answer")
+    images_per_request: int = Field(256, ge=1, description="maximum images in one multipart request")
+    top_k_limit: int = Field(100, ge=5, description="maximum predictions for one image")
+    inspection_limit_values: int = Field(8_000_000, ge=1, description="maximum feature-map values in one answer")
     inspection_limit_json_values: int = Field(500_000, ge=1, description="the same for numbers written as JSON")
-    inspection_queue_size: int = Field(16, ge=1, description="inspections that may wait; more are answered 429")
-    log_format: Literal["text", "json"] = Field("text", description="text or json, a line of either for each event")
+    inspection_queue_size: int = Field(16, ge=1, description="maximum waiting inspections; more are answered 429")
+    log_format: Literal["text", "json"] = Field("text", description="text or json, one line per event")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug shows 4xx answers too")
-    access_log: bool = Field(False, description="a line for each request, not for failed ones only")
-    cors_origins: str = Field("", description="origins of pages that may ask, with commas between them, or *")
-    token: SecretStr | None = Field(None, description="bearer token wanted on everything but health and the page")
+    access_log: bool = Field(False, description="log every request, not only failed ones")
+    cors_origins: str = Field("", description="comma-separated origins of pages that may send requests, or *")
+    token: SecretStr | None = Field(None, description="bearer token required on everything but health and the page")
 
     @field_validator("token")
     @classmethod
@@ -98,7 +94,7 @@ class Settings(BaseSettings):
     def _origins_are_origins(cls, origins: str) -> str:
         for origin in filter(None, origins.split(",")):
             if not re.fullmatch(r"\*|https?://[a-z0-9.\-\[\]:]+", origin.strip()):
-                raise UserError(f"{origin.strip()!r} is no origin; wanted https://host, https://host:port or *")
+                raise UserError(f"{origin.strip()!r} is not an origin; wanted https://host, https://host:port or *")
         return origins
 
     @model_validator(mode="after")
@@ -110,12 +106,12 @@ class Settings(BaseSettings):
         return self
 
     def limit(self, name: str) -> Limit:
-        """A setting that bounds what clients may send, under the name that an operator knows it by."""
+        """A limit on client input, under the name of its environment variable."""
         return Limit(getattr(self, name), f"{PREFIX}{name.upper()}")
 
     @property
     def origins(self) -> list[str]:
-        """`cors_origins`, one by one."""
+        """`cors_origins` as a list."""
         return [origin.strip() for origin in self.cors_origins.split(",") if origin.strip()]
 
     @property
@@ -125,15 +121,15 @@ class Settings(BaseSettings):
 
     @property
     def threads_per_run(self) -> int:
-        """`threads`, or as many as a worker has cores."""
+        """`threads`, or by default the worker's share of the cores."""
         return self.threads or self.cores_per_worker
 
 
 def read_settings(**given: Any) -> Settings:
-    """Reads the settings; keyword arguments that are not None win over the environment.
+    """Reads the settings; keyword arguments that are not None override the environment.
 
     Raises:
-        SettingsError: one line that names every setting that is wrong.
+        SettingsError: one line that names every wrong setting.
     """
     known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
     present = {name for name in os.environ if name.startswith(PREFIX)}
@@ -146,7 +142,7 @@ def read_settings(**given: Any) -> Settings:
 
 
 def to_environment(settings: Settings) -> dict[str, str]:
-    """The environment variables that make another process read the same settings."""
+    """The environment variables that give another process the same settings."""
     values = {name: getattr(settings, name) for name in Settings.model_fields}
     secret = {name: value.get_secret_value() for name, value in values.items() if isinstance(value, SecretStr)}
     plain = {name: str(value) for name, value in values.items() if value is not None}

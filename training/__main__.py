@@ -6,6 +6,6 @@ import warnings
 from convscope import main
 
 if __name__ == "__main__":
-    # Of convolutions with one input channel, whose strides are ambiguous; nothing is lost by it.
+    # For convolutions with one input channel, whose strides are ambiguous; harmless.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     main(["train", *sys.argv[1:]])

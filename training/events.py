@@ -1,4 +1,4 @@
-"""Events that a training run reports; the caller decides how to show them."""
+"""Events reported by a training run; the caller decides how to show them."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class RunStarted:
-    """Once, before the first epoch (or the first after a resumption). `shape` is (height, width, channels)."""
+    """Reported once, before the first epoch (also after a resumption). `shape` is (height, width, channels)."""
 
     directory: Path
     model: str
@@ -27,18 +27,18 @@ class RunStarted:
     streamed: bool = False
     left_out: int = 0
     test_folder: str = ""  # used in place of a missing test/
-    duplicates: int = 0  # test images that are training images, too
-    weights: str = ""  # description of what was loaded from a file
+    duplicates: int = 0  # test images that are also training images
+    weights: str = ""  # description of the initial weights
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepFinished:
-    """After each step; `epoch` and `step` count from 1.
+    """Reported after each step; `epoch` and `step` count from 1.
 
     Attributes:
-        images: seen in this epoch so far, by this process.
-        totals: float64 (2,), loss summed over these images, and the number classified correctly; on the device, as
-            reading it makes an accelerator wait.
+        images: number of images so far in this epoch, in this process.
+        totals: float64 (2,), loss summed over these images, and the number of correct predictions; on the device, as
+            reading it synchronises with an accelerator.
         processes: number of processes that train together.
     """
 
@@ -51,7 +51,7 @@ class StepFinished:
 
 @dataclass(frozen=True, kw_only=True)
 class EpochFinished:
-    """A line of log.jsonl: losses in nats, accuracies in [0, 1]. Training figures are of augmented images."""
+    """A line of log.jsonl: losses in nats, accuracies in [0, 1]. Training metrics are on augmented images."""
 
     epoch: int
     train_loss: float
@@ -63,18 +63,18 @@ class EpochFinished:
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
-        """The fields."""
+        """The fields as a dict."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, line: dict[str, Any]) -> "EpochFinished":
-        """Reads what `to_json` gave."""
+        """Parses the result of `to_json`."""
         return cls(**line)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunFinished:
-    """Once, when the checkpoint is complete."""
+    """Reported once, when the checkpoint is complete."""
 
     directory: Path
     metrics: dict[str, dict[str, float]]
@@ -86,4 +86,4 @@ Report = Callable[[Event], None]
 
 
 def ignore_events(event: Event) -> None:
-    """Shows nothing."""
+    """Ignores all events."""

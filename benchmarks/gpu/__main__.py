@@ -3,7 +3,7 @@
     python -m benchmarks.gpu --out results --data ../shared/data
     python -m benchmarks.gpu --device cpu --quick --sections serving,inspection
 
-Every result is printed as it comes and kept in `--out`, so a run that is cut off loses nothing.
+Every result is printed as it arrives and kept in `--out`, so an interrupted run loses nothing.
 """
 
 import argparse
@@ -20,12 +20,12 @@ from pathlib import Path
 from benchmarks.gpu.options import Options
 
 ROOT = Path(__file__).parents[2]
-# Each section has this part of the time that is left, in proportion to the parts of those that are still to come.
+# Each section gets this share of the remaining time, in proportion to the shares of the sections still to run.
 SHARES = {"serving": 5, "engines": 2.5, "inspection": 3, "training": 3}
 
 
 def main() -> None:
-    """Parses the arguments, installs packages where they are given, and runs the sections."""
+    """Parses the arguments, installs any given packages, and runs the sections."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description="Measures on a GPU in minutes.")
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
     parser.add_argument("--quick", action="store_true", help="small sizes and short runs, to try it on a CPU")
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def _run_with_wheels(given: argparse.Namespace, folder: Path) -> int:
-    """Installs the parts into a folder and runs this command again with it; gives the exit status."""
+    """Installs the parts into a folder and runs this command again with it; returns the exit status."""
     from benchmarks.gpu.packages import install
 
     began, data = time.monotonic(), folder / "data"
@@ -77,7 +77,7 @@ def _run(sections: list[str], options: Options, out: Path | None, seconds: float
         share = SHARES[name] / sum(SHARES[later] for later in sections[index:])
         try:
             importlib.import_module(f"benchmarks.gpu.{name}").run(report, budget.part(share), options)
-        except Exception as error:  # of one section; the others are run all the same
+        except Exception as error:  # a failed section does not stop the others
             traceback.print_exc()
             report.note(f"the section {name} ended early: {last_line(error)}")
         _release_memory()
@@ -85,7 +85,7 @@ def _run(sections: list[str], options: Options, out: Path | None, seconds: float
 
 
 def _release_memory() -> None:
-    """Gives back the GPU memory that a section in this process had; the next one may be that of another process."""
+    """Releases the GPU memory of a section in this process, as the next one may run in another process."""
     if (torch := sys.modules.get("torch")) is not None and torch.cuda.is_available():
         torch.cuda.empty_cache()
 

@@ -1,4 +1,4 @@
-"""The kinds of requests that the server is measured with."""
+"""The kinds of requests in the server measurements."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from benchmarks.gpu.networks import files_for, pixels_for
 PNG, JPEG = "PNG 28x28", "JPEG 640x480"
 FILES = 32  # different files
 _SINGLES, _MANY, _EIGHTS = 8, 8, 4  # different requests of one image; images in a larger one; different ones of these
-_LARGEST = "resnet50"  # is asked about several images at once too
+_LARGEST = "resnet50"  # also measured with several images in one request
 
 
 @dataclass(frozen=True)
@@ -18,11 +18,11 @@ class Case:
     """One kind of request.
 
     Attributes:
-        network: that is asked.
-        artifact: name under which it is served.
-        body: in words; `PNG` and `JPEG` are decoded by the server.
+        network: its name.
+        artifact: name of the served model.
+        body: description; the server decodes `PNG` and `JPEG`.
         messages: whole requests.
-        images: in each.
+        images: number of images in each message.
     """
 
     network: str
@@ -33,15 +33,15 @@ class Case:
 
     @property
     def name(self) -> str:
-        """In words."""
+        """Description for tables."""
         return f"{self.network}, {self.body}"
 
 
 def cases(artifacts: Mapping[str, Path]) -> Iterator[Case]:
     """Every kind of request for every network.
 
-    Neighbours are of different networks where there are three, so that a worker's late counts are not taken for those
-    of the next case.
+    With three networks, adjacent cases use different ones, so that a worker's late counts are not attributed to the
+    next case.
     """
     names = {network: path.parent.name for network, path in artifacts.items()}
     for network, name in names.items():

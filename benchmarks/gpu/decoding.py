@@ -15,7 +15,7 @@ _barrier: Barrier  # in a process of the pool
 
 
 def decoding_rate(files: Sequence[bytes], spec: InputSpec, *, cores: int, seconds: float = 1.0) -> float:
-    """Images a second that `cores` processes together decode and bring to the size of `spec`."""
+    """Images per second that `cores` processes together decode and resize to `spec`."""
     context = get_context("spawn")
     with ProcessPoolExecutor(cores, context, _set_barrier, (context.Barrier(cores),)) as pool:
         jobs = [pool.submit(_decode, list(files), spec, seconds) for _ in range(cores)]

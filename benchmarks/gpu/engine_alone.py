@@ -20,14 +20,14 @@ from export.engines.selection import open_engine
 from models.images.decode import Pixels
 
 BATCHES, QUICK_BATCHES = (16, 64, 256), (1, 8)
-_THREADS = {"cuda": 2, "cpu": 1}  # batches under way at once, as in the server
+_THREADS = {"cuda": 2, "cpu": 1}  # concurrent batches, as in the server
 _WARM_UPS = {"cuda": 3, "cpu": 1}
 _SECONDS = 0.4
 
 
 @dataclass(frozen=True)
 class Best:
-    """The highest rate of an engine, in images a second, and the batch size that reaches it."""
+    """The highest rate of an engine, in images per second, and the batch size that reaches it."""
 
     images_per_s: float
     batch: int
@@ -52,10 +52,10 @@ class EngineProcess:
         Args:
             artifact: the artifact directory.
             pixels: real images, uint8 (N, H, W, C), repeated where a batch has more.
-            precision: that is served.
+            precision: the served precision.
 
         Raises:
-            Exception: of any class; what the engine raises.
+            Exception: any exception that the engine raises.
         """
         batches = QUICK_BATCHES if self._options.quick else BATCHES
         job = self._pool.submit(_rates, artifact, pixels, precision, self._options.device, batches)

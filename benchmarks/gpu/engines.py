@@ -1,7 +1,7 @@
 """Engines alone: every form and precision of ResNet-18 and -50 by batch size, beside the device's own matrix rate.
 
 A row "engine" is `Engine.run`, from images in ordinary memory to probabilities in ordinary memory, as the server calls
-it. All other rows compute on images that lie on the device already.
+it. All other rows compute on images that are already on the device.
 """
 
 import tempfile
@@ -45,7 +45,7 @@ COLUMNS = (
     "same first class",
 )
 DTYPES = {"fp32": torch.float32, "TF32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-_COMPILE_S = 120  # an AOTInductor compilation may take so long
+_COMPILE_S = 120  # maximum time for an AOTInductor compilation
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def run(report: Report, budget: Budget, options: Options) -> None:
                 _measure(report, row, candidate, subject, batches, peaks, options)
             except (
                 Exception
-            ) as error:  # engines and compilers raise what they like; the others are measured all the same
+            ) as error:  # engines and compilers raise arbitrary exceptions; the remaining candidates are still measured
                 report.error(*row, error=error)
 
 
@@ -145,7 +145,7 @@ def _candidates(subject: Subject, options: Options) -> Iterator[Candidate]:
 
 
 def _onnx(source: Checkpoint, options: Options) -> Iterator[Candidate]:
-    """ONNX Runtime with copies, as that is how it is called; on a GPU only where its CUDA provider is installed."""
+    """ONNX Runtime including copies, as it is called in practice; on a GPU only if its CUDA provider is installed."""
 
     def opened(precision: str) -> Forward:
         with tempfile.TemporaryDirectory() as folder:
@@ -175,7 +175,7 @@ def _exported(make: Callable[[], nn.Module], subject: Subject, device: torch.dev
 
 def _compiled_ahead(make: Callable[[], nn.Module], subject: Subject, device: torch.device) -> Forward:
     program = _program(make, subject, device)
-    folder = tempfile.mkdtemp()  # what is loaded stays open
+    folder = tempfile.mkdtemp()  # loaded modules stay open
     path = torch._inductor.aoti_compile_and_package(program, package_path=f"{folder}/model.pt2")
     return _first(torch._inductor.aoti_load_package(path))
 
@@ -211,7 +211,7 @@ def _subject(name: str, options: Options) -> Subject:
 
 
 def _device_rates(report: Report, options: Options) -> dict[str, float]:
-    """Floating-point operations a second of a large matrix product in each precision, and bytes a second of copies."""
+    """FLOP/s of a large matrix product in each precision, and copy rates in bytes per second."""
     report.section("The device itself", ("what", "rate", "unit"))
     side = 8192 if options.device == "cuda" else 1024
     peaks: dict[str, float] = {}
@@ -229,7 +229,7 @@ def _device_rates(report: Report, options: Options) -> dict[str, float]:
 
 
 def rate(call: Callable[[], object], device: str, *, seconds: float) -> float:
-    """Calls a second over `seconds`, after three that are not counted; the GPU is waited for."""
+    """Calls per second over `seconds`, after three uncounted warm-up calls; synchronises with the GPU."""
 
     def wait() -> None:
         if device == "cuda":
@@ -254,7 +254,7 @@ def _on(images: Pixels, options: Options) -> Tensor:
 
 @contextmanager
 def _allowed(*, tf32: bool, benchmark: bool) -> Iterator[None]:
-    """TF32 and cuDNN's search for the fastest algorithm, as asked for; off again afterwards."""
+    """Sets TF32 and cuDNN's search for the fastest algorithm as requested; turns both off afterwards."""
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
     torch.backends.cudnn.benchmark = benchmark
     try:

@@ -1,4 +1,4 @@
-"""A server that is started where no GPU can be seen."""
+"""A server started where no GPU is visible."""
 
 import os
 import subprocess

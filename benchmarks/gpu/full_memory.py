@@ -1,4 +1,4 @@
-"""A GPU whose memory another process takes while the server works on it."""
+"""A GPU whose memory another process fills while the server uses it."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ LEFT_MB = 300
 WANTED = {200, 429, 503}
 _BATCH = 64
 _RECOVERY_S = 20.0
-# Plain allocations, in steps that become smaller; then it waits to be ended.
+# Plain allocations in decreasing steps; then it waits to be terminated.
 _HOLDER = f"""
 import sys, torch
 held = []
@@ -33,8 +33,8 @@ sys.stdin.read()
 
 
 def full_memory(report: Report, server: Server, model: str, options: Options) -> None:
-    """Sends batches of 64 images, and unloads and loads the model, while the GPU's memory is taken; then looks whether
-    the server has recovered.
+    """Sends batches of 64 images, and unloads and loads the model, while the GPU's memory is full; then checks that
+    the server recovers.
     """
     if options.device == "cpu":
         report.row("full GPU memory", "no GPU")
@@ -61,10 +61,10 @@ def full_memory(report: Report, server: Server, model: str, options: Options) ->
 
 @contextmanager
 def memory_taken() -> Iterator[int]:
-    """Has another process take all but some 300 MB of the GPU's memory, and gives the 10**6 bytes that are left.
+    """Lets another process take all but about 300 MB of the GPU's memory; yields the free memory in 10**6 bytes.
 
     Raises:
-        RuntimeError: it could not.
+        RuntimeError: the memory could not be taken.
     """
     words = [sys.executable, "-c", _HOLDER]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as holder:

@@ -1,4 +1,4 @@
-"""The machine that is measured: its processor, its GPU and what is installed."""
+"""The measured machine: its processor, its GPU and the installed versions."""
 
 import platform
 import subprocess
@@ -33,21 +33,21 @@ def gpu_facts() -> tuple[str, str, str]:
 
 
 def gpu_used_mb() -> float | None:
-    """Memory in use on the first GPU by all processes, in 10**6 bytes; None where it cannot be read."""
+    """Memory in use on the first GPU by all processes, in 10**6 bytes; None if it cannot be read."""
     try:
         import pynvml
 
         pynvml.nvmlInit()
         return float(pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByIndex(0)).used) / 1e6
-    except Exception:  # no package, no driver, or a machine that does not show it: its errors share no base class
+    except Exception:  # no package, no driver, or no access: the errors share no base class
         return None
 
 
 class Utilisation:
-    """Samples the share of time in which the GPU computes, between entering and leaving a block.
+    """Samples the share of time in which the GPU computes, from entering a block to leaving it.
 
     Attributes:
-        mean: in [0, 1]; None where it cannot be read.
+        mean: in [0, 1]; None if it cannot be read.
     """
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ class Utilisation:
     def __exit__(self, *error: object) -> None:
         self._done.set()
         self._thread.join()
-        later = self._samples[len(self._samples) // 3 :]  # those before are of the warm-up too
+        later = self._samples[len(self._samples) // 3 :]  # earlier samples include the warm-up
         self.mean = sum(later) / len(later) if later else None
 
     def _sample(self) -> None:

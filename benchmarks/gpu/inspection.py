@@ -33,7 +33,7 @@ def run(report: Report, budget: Budget, options: Options) -> None:
     log = options.work / "inspection.log"
     precision = "fp32" if made.lacking(precisions[-1]) else precisions[-1]
     settings = {"engine": "torchscript", "device": options.device, "precision": precision, "allow_loading": True}
-    largest = 8 if options.quick else 64  # one that is given is not measured at every load
+    largest = 8 if options.quick else 64  # a fixed size skips the measurement at every load
     with serving(network, log, max_batch_size=largest, timeout_s=min(90.0, budget.left_s), **settings) as server:
         _feature_maps(report, budget, server, network.name, options)
         report.section("Memory and failures", ("check", "result", "before", "after", "unit"))
@@ -51,7 +51,7 @@ def _guarded(report: Report, budget: Budget, name: str, seconds: float, check: C
         return
     try:
         check()
-    except Exception as error:  # of one check; the others are made all the same
+    except Exception as error:  # a failed check does not stop the others
         report.error(name, error=error)
 
 
@@ -69,7 +69,7 @@ def _feature_maps(report: Report, budget: Budget, server: Server, model: str, op
         cells: tuple[Cell, ...] = (found.requests_per_s, found.p50_ms, found.p99_ms, _shown(found.statuses))
         report.row(name, beside, connections, *cells)
 
-    measure(one, 1, 0.5)  # the tapped session is opened by the first inspection
+    measure(one, 1, 0.5)  # the first inspection opens the session with extra outputs
     row("feature maps, one layer", "", 1, measure(one, 1))
     row("feature maps, four stages", "", 1, measure(stages, 1))
     for connections in (1, 8):
@@ -84,7 +84,7 @@ def _feature_maps(report: Report, budget: Budget, server: Server, model: str, op
 
 
 def _cycles(report: Report, budget: Budget, server: Server, model: str, options: Options) -> None:
-    """Loads and unloads the model, and classifies after each load; stops early when the time is short."""
+    """Loads and unloads the model, and classifies after each load; stops early when time runs short."""
     image, wanted = photographs(1, 2)[0], _QUICK_CYCLES if options.quick else _CYCLES
     statuses: Counter[str] = Counter()
     before, done, own = _memory(server), 0, budget.part(0.4)

@@ -1,7 +1,7 @@
-"""Load from processes of its own, for machines without wrk: HTTP/1.1 on connections that are kept busy.
+"""Load from separate processes, for machines without wrk: HTTP/1.1 on connections that are kept busy.
 
 Each process runs one event loop with bare protocols, which read a status and a Content-Length and nothing else. A
-request that is unanswered when the time is over is not counted, as wrk has it.
+request that is unanswered when the time is over is not counted, as in wrk.
 """
 
 import asyncio
@@ -31,13 +31,13 @@ class Load:
     """Results of one load, without its warm-up.
 
     Attributes:
-        requests_per_s: answered 200.
-        images_per_s: in these.
+        requests_per_s: requests answered 200.
+        images_per_s: images in these.
         p50_ms, p99_ms: from sending to the whole answer, of those answered 200; 0 if there are none.
-        errors: other statuses but 429, lost connections, and answers that are no HTTP.
-        busy: answered 429; not among the errors.
-        statuses: number of answers by status, and by 0 of lost connections and answers that are no HTTP.
-        cores: processor time that the load itself took, in cores.
+        errors: statuses other than 200 and 429, lost connections, and answers that are not HTTP.
+        busy: requests answered 429; not counted as errors.
+        statuses: number of answers by status; 0 counts lost connections and answers that are not HTTP.
+        cores: processor time of the load itself, in cores.
     """
 
     requests_per_s: float
@@ -80,11 +80,11 @@ def load(
 
     Args:
         host, port: of the server.
-        requests: whole HTTP/1.1 requests, head and body; each connection sends them in turn, from another one on.
-        connections: in all; each has one request under way.
-        seconds: that count.
-        processes: that share the connections.
-        warm_up_s: seconds before those, which do not count.
+        requests: whole HTTP/1.1 requests, head and body; each connection sends them in turn from a different start.
+        connections: total; each has one request in flight.
+        seconds: measured time.
+        processes: number that share the connections.
+        warm_up_s: uncounted seconds before the measurement.
         images_per_request: for `Load.images_per_s`.
 
     Raises:
@@ -103,7 +103,7 @@ def load(
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The value that a share, in [0, 1], of sorted values does not exceed; 0 of none."""
+    """The quantile of sorted values at a share in [0, 1]; 0 if there are none."""
     return values[min(len(values) - 1, int(share * len(values)))] if values else 0.0
 
 
@@ -131,7 +131,7 @@ def _set_barrier(barrier: Barrier) -> None:
 def _process(
     host: str, port: int, requests: list[bytes], index: int, connections: int, seconds: float, warm_up_s: float
 ) -> Answers:
-    """One process's share, begun together with the others."""
+    """One process's share of the load, started together with the others."""
     gc.disable()
     keeping = _keep_busy(host, port, requests, index, connections, seconds, warm_up_s)
     try:
@@ -152,7 +152,7 @@ async def _keep_busy(
         turn = itertools.cycle([*requests[start:], *requests[:start]])
         active.append(_Connection(host, port, answers, turn))
     _barrier.wait(_START_S)
-    # Each sends as soon as it is open, as clients do: a worker that has nothing to do would accept all of them.
+    # Each sends as soon as it is open, as clients do: an idle worker would accept all of them.
     await asyncio.gather(*(loop.create_connection(lambda one=one: one, host, port) for one in active))
     await asyncio.sleep(warm_up_s)
     answers.latencies_s, answers.statuses, began = array("d"), Counter(), time.process_time()
@@ -165,7 +165,7 @@ async def _keep_busy(
 
 
 class _Connection(asyncio.Protocol):
-    """Sends one request after the other, and connects again when the server hangs up."""
+    """Sends one request after another, and reconnects when the server disconnects."""
 
     def __init__(self, host: str, port: int, answers: Answers, turn: Iterator[bytes]) -> None:
         self._address = (host, port)
@@ -173,13 +173,13 @@ class _Connection(asyncio.Protocol):
         self._turn = turn
         self._transport: asyncio.Transport | None = None
         self._received = bytearray()
-        self._missing = 0  # bytes of the answer that are still to come; its head is still to come if 0
+        self._missing = 0  # remaining bytes of the answer; 0 before its head arrives
         self._status = 0
         self._sent = 0.0
         self._closed = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's transport does not inherit from asyncio's
         self.send()
 
     def send(self) -> None:
@@ -189,7 +189,7 @@ class _Connection(asyncio.Protocol):
             self._transport.write(next(self._turn))
 
     def close(self) -> None:
-        """Ends the connection; what is under way is given up."""
+        """Closes the connection and abandons the request in flight."""
         self._closed = True
         if self._transport is not None:
             self._transport.abort()
@@ -245,7 +245,7 @@ def _read_head(head: bytes) -> tuple[int, int]:
     """Status and Content-Length of an answer's head, whose lines all end with CRLF.
 
     Raises:
-        ValueError: the one or the other is missing.
+        ValueError: either is missing.
     """
     at = head.lower().index(b"\r\ncontent-length:") + 17
     return int(head[9:12]), int(head[at : head.index(b"\r\n", at)])

@@ -1,4 +1,4 @@
-"""Whole HTTP/1.1 requests for the routes of the server, as bytes that can be sent as they are."""
+"""Whole HTTP/1.1 requests for the routes of the server, as bytes ready to send."""
 
 import json
 from collections.abc import Mapping

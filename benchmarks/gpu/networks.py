@@ -40,12 +40,12 @@ QUALITY = 90
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CLASSES = 1000
 FORMATS = ("onnx", "torchscript")
-INSPECTED = "resnet18"  # inspection reads its ONNX file; the others of `artifacts` are exported faster without one
+INSPECTED = "resnet18"  # inspection reads its ONNX file; the others in `artifacts` export faster without one
 
 _SEED = 0
 _CALIBRATION = 48  # images, in batches of 16
 _BATCH = 16
-_CANDIDATES = 24  # of which the samples are taken
+_CANDIDATES = 24  # the source of the samples
 _SAMPLES, _RAW = 8, 4
 _LARGEST_SCALE = 20  # of the last layer; more would magnify rounding
 
@@ -82,12 +82,12 @@ def input_of(name: str, size: int = 224) -> InputSpec:
 
 
 def precisions_for(options: Options) -> tuple[Precision, ...]:
-    """The precisions of the artifacts; the last is the one that servers run in."""
+    """The precisions of the artifacts; servers run in the last one."""
     return ("fp32", "fp16") if options.device == "cuda" else ("fp32",)
 
 
 def files_for(name: str, count: int, seed: int = _SEED) -> list[bytes]:
-    """Encoded images that a network is asked about: digits for LeNet, photographs for all others."""
+    """Encoded images for requests to a network: digits for LeNet, photographs for all others."""
     return digits(count) if name == "lenet" else photographs(count, seed)
 
 
@@ -101,7 +101,7 @@ def checkpoint(name: str, folder: Path, size: int = 224) -> Path:
     """Writes a checkpoint of `lenet`, `resnet18`, `resnet50` or another network with sample images.
 
     Returns:
-        Its directory in `folder`; as it is, if it is there already.
+        Its directory in `folder`; an existing one stays unchanged.
     """
     spec = input_of(name, size)
     directory = folder / (name if name == "lenet" else f"{name}-{size}")
@@ -122,7 +122,7 @@ def checkpoint(name: str, folder: Path, size: int = 224) -> Path:
 def artifact(
     directory: Path, out: Path, formats: Sequence[str] = FORMATS, precisions: Sequence[Precision] = ("fp32",)
 ) -> Path:
-    """Exports a checkpoint to `out`, checked on few images; a file of lower precision is kept whatever its accuracy."""
+    """Exports a checkpoint to `out`, checked on few images; keeps files of lower precision whatever their accuracy."""
     data = None if set(precisions) == {"fp32"} else export_data(directory)
     with _checked_briefly():
         return export_checkpoint(
@@ -144,7 +144,7 @@ def _checked_briefly() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Artifacts:
-    """Artifact directories by network, and the reasons of those that could not be made."""
+    """Artifact directories by network, and the reasons for those that could not be made."""
 
     made: dict[str, Path]
     failed: dict[str, str]
@@ -162,24 +162,24 @@ class Artifacts:
 
 
 def artifacts(names: Iterable[str], folder: Path, precisions: Sequence[Precision] = ("fp32",)) -> Artifacts:
-    """Makes checkpoints and artifacts of several networks, side by side where there are cores for it; those that are
-    there already stay as they are.
+    """Makes checkpoints and artifacts of several networks, in parallel where there are enough cores; existing ones
+    stay unchanged.
     """
     names = list(names)
     side_by_side = min(len(names), max(1, len(os.sched_getaffinity(0)) // 4))
     found = Artifacts({}, {})
-    with ProcessPoolExecutor(side_by_side, get_context("spawn")) as pool:  # whose torch has its own threads
+    with ProcessPoolExecutor(side_by_side, get_context("spawn")) as pool:  # each has its own torch threads
         jobs = {name: pool.submit(_artifact, name, folder, tuple(precisions), side_by_side) for name in names}
         for name, job in jobs.items():
             try:
                 found.made[name] = job.result()
-            except Exception as error:  # an export may fail by any class; the other networks are measured all the same
+            except Exception as error:  # an export may raise anything; the other networks are still measured
                 found.failed[name] = last_line(error)
     return found
 
 
 def export_data(directory: Path) -> ExportData:
-    """Photographs with the network's own first classes as labels, for precisions that are judged by their accuracy."""
+    """Photographs labelled with the network's own top-1 classes, for precisions that are judged by their accuracy."""
     found = load_checkpoint(directory)
     pixels = pixels_for(found.config.model, _CANDIDATES, found.config.input.height)
     images = torch.from_numpy(pixels)
@@ -219,7 +219,7 @@ def calibrate(network: nn.Module, x: Tensor) -> None:
 def _write(
     directory: Path, config: CheckpointConfig, network: nn.Module, files: Sequence[bytes], images: Pixels
 ) -> None:
-    """Keeps the images whose first class is clearest: on other processors sums differ in their last bits."""
+    """Keeps the images whose top-1 class is clearest: on other processors sums differ in their last bits."""
     with torch.no_grad():
         best = network(normalised(images, config.input)).topk(2).values  # (N, 2)
     clearest = (best[:, 0] - best[:, 1]).argsort(descending=True)[:_SAMPLES].tolist()

@@ -7,13 +7,13 @@ from typing import Literal
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Where and how to measure.
+    """Options of the measurements.
 
     Attributes:
-        device: of engines, servers and trainings.
+        device: for engines, servers and trainings.
         quick: small sizes and short runs, to try the measurements on a CPU.
-        data: folder with `MNIST/raw` and `cifar10-jpeg`; None if there is none.
-        work: scratch folder, for checkpoints, artifacts and logs; sections share what is in it.
+        data: folder with `MNIST/raw` and `cifar10-jpeg`, or None.
+        work: scratch folder for checkpoints, artifacts and logs, shared by all sections.
     """
 
     device: Literal["cuda", "cpu"]

@@ -1,4 +1,4 @@
-"""Packages and images for a GPU host without a network, in parts small enough to be carried there one by one.
+"""Packages and images for a GPU host without a network, in parts small enough to carry there one by one.
 
     python -m benchmarks.gpu.packages collect --out PARTS --data ../shared/data --onnxruntime-gpu
     python -m benchmarks.gpu.packages install PARTS/serve PARTS/data --target SITE --data-out DATA
@@ -28,9 +28,9 @@ from benchmarks.gpu.parts import PartError, check_part, cut, find_parts, join, n
 ROOT = Path(__file__).parents[2]
 CONSTRAINTS = f"--constraint={ROOT / 'constraints.txt'}"
 GPU_PART = "onnxruntime-gpu"
-# Left to the host: what is large or compiled, and serves in any version. Small pure wheels travel in the version of
+# Left to the host: large or compiled packages that work in any version. Small pure wheels travel in the version of
 # constraints.txt even where the host has another, as PYTHONPATH puts them first. The host has the CPU build of ONNX
-# Runtime; the GPU build has parts of its own, and loads the CUDA libraries that the host's torch brought.
+# Runtime; the GPU build has its own parts, and loads the CUDA libraries that come with the host's torch.
 HOST_HAS = (
     *("aiohttp", "frozenlist", "markupsafe", "matplotlib", "ml-dtypes", "mpmath", "multidict", "numpy", "onnx"),
     *("onnxruntime-gpu", "onnxscript", "pillow", "propcache", "protobuf", "psutil", "pyyaml", "safetensors"),
@@ -80,9 +80,9 @@ def collect(
     """Writes parts for a host of that Python and platform, and a README.md that lists all in `out`.
 
     Args:
-        data: folder with `MNIST/raw` and `cifar10-jpeg.tar.gz`, for the part `data`; None for no such part.
+        data: folder with `MNIST/raw` and `cifar10-jpeg.tar.gz`, for the part `data`; None omits the part.
         onnxruntime_gpu: add the parts of ONNX Runtime for CUDA.
-        limit_bytes: most that a part may hold.
+        limit_bytes: maximum size of a part.
 
     Raises:
         PackagesError: pip finds no set of wheels.
@@ -115,9 +115,9 @@ def own_requirements() -> list[str]:
 
 
 def depends_on_running_python(requirement: str, python: str) -> bool:
-    """True if a marker of the requirement holds for just one of the running Python and `python`, as "3.12".
+    """True if a marker of the requirement holds for only one of the running Python and `python`, such as "3.12".
 
-    pip reads markers as the Python that runs it, whatever `--python-version` says.
+    pip evaluates markers for the Python that runs it, regardless of `--python-version`.
     """
     versions = tuple(map(int, python.split("."))), sys.version_info[:2]
     markers = [
@@ -127,7 +127,7 @@ def depends_on_running_python(requirement: str, python: str) -> bool:
 
 
 def recompress(wheel: Path, folder: Path) -> Path:
-    """Writes the wheel with LZMA, which pip reads too, into a new folder; onnxruntime-gpu becomes a fifth smaller."""
+    """Repacks the wheel with LZMA, which pip also reads, in a new folder; onnxruntime-gpu becomes a fifth smaller."""
     folder.mkdir()
     with zipfile.ZipFile(wheel) as source, zipfile.ZipFile(folder / wheel.name, "w") as target:
         for entry in source.infolist():
@@ -143,13 +143,13 @@ def install(
     data_out: Path | None = None,
     tell: Callable[[str], None] = print,
 ) -> Path:
-    """Installs the wheels of parts into a folder for PYTHONPATH and unpacks their images; skips what is there already.
+    """Installs the wheels of parts into a folder for PYTHONPATH and unpacks their images; skips existing ones.
 
     Args:
         parts: parts, or folders of parts.
-        keep: where pieces of a cut wheel wait for the others, from call to call; without it all must be given at once.
-        data_out: where images go, in torchvision's layout; without it they stay packed.
-        tell: receives a line for all that was done, and for pieces that wait.
+        keep: folder that collects the pieces of a split wheel across calls; without it all are needed at once.
+        data_out: folder for the images, in torchvision's layout; without it they stay packed.
+        tell: receives a line for each completed step, and for incomplete wheels.
 
     Returns:
         `target`.
@@ -194,7 +194,7 @@ def _size(part: Path) -> int:
 
 
 def _platforms(newest: str) -> list[str]:
-    # pip takes each name literally; older glibc has names of years too.
+    # pip takes each name literally; older glibc also has tags named after years.
     match = re.fullmatch(r"manylinux_2_(\d+)_(\w+)", newest)
     if match is None:
         return [f"--platform={newest}"]
@@ -236,7 +236,7 @@ def _install_wheels(wheels: Sequence[Path], target: Path, tell: Callable[[str], 
         site = Path(scratch, "site")
         offline = ("--isolated", "--no-index", "--no-deps", "--no-compile", "--no-cache-dir")
         _pip("install", *offline, f"--target={site}", *map(str, new))
-        # pip would not merge packages that share a folder; what tells that a package is there comes last.
+        # pip would not merge packages that share a folder; the metadata that marks a package as installed comes last.
         for ignore in (shutil.ignore_patterns("*.dist-info"), None):
             shutil.copytree(site, target, ignore=ignore, copy_function=shutil.move, dirs_exist_ok=True)
     _link_cuda_libraries(target)
@@ -255,7 +255,7 @@ def _is_installed(wheel: str, target: Path) -> bool:
 
 
 def _link_cuda_libraries(target: Path) -> None:
-    # onnxruntime.preload_dlls looks for them in `nvidia` beside its own package; the host's torch brought them.
+    # onnxruntime.preload_dlls looks for them in `nvidia` beside its own package; they come with the host's torch.
     spec = importlib.util.find_spec("nvidia")
     places = [Path(place) for place in (spec and spec.submodule_search_locations) or ()]
     holders = [place for place in places if any(place.glob("cu*/lib"))]
@@ -264,7 +264,7 @@ def _link_cuda_libraries(target: Path) -> None:
 
 
 def main() -> None:
-    """Runs one verb; exits with 1 and a line that says why if it fails."""
+    """Runs one verb; exits with 1 and a one-line reason if it fails."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(dest="verb", required=True)
     collecting = verbs.add_parser("collect", help="write parts, where there is a network")

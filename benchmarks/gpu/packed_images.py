@@ -1,4 +1,4 @@
-"""MNIST and CIFAR-10 as files to carry: IDX files with gzip, and the archive of class folders as it is."""
+"""MNIST and CIFAR-10 as portable files: gzipped IDX files, and the unchanged archive of class folders."""
 
 import gzip
 import shutil
@@ -13,10 +13,10 @@ ARCHIVE = "cifar10-jpeg.tar.gz"
 
 
 def pack_images(data: Path, folder: Path) -> None:
-    """Writes the images of a data folder, which has `MNIST/raw` and `cifar10-jpeg.tar.gz`, into `folder`.
+    """Writes the images of a data folder with `MNIST/raw` and `cifar10-jpeg.tar.gz` into `folder`.
 
     Raises:
-        FileNotFoundError: they are not there.
+        FileNotFoundError: one of them is missing.
     """
     raw = sorted((data / "MNIST" / "raw").glob("*-ubyte"))
     if len(raw) != 4 or not (data / ARCHIVE).is_file():

@@ -1,7 +1,7 @@
-"""Parts: folders small enough to be carried one by one, each with a `SHA256SUMS` as `sha256sum` writes it.
+"""Parts: folders small enough to carry one by one, each with a `SHA256SUMS` as `sha256sum` writes it.
 
-A file that is too large for one part is cut into pieces, one a part: `NAME.part-01-of-04`. The sums of such a part hold
-the hash of the whole file too.
+A file that is too large for one part is split into pieces, one per part: `NAME.part-01-of-04`. The sums of such a part
+also contain the hash of the whole file.
 """
 
 import re
@@ -23,10 +23,10 @@ class PartError(RuntimeError):
 
 @contextmanager
 def new_part(folder: Path, limit_bytes: int) -> Iterator[Path]:
-    """Yields a scratch folder for the content; then it gets its sums and takes the place of `folder`.
+    """Yields a scratch folder for the content; afterwards adds the sums and renames it to `folder`.
 
     Raises:
-        PartError: the content is larger than `limit_bytes`; what was at `folder` is there still.
+        PartError: the content is larger than `limit_bytes`; `folder` stays unchanged.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as scratch:
@@ -91,7 +91,7 @@ def cut(file: Path, out: Path, name: str, *, limit_bytes: int) -> list[Path]:
 
 
 def pieces_in(parts: Iterable[Path]) -> dict[str, dict[int, Path | None]]:
-    """The pieces in parts, by the name of the whole file and their number from 1; None for those that are elsewhere."""
+    """The pieces in parts, by the name of the whole file and their number from 1; None for missing ones."""
     found: dict[str, dict[int, Path | None]] = {}
     for path in sorted(path for part in parts for path in part.glob("*.part-*")):
         if match := _PIECE.fullmatch(path.name):
@@ -107,7 +107,7 @@ def join(pieces: Sequence[Path], folder: Path) -> Path:
         The whole file, in `folder`.
 
     Raises:
-        PartError: it has not the SHA-256 that is noted beside the first piece.
+        PartError: its SHA-256 differs from the one recorded beside the first piece.
     """
     whole = folder / _PIECE.sub(r"\g<whole>", pieces[0].name)
     with whole.open("wb") as target:

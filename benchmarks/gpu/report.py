@@ -1,4 +1,4 @@
-"""Results as they come: printed row by row, and in files that are complete after every row."""
+"""Results as they arrive: printed row by row, and in files that are complete after every row."""
 
 import json
 import time
@@ -22,22 +22,22 @@ class Section:
 
 
 class Budget:
-    """Time that may be spent, from now on."""
+    """A time budget that starts now."""
 
     def __init__(self, seconds: float) -> None:
         self._end = time.monotonic() + seconds
 
     @property
     def left_s(self) -> float:
-        """Seconds that are left, at least 0."""
+        """Remaining seconds, at least 0."""
         return max(0.0, self._end - time.monotonic())
 
     def enough(self, seconds: float) -> bool:
-        """Whether so many are left."""
+        """True if at least this many seconds remain."""
         return self.left_s >= seconds
 
     def part(self, share: float) -> "Budget":
-        """A share, in (0, 1], of what is left; time not spent from it stays here."""
+        """A share, in (0, 1], of the remaining time; unspent time stays in this budget."""
         return Budget(self.left_s * share)
 
 
@@ -57,14 +57,14 @@ class Report:
         self._write()
 
     def section(self, title: str, columns: tuple[str, ...] | list[str]) -> None:
-        """Begins a table; `row` and `note` go into it from now on."""
+        """Begins a table; later `row` and `note` calls add to it."""
         section = Section(title, tuple(columns))
         self.sections.append(section)
         print(f"\n## {title}\n\n{_line(section.columns)}\n{_rule(section)}", flush=True)
         self._write()
 
     def row(self, *cells: Cell) -> None:
-        """Adds a row; numbers are printed with a sensible number of digits, and missing cells are empty.
+        """Adds a row; numbers are rounded for display, and missing cells are empty.
 
         Raises:
             ValueError: more cells than columns.
@@ -77,11 +77,11 @@ class Report:
         self._write()
 
     def error(self, *cells: Cell, error: BaseException | str) -> None:
-        """Adds a row for something that failed: what it was, and in the next cell the last line of the error."""
+        """Adds a row for a failure: its name, and in the next cell the last line of the error."""
         self.row(*cells, f"failed: {last_line(error)}")
 
     def note(self, text: str) -> None:
-        """Adds a remark under the table; before the first table, one under the machine."""
+        """Adds a remark under the current table; before the first table, under the machine."""
         if not self.sections:
             self.sections.append(Section("Remarks", ()))
         self.sections[-1].notes.append(text)
@@ -89,11 +89,11 @@ class Report:
         self._write()
 
     def skipped(self, what: str, budget: Budget) -> None:
-        """Remarks that `what` is left out because too little time is left."""
+        """Notes that `what` is skipped because too little time is left."""
         self.note(f"skipped: {what}: {budget.left_s:.0f} s left")
 
     def markdown(self) -> str:
-        """Everything so far."""
+        """The report so far."""
         parts = [_machine_lines(self.machine)]
         for section in self.sections:
             rows = [_line(section.columns), _rule(section), *map(_line, section.rows)] if section.columns else []
@@ -113,14 +113,14 @@ class Report:
 
 
 def last_line(error: BaseException | str, *, limit: int = 300) -> str:
-    """The last line that is not empty of an error or of a log, with its type where it is an exception."""
+    """The last non-empty line of an error or a log, with the type for an exception."""
     name = "" if isinstance(error, str) else f"{type(error).__name__}: "
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no message"]
     return f"{name}{lines[-1]}"[:limit]
 
 
 def shown(cell: Cell) -> str:
-    """A cell as it stands in Markdown."""
+    """A cell as Markdown."""
     if cell is None:
         return ""
     if isinstance(cell, float):

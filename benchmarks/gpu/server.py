@@ -21,7 +21,7 @@ from service.settings import read_settings
 
 HOST = "127.0.0.1"
 _STOP_S = 15.0
-_REFUSED_S = 3.0  # of answers other than 200, after which a server is given up
+_REFUSED_S = 3.0  # of answers other than 200, after which a server counts as failed
 _LOADED = re.compile(r'convscope_model_loaded\{[^}]*model="([^"]+)"[^}]*\} (\S+)')
 _BATCH = re.compile(r'convscope_batch_size_(sum|count)\{model="([^"]+)",version="[^"]+"\} (\S+)')
 _WORTH_READING = re.compile(r"error|exception|refused|not served|not ready|cannot|failed", re.IGNORECASE)
@@ -47,7 +47,7 @@ class Server:
 
     @property
     def url(self) -> str:
-        """Without a slash at its end."""
+        """The base URL, without a trailing slash."""
         return f"http://{HOST}:{self.port}"
 
     def wait(self, workers: int, *, timeout_s: float) -> None:
@@ -79,14 +79,14 @@ class Server:
             return None
 
     def _loaded(self) -> dict[str, float]:
-        """Workers that serve a model, by its name."""
+        """Number of workers that serve each model, by its name."""
         answer, found = self._get("/metrics"), dict[str, float]()
         for model, value in _LOADED.findall(answer.text if answer else ""):
             found[model] = found.get(model, 0.0) + float(value)
         return found
 
     def batches(self) -> dict[str, tuple[float, float]]:
-        """Images and batches of each model so far, of all workers; of other workers up to a second ago."""
+        """Images and batches of each model so far, over all workers; other workers' counts lag by up to a second."""
         text = httpx.get(f"{self.url}/metrics", timeout=10).text
         found: dict[str, dict[str, float]] = {}
         for kind, model, value in _BATCH.findall(text):
@@ -94,12 +94,12 @@ class Server:
         return {model: (numbers["sum"], numbers["count"]) for model, numbers in found.items()}
 
     def status(self, path: str = "/readyz") -> int:
-        """The status that `path` answers with; 0 if there is no answer."""
+        """The status of `path`; 0 if there is no answer."""
         answer = self._get(path)
         return answer.status_code if answer is not None else 0
 
     def cpu_s(self) -> dict[int, float]:
-        """Processor time that each of its processes has taken so far, by process id."""
+        """Processor time of each process so far, by process id."""
         found: dict[int, float] = {}
         for process in family(self.process.pid):
             with suppress(psutil.Error):
@@ -108,7 +108,7 @@ class Server:
         return found
 
     def resident_mb(self) -> float:
-        """Resident memory of all its processes together, in 10**6 bytes; pages that they share count for each."""
+        """Total resident memory of all processes, in 10**6 bytes; shared pages count for each."""
         total = 0.0
         for process in family(self.process.pid):
             with suppress(psutil.Error):
@@ -125,12 +125,12 @@ def serving(
     Args:
         artifacts: folder of artifacts.
         log: file for its output.
-        timeout_s: until it is ready.
+        timeout_s: maximum time until it is ready.
         variables: further environment variables.
-        settings: of `service.settings.Settings`.
+        settings: fields of `service.settings.Settings`.
 
     Raises:
-        ServerFailed: it ended, or was not ready in time.
+        ServerFailed: the server ended, or was not ready in time.
     """
     port, began = free_port(), time.perf_counter()
     process = start(artifacts, log, port=port, variables=variables, **settings)
@@ -145,7 +145,7 @@ def serving(
 def start(
     artifacts: Path, log: Path, *, port: int, variables: Mapping[str, str] | None = None, **settings: Any
 ) -> "subprocess.Popen[bytes]":
-    """Starts a server and leaves it to itself; `stop` ends it."""
+    """Starts a server without waiting for it; `stop` ends it."""
     chosen = read_settings(artifacts=artifacts, host=HOST, port=port, **{"drain_s": 0.0, **settings})
     with log.open("wb") as output:
         return subprocess.Popen(
@@ -159,7 +159,7 @@ def start(
 
 
 def stop(process: "subprocess.Popen[bytes]") -> None:
-    """Ends a process and its whole group, by force where it takes longer than 15 s."""
+    """Ends a process and its whole group; kills them after 15 s."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
     with suppress(subprocess.TimeoutExpired):
@@ -170,7 +170,7 @@ def stop(process: "subprocess.Popen[bytes]") -> None:
 
 
 def family(pid: int) -> list[psutil.Process]:
-    """A process and all its descendants that live."""
+    """A process and all its living descendants."""
     try:
         parent = psutil.Process(pid)
         return [parent, *parent.children(recursive=True)]
@@ -186,7 +186,7 @@ def free_port() -> int:
 
 
 def problems_in(log: Path) -> list[str]:
-    """The beginnings of all lines of a log that are warnings or errors."""
+    """The beginnings of all warning and error lines of a log."""
     text = log.read_text(errors="replace") if log.is_file() else ""
     return [line[:200] for line in text.splitlines() if "[WARNING]" in line or "[ERROR]" in line]
 

@@ -1,4 +1,4 @@
-"""Section (a): the real server on the device, by workers and connections, beside the rates of its parts alone."""
+"""Section (a): the real server on the device, by workers and connections, compared with its parts alone."""
 
 import itertools
 import os
@@ -26,13 +26,13 @@ COLUMNS = (
 _START_S = 30.0  # a server's start, estimated
 _CASE_S = 3.0
 _SECONDS, _WARM_UP_S = 1.2, 0.3
-_STALE_S = 1.1  # until every worker's counts are in the answer of any
+_STALE_S = 1.1  # until every worker reports the counts of all
 _NEAR = 0.6  # a row that reaches this share of a ceiling is bound by it
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """One server, and the connections it is asked on."""
+    """One server configuration and its numbers of connections."""
 
     workers: int
     precision: Precision
@@ -41,7 +41,7 @@ class Configuration:
 
 @dataclass
 class Ceilings:
-    """Images a second of parts alone: of the engine by network and precision, of decoding by body."""
+    """Images per second of parts alone: the engine by network and precision, decoding by body."""
 
     engine: dict[tuple[str, str], float] = field(default_factory=dict)
     decoding: dict[str, float] = field(default_factory=dict)
@@ -66,14 +66,14 @@ def run(report: Report, budget: Budget, options: Options) -> None:
                 _measure(report, budget, options, server, one, asked, ceilings)
                 memory = f"{server.resident_mb():,.0f} MB resident in all processes, {_gpu_memory()}"
                 report.note(f"{name}: ready after {server.ready_s:.1f} s; {memory}")
-        except Exception as error:  # a server that does not start, or ends; the next one is measured all the same
+        except Exception as error:  # a server that does not start, or ends; the next one is still measured
             report.error(one.workers, one.precision, error=error)
         if problems := problems_in(log):
             report.note(f"{name}: {len(problems)} warnings or errors in the log, the last: {problems[-1]}")
 
 
 def _served(report: Report, made: Artifacts, precisions: tuple[Precision, ...]) -> Precision:
-    """The last precision of which every network has a file."""
+    """The last precision for which every network has a file."""
     for precision in reversed(precisions):
         if not (lacking := made.lacking(precision)):
             return precision
@@ -82,7 +82,7 @@ def _served(report: Report, made: Artifacts, precisions: tuple[Precision, ...]) 
 
 
 def _configurations(options: Options, best: Precision) -> Iterator[Configuration]:
-    """On one connection with one worker only: further workers cannot help it."""
+    """Measures one connection with one worker only: further workers cannot help it."""
     if options.quick:
         yield Configuration(1, best, (32, 1))
         yield Configuration(2, best, (32,))
@@ -115,7 +115,7 @@ def _prepare(report: Report, options: Options) -> tuple[Artifacts, Ceilings]:
             try:
                 with _timed() as taken:
                     best = alone.measure(artifact, pixels_for(network, 32), precision)
-            except Exception as error:  # engines raise what they like
+            except Exception as error:  # engines raise arbitrary exceptions
                 report.row(name, f"failed: {last_line(error)}")
                 continue
             ceilings.engine[network, precision] = best.images_per_s
@@ -180,7 +180,7 @@ def _row(
 
 
 def bound_by(shares: dict[str, float | None]) -> str:
-    """The part whose own rate is reached most nearly, or neither where every share is below 60 %."""
+    """The part whose own rate the server comes closest to, or neither if every share is below 60 %."""
     known = {part: share for part, share in shares.items() if share is not None}
     if not known:
         return "unknown"

@@ -35,13 +35,13 @@ QUICK_IMAGES = 512  # of a training split, to try the measurements
 
 @dataclass(frozen=True)
 class Training:
-    """A network, its images, and the goal on an H200."""
+    """A network, its images, and the target on an H200."""
 
     network: str
     dataset: str
     epochs: int
     goal: str
-    seconds: float  # that it takes there at most, data included
+    seconds: float  # maximum time there, data included
 
 
 TRAININGS = (
@@ -52,7 +52,7 @@ TRAININGS = (
 
 
 def run(report: Report, budget: Budget, options: Options) -> None:
-    """Trains what there are images for, as long as time is left."""
+    """Runs every training whose images are available, while time is left."""
     report.section("Trainings", COLUMNS)
     if options.data is None:
         report.note("no trainings: --data names the folder with MNIST/raw and cifar10-jpeg")
@@ -64,7 +64,7 @@ def run(report: Report, budget: Budget, options: Options) -> None:
             continue
         try:
             report.row(*row, *_measure(training, options, int(row[2])))
-        except Exception as error:  # absent images, or whatever a device does; the others are run all the same
+        except Exception as error:  # missing images or device errors; the other trainings still run
             report.error(*row, error=error)
 
 
@@ -104,7 +104,7 @@ def _plan(training: Training, options: Options, epochs: int) -> Plan:
 
 
 def _bare(plan: Plan, options: Options) -> float:
-    """Images a second of steps on one batch that lies on the device, without augmentation."""
+    """Images per second of steps on one batch that is already on the device, without augmentation."""
     network, spec, recipe = build(plan.config), plan.config.input, plan.recipe
     device = torch.device(options.device)
     learner = make_learner(network, spec, recipe, steps=10**6, device=device)

@@ -1,4 +1,4 @@
-"""LitServe with its batching: uploads are decoded one by one, stacked, run together and taken apart again."""
+"""LitServe with its batching: uploads are decoded one by one, stacked, run together and split again."""
 
 import sys
 from typing import Any
@@ -17,23 +17,23 @@ class Classifier(litserve.LitAPI):
         self.model = Model()
 
     def decode_request(self, request: Request) -> Any:
-        """One upload."""
+        """Decodes one upload."""
         return self.model.decode(request["image"].file.read())  # LitServe passes the parsed form
 
     def batch(self, inputs: list[Any]) -> Any:
-        """Images of one size."""
+        """Stacks images of one size."""
         return np.stack(inputs)
 
     def predict(self, x: Any) -> Any:
-        """Probabilities of them all."""
+        """The probabilities of the whole batch."""
         return self.model.run(x)
 
     def unbatch(self, output: Any) -> Any:
-        """A row each."""
+        """Splits the batch into rows."""
         return list(output)
 
     def encode_response(self, output: Any) -> Any:
-        """One answer."""
+        """Encodes one answer."""
         return best(output)
 
 

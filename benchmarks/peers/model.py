@@ -1,4 +1,4 @@
-"""What every peer does with a request, so that only the servers differ: decode, resize, run, the five best classes."""
+"""The work every peer does per request, so that only the servers differ: decode, resize, run, top five classes."""
 
 import io
 import os

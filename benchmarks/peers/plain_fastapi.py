@@ -1,4 +1,4 @@
-"""FastAPI as its users write it: an upload, decoded and run in a thread of its pool, answered as JSON."""
+"""FastAPI as users commonly write it: an upload, decoded and run in a pool thread, answered as JSON."""
 
 from typing import Annotated, Any
 

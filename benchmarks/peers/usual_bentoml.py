@@ -1,4 +1,4 @@
-"""BentoML as its documentation has it: an endpoint that takes a list of images and is batched by BentoML."""
+"""BentoML as in its documentation: an endpoint that takes a list of images and is batched by BentoML."""
 
 from typing import Any
 

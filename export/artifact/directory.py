@@ -13,7 +13,7 @@ from models.files import sha256_of
 
 
 def locate(path: Path) -> Path:
-    """The folder that `path` means: itself, or for `bentoml:NAME:VERSION` the model's folder in BentoML's store.
+    """Resolves `path` to a folder: itself, or for `bentoml:NAME:VERSION` the model's folder in BentoML's store.
 
     Raises:
         ArtifactError: the store has no such artifact.
@@ -30,7 +30,7 @@ def find_versions(root: Path) -> list[Path]:
     or `bentoml:NAME:VERSION`, which is one.
 
     Returns:
-        Paths in the order of name and version. Whether each is sound is for `read_manifest` to say.
+        Paths in the order of name and version; `read_manifest` checks each.
 
     Raises:
         ArtifactError: BentoML's store has no such artifact.
@@ -46,10 +46,10 @@ def find_versions(root: Path) -> list[Path]:
 
 
 def newest_version(path: Path) -> Path:
-    """The artifact directory that `path` means: itself, or the newest version in a name's folder.
+    """Resolves `path` to an artifact directory: itself, or the newest version in a name's folder.
 
     Raises:
-        ArtifactError: there is none, or several names to choose from.
+        ArtifactError: there is no artifact, or there are several names to choose from.
     """
     found = find_versions(path)
     if not found:
@@ -62,7 +62,7 @@ def newest_version(path: Path) -> Path:
 
 @dataclass(frozen=True)
 class StagedArtifact:
-    """An artifact that is being written: its folder under a temporary name, and the version that is kept for it."""
+    """An artifact being written: its folder under a temporary name, and its reserved version."""
 
     path: Path
     version: int
@@ -70,11 +70,11 @@ class StagedArtifact:
 
 @contextmanager
 def stage_artifact(root: Path, name: str) -> Iterator[StagedArtifact]:
-    """Reserves the next version of `root`/`name` and yields an empty folder on the same disk; removes the folder, with
-    what is left in it, when the block ends.
+    """Reserves the next version of `root`/`name` and yields an empty folder on the same disk; removes the folder and
+    its remaining content when the block ends.
 
-    The number is reserved by an empty folder, which nobody takes for an artifact; a process that is killed leaves it,
-    and the number is left out.
+    An empty folder, which is never read as an artifact, reserves the number; a killed process leaves it behind, and the
+    number stays unused.
     """
     folder = root / check_name(name)
     version = _reserve(folder)
@@ -91,9 +91,9 @@ def stage_artifact(root: Path, name: str) -> Iterator[StagedArtifact]:
 
 
 def publish(staging: StagedArtifact, manifest: Manifest) -> Path:
-    """Writes a staged folder's manifest and renames it into place, which makes the artifact visible.
+    """Writes a staged folder's manifest and renames the folder into place, which makes the artifact visible.
 
-    `manifest.version` is set here.
+    Sets `manifest.version`.
 
     Returns:
         The artifact directory.
@@ -116,7 +116,7 @@ def _reserve(folder: Path) -> int:
 
 
 def file_entry(path: Path, parity: dict[str, Any] | None = None, **measured: Any) -> FileEntry:
-    """The manifest's row for a file as it lies there."""
+    """The manifest's row for a file on disk."""
     return FileEntry(sha256=sha256_of(path), size_bytes=path.stat().st_size, parity=parity or {}, **measured)
 
 

@@ -1,4 +1,4 @@
-"""The graph files an artifact may hold: what runs each, and in which precision."""
+"""The graph files an artifact may hold, with the engine and the precision of each."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -15,13 +15,13 @@ from export.artifact.manifest import (
 )
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
-PrecisionName = Literal["auto", "fp32", "fp16", "bf16", "int8"]  # the values of a server's setting
+PrecisionName = Literal["auto", "fp32", "fp16", "bf16", "int8"]  # the values of the server's setting
 FORMATS = ("onnx", "torchscript", "pt2", "aoti")
 DEFAULT_FORMATS = ("onnx", "torchscript")
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
 
 
-EngineName = Literal["auto", "onnxruntime", "torchscript"]  # what a server may be told
+EngineName = Literal["auto", "onnxruntime", "torchscript"]  # values of the server's setting
 
 
 FormatEngine = Literal["onnxruntime", "torchscript", "pt2", "aoti"]
@@ -31,7 +31,7 @@ FormatEngine = Literal["onnxruntime", "torchscript", "pt2", "aoti"]
 class GraphFormat:
     """One kind of graph file.
 
-    `format` is the word for it on the command line; what is `bound` runs only on the kind of machine that made it.
+    `format` is its name on the command line; a `bound` file runs only on the kind of machine that made it.
     """
 
     file: str

@@ -1,4 +1,4 @@
-"""golden.npz: real images and the probabilities the trained network gives them, checked whenever a file is loaded."""
+"""golden.npz: real images and the trained network's probabilities for them, checked whenever a file is loaded."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,22 +12,22 @@ from models.images.decode import Floats, Pixels, preprocess_image, to_pil
 if TYPE_CHECKING:
     from export.engines.protocol import Engine
 
-TOLERANCE = {"cpu": 1e-4, "cuda": 1e-3}  # largest difference of a probability; GPUs sum in another order
-REDUCED_TOLERANCE = 0.01  # for fp16 and int8, on top of what export measured: other processors round differently
+TOLERANCE = {"cpu": 1e-4, "cuda": 1e-3}  # maximum difference of a probability; GPUs sum in another order
+REDUCED_TOLERANCE = 0.01  # for fp16 and int8, added to the difference at export: other processors round differently
 
 
 def save_golden(directory: Path, raw: tuple[Pixels, ...], probabilities: Floats) -> None:
-    """Writes images as they were before resizing, uint8 (H, W) or (H, W, 3), and the probabilities expected of them."""
+    """Writes images before resizing, uint8 (H, W) or (H, W, 3), and the probabilities expected for them."""
     arrays: dict[str, Any] = {f"raw_{index:03}": image for index, image in enumerate(raw)}
     with atomic_write(directory / GOLDEN_FILE) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, probabilities=probabilities, **arrays)
 
 
 def load_golden(directory: Path, manifest: Manifest) -> tuple[Pixels, Floats]:
-    """The golden images as the network takes them (N, H, W, C), resized here and now, and the expected (N, K).
+    """The golden images, resized to the network's input (N, H, W, C), and the expected probabilities (N, K).
 
     Raises:
-        ArtifactError: the file is missing or not of this form.
+        ArtifactError: the file is missing or has another form.
     """
     path = directory / GOLDEN_FILE
     try:
@@ -47,8 +47,8 @@ def check_golden(engine: "Engine", directory: Path, manifest: Manifest) -> float
         The largest difference of a probability.
 
     Raises:
-        ArtifactError: an image's probabilities differ by more than `TOLERANCE`, or its first class does. Files of lower
-            precision may differ by what export measured of them and `REDUCED_TOLERANCE`, and in the first class.
+        ArtifactError: an image's probabilities differ by more than `TOLERANCE`, or its top-1 class differs. Files of
+            lower precision may differ by the difference at export plus `REDUCED_TOLERANCE`, and in the top-1 class.
     """
     images, expected = load_golden(directory, manifest)
     found, _ = engine.run(images)

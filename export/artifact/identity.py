@@ -1,4 +1,4 @@
-"""What every exported file says of itself, so that one copied out of its artifact can still be used rightly."""
+"""The identity embedded in every exported file, so that one copied out of its artifact can still be used correctly."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -10,11 +10,11 @@ KEY = "convscope"  # of ONNX's metadata_props; in TorchScript archives the extra
 
 @dataclass(frozen=True, kw_only=True)
 class FileIdentity:
-    """Which artifact a file belongs to.
+    """The artifact that a file belongs to.
 
     Attributes:
         name, version: the artifact's.
-        weights_sha256: of `weights.safetensors` there, or of `original.onnx`.
+        weights_sha256: SHA-256 of its `weights.safetensors` or `original.onnx`.
     """
 
     name: str = ""

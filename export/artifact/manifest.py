@@ -1,4 +1,4 @@
-"""The artifact directory `<root>/<name>/<version>/`: its manifest, its hashes, where to find it and how to write it."""
+"""The manifest of an artifact directory `<root>/<name>/<version>/`, and the hashes of its files."""
 
 import hashlib
 import json
@@ -26,7 +26,7 @@ AOTI_FILE = "model.aoti.pt2"
 GOLDEN_FILE = "golden.npz"
 WEIGHTS_FILE = "weights.safetensors"
 ORIGINAL_FILE = "original.onnx"
-STORE_PREFIX = "bentoml:"  # what follows is a tag in BentoML's model store
+STORE_PREFIX = "bentoml:"  # the rest is a tag in BentoML's model store
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -36,13 +36,13 @@ class ArtifactError(UserError):
 
 @dataclass(frozen=True, kw_only=True)
 class FileEntry:
-    """One file of an artifact: its hash, its size and, if it is a graph, what verification measured.
+    """One file of an artifact: its hash, its size and, for a graph, the results of verification.
 
     Attributes:
         parity: the fields of `export.verify.parity.Parity`; empty for files without a graph.
         accuracy: on the test split, in [0, 1]; None if export was given no data.
-        images_per_s: on the machine that exported, by batch size.
-        machine: what the file is bound to, from `this_machine`; empty for files that run anywhere.
+        images_per_s: on the exporting machine, by batch size.
+        machine: the machine the file is bound to, from `this_machine`; empty for files that run anywhere.
     """
 
     sha256: str
@@ -55,18 +55,18 @@ class FileEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What manifest.json says.
+    """The content of manifest.json.
 
     Attributes:
-        name, version: how clients ask for it; versions are integers from 1.
+        name, version: the names clients request it by; versions are integers from 1.
         classes: names by index.
         input: image size, mode, resizing and normalisation.
-        temperature: the logits are divided by it before the softmax, inside the graph.
-        model, options: the network in the registry, to rebuild it from `weights.safetensors`; or `onnx`, and which
-            output of `original.onnx` gives what.
-        nodes: the network's values and what they are called in the ONNX graph.
+        temperature: divisor of the logits before the softmax, inside the graph.
+        model, options: the network in the registry, to rebuild it from `weights.safetensors`; or `onnx`, and the
+            role of the used output of `original.onnx`.
+        nodes: the network's values and their names in the ONNX graph.
         files: by plain file name.
-        dropped: files that were made and not kept, with the reason.
+        dropped: files that were written but not kept, with the reason.
         metrics, dataset, revision, versions: from the checkpoint.
         reference: `accuracy` and `images_per_s` of the trained network in PyTorch, measured with the files.
     """
@@ -94,7 +94,7 @@ class Manifest:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "Manifest":
-        """Reads what `to_json` wrote.
+        """Parses the result of `to_json`.
 
         Raises:
             ValueError: another schema, a wrong hash, or keys that are missing or unknown.
@@ -125,10 +125,10 @@ class Manifest:
 
 
 def check_name(name: str) -> str:
-    """Returns `name` if it can be an artifact's: letters, digits, `.`, `_`, `-`, at most 100, no leading mark.
+    """Returns `name` if it is valid for an artifact: letters, digits, `.`, `_`, `-`, at most 100, no leading mark.
 
     Raises:
-        ValueError: it cannot.
+        ValueError: it is not valid.
     """
     if not _NAME.fullmatch(name):
         raise UserError(f"{name!r} cannot be an artifact's name; use letters, digits, '.', '_' and '-', at most 100")
@@ -139,7 +139,7 @@ def read_manifest(directory: Path) -> Manifest:
     """Reads and checks manifest.json, not the other files.
 
     Raises:
-        ArtifactError: it is not there, not readable, or was changed.
+        ArtifactError: it is missing, unreadable, or was changed.
     """
     path = directory / MANIFEST_FILE
     try:
@@ -151,7 +151,7 @@ def read_manifest(directory: Path) -> Manifest:
 
 
 def check_files(directory: Path, manifest: Manifest, *, but: str = "") -> None:
-    """Compares every file with the hash in the manifest, except the one called `but`.
+    """Compares every file with its hash in the manifest, except the one called `but`.
 
     Raises:
         ArtifactError: the first file that is missing or differs.

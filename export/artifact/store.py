@@ -1,4 +1,4 @@
-"""BentoML's model store: artifacts as its models `NAME:VERSION`, and found again by that tag.
+"""BentoML's model store: registers artifacts as its models `NAME:VERSION`, and finds them by that tag.
 
 The store is the folder `models` of BENTOML_HOME, by default of `~/bentoml`. A model in it is an artifact directory with
 BentoML's `model.yaml` beside the manifest. Nothing is pickled or unpickled.
@@ -19,16 +19,16 @@ _PROJECT = {"project": "convscope"}
 
 
 def register(artifact: Path) -> str:
-    """Copies an artifact into the store, with labels and metadata. The same artifact again changes nothing.
+    """Copies an artifact into the store, with labels and metadata. Registering it again changes nothing.
 
     Args:
-        artifact: an artifact directory; the files in its manifest are copied, and the manifest.
+        artifact: an artifact directory; the manifest and its files are copied.
 
     Returns:
         The tag, for example `lenet-mnist:1`.
 
     Raises:
-        ArtifactError: the artifact is damaged, its name cannot be a tag, or the store has another of that tag.
+        ArtifactError: the artifact is damaged, its name is not a valid tag, or the store has another with that tag.
     """
     manifest = read_manifest(artifact)
     check_files(artifact, manifest)
@@ -38,7 +38,7 @@ def register(artifact: Path) -> str:
         if not there:
             _create(tag, artifact, manifest)
             return tag
-    except Exception as error:  # a damaged model.yaml raises what its parser does
+    except Exception as error:  # a damaged model.yaml raises its parser's exceptions
         raise ArtifactError(f"{tag} cannot be registered in BentoML's store: {_one_line(error)}") from error
     _check_same(tag, Path(there[0].path), manifest)
     return tag
@@ -48,11 +48,11 @@ def find_in_store(tag: str) -> Path:
     """The artifact directory inside the store.
 
     Args:
-        tag: `NAME:VERSION`; `NAME` or `NAME:latest` for the one that was registered last, which is what BentoML calls
-            the latest.
+        tag: `NAME:VERSION`; `NAME` or `NAME:latest` for the one registered last, which is BentoML's meaning of
+            latest.
 
     Raises:
-        ArtifactError: the store has none of that tag, or it is no artifact; names the artifacts there are.
+        ArtifactError: the store has no model with that tag, or it is not an artifact; lists the available artifacts.
     """
     asked = repr(f"{STORE_PREFIX}{tag}")
     try:
@@ -86,7 +86,7 @@ def _tag_of(manifest: Manifest) -> str:
 
 
 def _create(tag: str, artifact: Path, manifest: Manifest) -> None:
-    os.environ.setdefault("BENTOML_DO_NOT_TRACK", "true")  # it posts statistics of every model saved, else
+    os.environ.setdefault("BENTOML_DO_NOT_TRACK", "true")  # otherwise it posts usage statistics for every saved model
     with bentoml.models.create(tag, module=__name__, labels=_labels(manifest), metadata=_metadata(manifest)) as model:
         for name in (*manifest.files, MANIFEST_FILE):
             shutil.copyfile(artifact / name, model.path_of(name))

@@ -30,17 +30,17 @@ def bench(
     device: Device = "auto",
     seconds: float = 1.0,
 ) -> None:
-    """Measures every file of an artifact here: images/s, latency and memory, each in a process of its own.
+    """Measures every file of an artifact on this machine: images/s, latency and memory, each in its own process.
 
-    For example `convscope bench artifacts/lenet-mnist`. What is found is kept in the artifact as bench.json: the
+    For example `convscope bench artifacts/lenet-mnist`. The results are kept in the artifact as bench.json: the
     server's engine `auto` takes the file that is fastest on this machine.
 
     Args:
         artifact: An artifact directory, or its name's folder for the newest version.
-        batches: Comma-separated numbers of images a run.
-        threads: Of one run [default: the cores of this process].
-        device: auto is the CPU, and CUDA too where it works.
-        seconds: For each file and batch size, warm-up not counted.
+        batches: Comma-separated batch sizes.
+        threads: Threads per run [default: the cores of this process].
+        device: auto is the CPU, and also CUDA if available.
+        seconds: Time for each file and batch size, without warm-up.
     """
     try:
         sizes = [int(word) for word in batches.split(",")]

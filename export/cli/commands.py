@@ -45,7 +45,7 @@ def export(
 ) -> None:
     """Turns a checkpoint into a verified artifact: ONNX and TorchScript, compared with the network on real images.
 
-    For example `convscope export runs/lenet-mnist`, or with smaller files that are kept only if they are good enough
+    For example `convscope export runs/lenet-mnist`, or with smaller files that are kept only if they stay accurate
     `convscope export runs/resnet20-cifar10 --precision fp32,fp16,int8 --data cifar10`.
 
     Args:
@@ -53,14 +53,14 @@ def export(
         formats: Comma-separated: onnx, torchscript, pt2 (torch.export), aoti (compiled for this kind of machine only).
         precision: Comma-separated: fp32, fp16 (ONNX and TorchScript), bf16 (TorchScript), int8 (ONNX); all below fp32
             need --data.
-        data: The data set of the checkpoint: its test split gives every file an accuracy, its training split the ranges
-            of int8.
+        data: The checkpoint's data set: its test split measures the accuracy of every file, its training split
+            calibrates int8.
         name: The artifact's name [default: the checkpoint directory's].
-        out: The folder of artifacts; the next free version is taken.
-        triton: A Triton model repository, to which the artifact is added as a model.
-        bentoml: Register the artifact in BentoML's model store too, as NAME:VERSION.
-        limit_difference: Largest difference of a probability to the trained network, for fp32.
-        limit_points: Most percentage points of accuracy that fp16, bf16 and int8 may lose; else they are left out.
+        out: The folder of artifacts; export writes the next free version.
+        triton: A Triton model repository to which the artifact is added as a model.
+        bentoml: Also register the artifact in BentoML's model store, as NAME:VERSION.
+        limit_difference: Maximum difference of a probability from the trained network, for fp32.
+        limit_points: Maximum loss of accuracy in percentage points for fp16, bf16 and int8; worse files are left out.
     """
     wanted, precisions = _words(formats), _words(precision)
     with usage_errors():
@@ -106,7 +106,7 @@ def verify(
 
     Args:
         artifact: An artifact directory, or its name's folder for the newest version.
-        data: A data set whose test split is compared too, image by image, and gives an accuracy.
+        data: A data set whose test split is also compared, image by image, and measures the accuracy.
     """
     with usage_errors():
         source.check()
@@ -133,8 +133,8 @@ def evaluate(
 
     Args:
         subject: A checkpoint directory or an artifact.
-        data: digits, stripes, mnist, fashion-mnist, cifar10, or a folder of class folders, which test/ in it may hold,
-            and which may be fewer than the network's classes.
+        data: digits, stripes, mnist, fashion-mnist, cifar10, or a folder of class folders, directly or in its test/;
+            some of the network's classes may be missing.
         out: A folder for evaluation.json, confusion.png, reliability.png and mistakes.png.
         skip_bad: Leave damaged files of a folder out.
     """
@@ -187,9 +187,9 @@ def summary(
 
     Args:
         subject: A network's name, a checkpoint directory or an artifact.
-        size: Height and width, of a network by name [default: what it was made for].
-        channels: 1 or 3, of a network by name [default: 1 up to 28x28, else 3].
-        classes: Class count, of a network by name.
+        size: Height and width, for a network by name [default: the size it was designed for].
+        channels: 1 or 3, for a network by name [default: 1 up to 28x28, else 3].
+        classes: Number of classes, for a network by name.
     """
     with usage_errors():
         found = summarize(subject, size=size, channels=channels, classes=classes)

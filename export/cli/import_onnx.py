@@ -31,29 +31,29 @@ def import_onnx(
     name: str | None = None,
     out: Path = Path("artifacts"),
 ) -> None:
-    """Makes an artifact of an ONNX image classifier that was not trained here, and compares it with the original.
+    """Converts a third-party ONNX image classifier to an artifact, and compares it with the original.
 
-    The file takes float images (N, C, H, W) and gives a score a class: logits, or their softmax. For example
+    The file takes float images (N, C, H, W) and returns a score per class: logits, or their softmax. For example
     `convscope import-onnx resnet50.onnx --classes imagenet.txt --mean imagenet --std imagenet --resize 256`.
 
-    Images are scaled to [0, 1] before the mean is subtracted. For a network that takes 0 to 255 give
+    Images are scaled to [0, 1] before the mean is subtracted. For a network that takes 0 to 255 pass
     `--mean 0 --std 1/255`, for one that takes -1 to 1 `--mean 0.5 --std 0.5`.
 
     Args:
         file: The ONNX file, weights included.
-        classes: A text file with a class name a line, or names with commas between, in the order of the scores.
-        mean: imagenet, or a number a channel with commas between (or one for all); 0 if none is subtracted.
-        std: Likewise; 1 if there is no division.
-        input: Size the network sees, HxW or one number [default: the file's].
+        classes: A text file with one class name per line, or comma-separated names, in the order of the scores.
+        mean: imagenet, or comma-separated numbers, one per channel (or one for all); 0 for no subtraction.
+        std: Likewise; 1 for no division.
+        input: Size of the network's input, HxW or one number [default: the file's].
         mode: RGB or L (grey) [default: by the file's channels].
         resize: HxW stretches; one number scales the shorter side to it [default: the size of --input].
-        crop: HxW or one number: what is then cut out of the centre [default: the size of --input].
+        crop: HxW or one number: the size then cut from the centre [default: the size of --input].
         interpolation: nearest, bilinear, bicubic, lanczos.
-        background: Grey level (0-255) that shows through transparent pixels.
-        output: Name of the output to use, where there are several.
+        background: Grey level (0-255) behind transparent pixels.
+        output: Name of the output to use if there are several.
         images: Files and folders to compare on [default: crops of two photographs].
         name: The artifact's name [default: the file's].
-        out: The folder of artifacts; the next free version is taken.
+        out: The folder of artifacts; the import writes the next free version.
     """
     with usage_errors():
         names, numbers = read_classes(classes), (parse_numbers("mean", mean), parse_numbers("std", std))
@@ -87,10 +87,10 @@ def import_onnx(
 
 
 def read_classes(given: str) -> list[str]:
-    """Class names: the lines of a text file, or words between commas.
+    """Class names: the lines of a text file, or comma-separated words.
 
     Raises:
-        ValueError: fewer than two, or an empty one. One may come twice, as `crane` does among ImageNet's.
+        ValueError: fewer than two, or an empty one. Names may repeat, as `crane` does in ImageNet.
     """
     path = Path(given)
     if path.is_file():

@@ -1,4 +1,4 @@
-"""The node table that `convscope summary` shows: of a network by name, a checkpoint or an artifact."""
+"""The node table of a network by name, a checkpoint or an artifact, for `convscope summary`."""
 
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ def summarize(subject: str, *, size: int | None, channels: int | None, classes: 
     """Summarises a checkpoint, an artifact or a network by name; only the last uses size, channels and classes.
 
     Raises:
-        ValueError: it is none of the three, or cannot be read.
+        ValueError: `subject` is none of the three, or cannot be read.
     """
     path = locate(Path(subject))
     if (path / CONFIG_FILE).is_file():
@@ -48,7 +48,7 @@ def summarize(subject: str, *, size: int | None, channels: int | None, classes: 
         return Summary(title, manifest.nodes)
     side = size or find_network(subject).sizes[0]
     count = channels or (1 if side <= 28 else 3)
-    with torch.device("meta") if subject in NETWORKS else nullcontext():  # ours need no numbers to be measured
+    with torch.device("meta") if subject in NETWORKS else nullcontext():  # our networks can be measured without weights
         network = build_network(subject, channels=count, height=side, width=side, classes=classes)
     spec = _plain_spec(side, count)
     return Summary(f"{subject} for {side}x{side} {spec.mode}, {classes} classes", node_table(network, spec))

@@ -16,7 +16,7 @@ from export.verify.verification import Verification
 
 
 def verification_table(title: str, verified: Verification, beside: str, remarks: Sequence[str] = ()) -> Table:
-    """Results of every file, after the row `beside` of the reference; `remarks` end the caption."""
+    """Results of every file, below the row `beside` of the reference; `remarks` end the caption."""
     reports = verified.files
     table = _files_table(f"{title} verified ({reports[0].device})")
     _add_reference(table, beside, verified.accuracy, verified.images_per_s)

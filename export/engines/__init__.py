@@ -1,1 +1,1 @@
-"""Engines that run exported files, and the choice among them."""
+"""Engines that run exported files, and their selection."""

@@ -1,4 +1,4 @@
-"""bench.json: what `convscope bench` measured on one machine, beside the manifest, for the engine `auto`."""
+"""bench.json: results of `convscope bench` on one machine, stored beside the manifest for the engine `auto`."""
 
 import json
 import math
@@ -10,12 +10,12 @@ from export.artifact.manifest import MANIFEST_FILE, ArtifactError
 from export.engines.machine import this_machine
 from models.files import atomic_write, sha256_of
 
-BENCH_FILE = "bench.json"  # not in the manifest: it is of one machine, and may be missing
+BENCH_FILE = "bench.json"  # not in the manifest: it is specific to one machine, and may be missing
 
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """One batch size: images a second by the median run, latency in milliseconds at the 50th and 99th percentile."""
+    """One batch size: images per second of the median run, latency in milliseconds at the 50th and 99th percentile."""
 
     batch: int
     images_per_s: float
@@ -29,11 +29,11 @@ class Row:
     """One file on one device.
 
     Attributes:
-        form: which file, engine and precision.
+        form: the file, its engine and its precision.
         device: `cpu` or `cuda`.
-        timings: by batch size, in the order asked for; empty if it failed.
-        memory_mb: the most that its process took, Python and the engine's libraries included, in 10**6 bytes.
-        failed: why it does not run here, or nothing.
+        timings: by batch size, in the requested order; empty if it failed.
+        memory_mb: peak memory of its process, Python and the engine's libraries included, in 10**6 bytes.
+        failed: the reason it does not run here; empty if it does.
     """
 
     form: GraphFormat
@@ -82,7 +82,7 @@ def measured_order(directory: Path, *, device: str) -> list[GraphFormat]:
     """The artifact's forms from fastest to slowest, as measured on this machine and device.
 
     Returns:
-        Nothing if there is no record, or one of another machine, of other libraries or of another manifest.
+        An empty list without a record, or for a record of another machine, other libraries or another manifest.
 
     Raises:
         ArtifactError: the record cannot be read.

@@ -1,4 +1,4 @@
-"""Whether this machine has a GPU that CUDA can use, asked of the driver itself, so that no framework need be loaded."""
+"""Detects GPUs that CUDA can use by querying the driver itself, so that no framework needs to be loaded."""
 
 import ctypes
 from typing import Literal
@@ -11,12 +11,12 @@ _LOSS_SIGNS = ("CUDA error", "CUDA failure", "CUDNN_STATUS_EXECUTION_FAILED", "C
 
 
 def cuda_unavailable_reason() -> str | None:
-    """None if the driver reports at least one GPU; otherwise what is missing, for people to read."""
+    """None if the driver reports at least one GPU; otherwise a description of what is missing."""
     return count_gpus()[1]
 
 
 def count_gpus() -> tuple[int, str | None]:
-    """How many GPUs the driver shows this process, and what is missing if there is none."""
+    """Number of GPUs the driver shows this process, and what is missing if there are none."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -30,10 +30,10 @@ def count_gpus() -> tuple[int, str | None]:
 
 
 def explain(error: Exception) -> Exception:
-    """The error of ours for one that torch or ONNX Runtime raised on a GPU, by its message: their classes do not tell.
+    """Maps an error of torch or ONNX Runtime on a GPU to ours by its message, as their classes do not differ.
 
     Returns:
-        `DeviceMemoryFull`, `DeviceLost`, or the error itself if it is neither.
+        `DeviceMemoryFull`, `DeviceLost`, or otherwise the error itself.
     """
     text = str(error)
     if any(sign in text for sign in _MEMORY_SIGNS):

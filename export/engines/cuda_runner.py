@@ -1,8 +1,8 @@
-"""Runs a torch module on a GPU: page-locked buffers, streams of its own, and CUDA graphs for small batches.
+"""Runs a torch module on a GPU: page-locked buffers, separate streams, and CUDA graphs for small batches.
 
-A batch is copied into page-locked memory, from which the GPU reads by itself while the processor goes on. A small
-batch takes less time on the GPU than the processor needs to launch its kernels one by one; a CUDA graph launches them
-together. See CUDA C++ Programming Guide, sections "Page-Locked Host Memory", "Streams" and "CUDA Graphs".
+A batch is copied into page-locked memory, from which the GPU reads while the processor continues. A small batch takes
+less time on the GPU than the processor needs to launch its kernels one by one; a CUDA graph launches them together.
+See CUDA C++ Programming Guide, sections "Page-Locked Host Memory", "Streams" and "CUDA Graphs".
 """
 
 import queue
@@ -21,39 +21,38 @@ from models.images.decode import Floats, Pixels
 
 Module = Callable[[Tensor], tuple[Tensor, Tensor]]
 GRAPH_BATCHES = (1, 2, 4, 8, 16, 32)  # other sizes up to the largest are padded
-IN_FLIGHT = 2  # batches at once: one is computed while the next is copied
+IN_FLIGHT = 2  # concurrent batches: one is computed while the next is copied
 WARM_UP_RUNS = 3  # TorchScript profiles two runs and then compiles
 _TIMED_RUNS = 10
 
 
 class CudaRunner:
-    """Maps uint8 images (N, H, W, C) in ordinary memory to probabilities and logits (N, K); may be called by several
-    threads.
+    """Maps uint8 images (N, H, W, C) in ordinary memory to probabilities and logits (N, K); thread-safe.
 
     When the GPU's memory is full, a batch is run in halves, down to single images.
 
     Args:
         module: on `device`.
         device: a GPU.
-        cuda: `torch.cuda`; tests bring a stand-in.
+        cuda: `torch.cuda`; tests pass a substitute.
     """
 
     def __init__(self, module: Module, *, device: torch.device, cuda: Any = torch.cuda) -> None:
         self._module, self._device, self._cuda = module, device, cuda
-        self._pool = cuda.graph_pool_handle()  # one graph runs at a time, so all can share their inner memory
-        self._streams: queue.LifoQueue[Any] = queue.LifoQueue()  # the last one is taken first, while it is warm
+        self._pool = cuda.graph_pool_handle()  # one graph runs at a time, so all can share working memory
+        self._streams: queue.LifoQueue[Any] = queue.LifoQueue()  # last in, first out: the last one is still warm
         cuda.synchronize()  # the weights were copied on another stream
         for _ in range(IN_FLIGHT):
             self._streams.put(cuda.Stream(device))
         self._graphs: dict[int, _Graph | None] = {}
-        self._graph_lock = threading.Lock()  # of the graphs, whose buffers hold one batch at a time
+        self._graph_lock = threading.Lock()  # guards the graphs, whose buffers hold one batch at a time
 
     def __call__(self, images: Pixels) -> tuple[Floats, Floats]:
         """Runs one batch.
 
         Raises:
             DeviceMemoryFull: not even one image fits.
-            DeviceLost: the GPU does not work any more; neither will any later call in this process.
+            DeviceLost: the GPU no longer works; later calls in this process fail too.
         """
         try:
             return self._run(images)
@@ -61,7 +60,7 @@ class CudaRunner:
             failure = explain(error)
         if not isinstance(failure, DeviceMemoryFull):
             raise failure
-        # The handler above is over, and with it the frames that kept the batch's tensors alive.
+        # The handler above has ended, which frees the frames that kept the batch's tensors alive.
         self._cuda.empty_cache()
         if (half := len(images) // 2) == 0:
             raise failure
@@ -96,7 +95,7 @@ class CudaRunner:
         return probabilities, logits
 
     def _graph(self, size: int, shape: tuple[int, ...], stream: Any) -> "_Graph | None":
-        """The graph of a batch size, captured when it is first asked for; None where it is not faster or impossible."""
+        """The graph of a batch size, captured on first use; None if it is not faster or impossible."""
         if size not in self._graphs:
             self._graphs[size] = None
             blank = np.zeros((size, *shape), np.uint8)
@@ -107,14 +106,14 @@ class CudaRunner:
             except RuntimeError as error:
                 if isinstance(failure := explain(error), DeviceLost) and "captur" not in str(error):
                     raise failure from None
-                return None  # an operation that cannot be captured; or there is no memory for it now
+                return None  # an operation that cannot be captured, or too little memory
             if median_seconds(lambda: graph.run(blank, stream)) < median_seconds(lambda: self._launch(blank, stream)):
                 self._graphs[size] = graph
         return self._graphs[size]
 
 
 class _Graph:
-    """The kernels of one batch size, launched together; smaller batches are padded with what was there before."""
+    """The kernels of one batch size, launched together; smaller batches are padded with the buffer's old content."""
 
     def __init__(
         self, module: Module, shape: tuple[int, ...], stream: Any, device: torch.device, cuda: Any, pool: Any
@@ -123,7 +122,7 @@ class _Graph:
         self._host = page_locked(shape, torch.uint8, device).zero_()
         self._images = self._host.to(device)
         self._graph = cuda.CUDAGraph()
-        # Other threads may allocate memory meanwhile, which the mode "global" forbids.
+        # Other threads may allocate memory during the capture, which the mode "global" forbids.
         capture = cuda.graph(self._graph, pool=pool, stream=stream, capture_error_mode="thread_local")
         with torch.inference_mode(), capture:
             self._outputs = module(self._images)
@@ -143,12 +142,12 @@ class _Graph:
 
 
 def page_locked(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """From torch's pool of page-locked memory, to which it returns once the GPU has read or written it."""
+    """Allocates from torch's pool of page-locked memory, which reuses it once the GPU has read or written it."""
     return torch.empty(shape, dtype=dtype, pin_memory=device.type == "cuda")
 
 
 def median_seconds(run: Callable[[], object]) -> float:
-    """The median of several runs, after one that is not counted."""
+    """The median of several runs, after one uncounted run."""
     run()
     times = []
     for _ in range(_TIMED_RUNS):

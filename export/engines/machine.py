@@ -1,4 +1,4 @@
-"""What an exported file or a measurement may be bound to: this machine, as far as speed and compiled code care."""
+"""Identifies this machine, for exported files and measurements that are specific to it."""
 
 import os
 import platform
@@ -13,7 +13,7 @@ _LIBRARIES = ("onnxruntime", "onnxruntime-gpu", "torch")
 
 
 def this_machine() -> dict[str, Any]:
-    """The processor's model, the cores of this process, whether CUDA works, and the versions of what runs networks."""
+    """The processor's model, the cores of this process, CUDA availability, and the versions of the runtimes."""
     return {
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)),
@@ -23,7 +23,7 @@ def this_machine() -> dict[str, Any]:
 
 
 def incompatible_files(manifest: Manifest) -> dict[str, str]:
-    """Files of an artifact that do not run here, as they are bound to another machine, with the reason."""
+    """Files of an artifact that are bound to another machine and do not run here, with the reason."""
     here = this_machine()
     return {
         file: f"compiled for another machine: {entry.machine.get('processor')}, {entry.machine.get('versions')}"
@@ -33,9 +33,9 @@ def incompatible_files(manifest: Manifest) -> dict[str, str]:
 
 
 def peak_memory_mb(process: int | str = "self") -> float:
-    """The largest resident memory of a Linux process so far, in 10**6 bytes; 0 once it is gone.
+    """Peak resident memory of a Linux process so far, in 10**6 bytes; 0 once it has ended.
 
-    Not getrusage's, which after fork and exec begins with the parent's.
+    Unlike getrusage's, which after fork and exec starts from the parent's.
     """
     try:
         lines = Path(f"/proc/{process}/status").read_text().splitlines()
@@ -45,7 +45,7 @@ def peak_memory_mb(process: int | str = "self") -> float:
 
 
 def _processor() -> str:
-    """The model's name; Python's own answer is the architecture only."""
+    """The processor's model name; Python's `platform` only has the architecture."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -54,7 +54,7 @@ def _processor() -> str:
 
 
 def installed_version(package: str) -> str:
-    """Of a package; nothing if there is no record of its installation, as a Bento has none of ours."""
+    """Version of a package; empty without installation metadata, as for our own package in a Bento."""
     try:
         return version(package)
     except PackageNotFoundError:

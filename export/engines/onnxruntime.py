@@ -1,4 +1,4 @@
-"""ONNX Runtime: the session that serves, and the one that shows inner values."""
+"""ONNX Runtime: the serving session, and the one that shows intermediate values."""
 
 import hashlib
 import os
@@ -13,28 +13,28 @@ from export.engines.cuda import Device, cuda_unavailable_reason, explain
 from export.engines.protocol import EngineError
 from models.images.decode import Floats, Pixels
 
-_FATAL_ONLY = 4  # a failing CUDA provider prints its reason otherwise; it is in the exception or asked for below
+_FATAL_ONLY = 4  # otherwise a failing CUDA provider prints its reason, which is in the exception or queried below
 
 
 def cuda_provider_unavailable_reason() -> str | None:
-    """None if this build of ONNX Runtime can use a GPU; otherwise what is missing, for people to read."""
+    """None if this build of ONNX Runtime can use a GPU; otherwise a description of what is missing."""
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         return None
     return "no CUDA provider in this build of ONNX Runtime (the package onnxruntime-gpu has one)"
 
 
 def open_session(content: bytes, *, device: Device, threads: int) -> onnxruntime.InferenceSession:
-    """A session over the bytes of an ONNX file, so that nothing outside them can be referred to.
+    """Opens a session on the bytes of an ONNX file, which therefore cannot refer to other files.
 
     Raises:
-        EngineError: not an ONNX model that can run, or CUDA was asked for and its provider does not load.
+        EngineError: not a runnable ONNX model, or CUDA was requested and its provider does not load.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = _FATAL_ONLY
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the event loop needs the core
-    # Weights that are said to lie in other files would be looked for in the working directory.
+    # External weights would be read from the working directory.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
     reason = None if device == "cpu" else cuda_unavailable_reason() or cuda_provider_unavailable_reason()
     if device == "cuda" and reason:
@@ -78,10 +78,10 @@ class OnnxEngine:
 
 
 class OnnxFeatureExtractor:
-    """Shows values inside `model.onnx`: the same graph with them added as outputs, opened when first asked for.
+    """Returns values inside `model.onnx`: the same graph with them added as outputs, opened on first use.
 
-    Extra outputs cost fusions, so this session is apart from the one that serves. It may also be on another device:
-    `auto` takes the CPU where this build of ONNX Runtime has no CUDA provider.
+    Extra outputs prevent fusions, so this session is separate from the serving one. It may also use another device:
+    `auto` takes the CPU if this build of ONNX Runtime has no CUDA provider.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class OnnxFeatureExtractor:
         self._opening = threading.Lock()
 
     def run(self, images: Pixels, values: Sequence[str]) -> tuple[Floats, list[Floats]]:
-        """Probabilities (N, K) and the values called `values`, (N, ...) each.
+        """Probabilities (N, K) and the values named `values`, (N, ...) each.
 
         Raises:
             EngineError: the graph has no such value.

@@ -1,4 +1,4 @@
-"""The imported classifier itself, run as its author intended: the reference of its wrapped form."""
+"""The imported classifier itself, run as its author intended: the reference for its wrapped form."""
 
 from typing import Any
 
@@ -8,11 +8,11 @@ from export.engines.onnxruntime import open_session
 from models.images.decode import Floats, Pixels
 from models.images.input_spec import InputSpec
 
-MODEL = "onnx"  # `Manifest.model` of artifacts made from an imported file; no network is registered as this
+MODEL = "onnx"  # `Manifest.model` of artifacts made from an imported file; no network is registered under this name
 
 
 class ImportedModel:
-    """An ONNX file with float NCHW images going in; `run` normalises in numpy.
+    """An ONNX file that takes float NCHW images; `run` normalises in numpy.
 
     Args:
         content: the file's bytes.
@@ -34,7 +34,7 @@ class ImportedModel:
     def run(self, images: Pixels) -> tuple[Floats, Floats]:
         """Probabilities and logits, float32 (N, K) each, of uint8 images (N, H, W, C).
 
-        The logits of a file that gives probabilities are their logarithms.
+        If the file returns probabilities, their logarithms are the logits.
         """
         found = self.outputs(images)
         if self._output_kind == "probabilities":

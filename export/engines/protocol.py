@@ -1,4 +1,4 @@
-"""What an engine is: something that runs one exported file."""
+"""The interface of engines, which run exported files."""
 
 from collections.abc import Callable
 from typing import Literal, Protocol
@@ -10,7 +10,7 @@ Run = Callable[[Pixels], tuple[Floats, Floats]]  # see `Engine.run`
 
 
 class EngineError(ConvscopeError, RuntimeError):
-    """A file that cannot be opened on the wanted device; the message names what is missing."""
+    """A file that cannot be opened on the requested device; the message names what is missing."""
 
 
 class DeviceMemoryFull(EngineError):
@@ -18,7 +18,7 @@ class DeviceMemoryFull(EngineError):
 
 
 class DeviceLost(EngineError):
-    """The GPU stopped working, for this process for good: a CUDA context that has failed never recovers."""
+    """The GPU stopped working permanently for this process: a failed CUDA context never recovers."""
 
 
 class Engine(Protocol):
@@ -26,8 +26,8 @@ class Engine(Protocol):
 
     Attributes:
         name: `onnxruntime`, `torchscript`, `pt2` or `aoti`.
-        file: the artifact's file that runs.
-        device: where: `cpu` or `cuda`.
+        file: the artifact's file that it runs.
+        device: `cpu` or `cuda`.
     """
 
     name: str
@@ -35,9 +35,9 @@ class Engine(Protocol):
     device: Literal["cpu", "cuda"]
 
     def run(self, images: Pixels) -> tuple[Floats, Floats]:
-        """Probabilities and logits, float32 (N, K) each, of uint8 images (N, H, W, C); in several threads at once.
+        """Probabilities and logits, float32 (N, K) each, of uint8 images (N, H, W, C); thread-safe.
 
         Raises:
-            DeviceMemoryFull, DeviceLost: see there.
+            DeviceMemoryFull, DeviceLost: see these classes.
         """
         ...

@@ -1,4 +1,4 @@
-"""Which engine a request means, and how it is opened."""
+"""Selects and opens the engine for an artifact."""
 
 from pathlib import Path
 from typing import get_args
@@ -33,15 +33,15 @@ def open_engine(
     Args:
         directory: the artifact.
         manifest: its manifest.
-        engine: `auto` takes what `convscope bench` found fastest here; ONNX Runtime where it was not run, if there is
-            an ONNX file, but TorchScript where only torch can use the GPU.
-        precision: fp16, bf16 and int8 where the artifact has them; `auto` likewise, or fp32.
-        device: `auto` takes CUDA when it works; `cuda` fails where it does not.
-        threads: of one run; 0 leaves it to the engine.
+        engine: `auto` takes the fastest engine found by `convscope bench` on this machine; without a record ONNX
+            Runtime if there is an ONNX file, but TorchScript if only torch can use the GPU.
+        precision: fp16, bf16 and int8 if the artifact has them; `auto` likewise, or fp32.
+        device: `auto` takes CUDA if available; `cuda` fails without it.
+        threads: per run; 0 leaves the choice to the engine.
 
     Raises:
         ArtifactError: the file is missing or was changed.
-        EngineError: there is no such file in the manifest, it does not open, or the device is not there.
+        EngineError: the manifest has no such file, it does not open, or the device is missing.
     """
     form = _choose(directory, manifest, engine, precision, device)
     chosen, file = form.engine, form.file
@@ -81,7 +81,7 @@ def _choose(
 
 
 def _torch_alone_uses_the_gpu() -> bool:
-    """True if there is a GPU that this build of ONNX Runtime cannot use, and that torch can, which is imported then."""
+    """True if torch can use a GPU that this build of ONNX Runtime cannot; only then is torch imported."""
     if cuda_unavailable_reason() or not cuda_provider_unavailable_reason():
         return False
     try:
@@ -94,13 +94,13 @@ def _torch_alone_uses_the_gpu() -> bool:
 def open_file(
     engine: FormatEngine, path: Path, content: bytes | None = None, *, device: Device = "auto", threads: int = 0
 ) -> Engine:
-    """Opens a graph file that is known to be as it was written.
+    """Opens a graph file whose hash has been checked.
 
     Args:
-        content: its bytes, where they have been read already.
+        content: its bytes, if they have already been read.
 
     Raises:
-        EngineError: it does not open, or the engine or the device is not there.
+        EngineError: it does not open, or the engine or the device is missing.
     """
     if engine == "onnxruntime":
         return OnnxEngine(path, content, device=device, threads=threads)

@@ -1,4 +1,4 @@
-"""What the engines on torch share: where they run, and how arrays go in and out."""
+"""Engines that run on torch: device placement, and conversion of arrays."""
 
 import io
 import warnings
@@ -31,19 +31,19 @@ class TorchEngine:
             forbid_tf32()
         try:
             self._module = self._load(path if content is None else io.BytesIO(content))
-        except Exception as error:  # of zip, JSON, pickle, the linker or torch, as the damage has it
+        except Exception as error:  # from zip, JSON, pickle, the linker or torch, depending on the damage
             raise EngineError(f"torch cannot open {path}: {(str(error) or repr(error)).splitlines()[0]}") from None
         self._on_cuda = CudaRunner(self._module, device=torch.device("cuda")) if self.device == "cuda" else None
 
     def _load(self, source: Any) -> Callable[[torch.Tensor], Any]:
-        """The module of a file or of its bytes, on `device`."""
+        """Loads the module from a file or its bytes, onto `device`."""
         raise NotImplementedError
 
     def run(self, images: Pixels) -> tuple[Floats, Floats]:
         """See `Engine.run`."""
         if self._on_cuda is not None:
             return self._on_cuda(images)
-        # from_numpy warns about arrays that cannot be written to; as_tensor of a decoded image would be one.
+        # from_numpy warns about read-only arrays, which decoded images can be.
         batch = torch.from_numpy(images if images.flags.writeable else images.copy())
         with torch.inference_mode():
             probabilities, logits = self._module(batch)
@@ -51,7 +51,7 @@ class TorchEngine:
 
 
 def forbid_tf32() -> None:
-    """Makes fp32 mean fp32 in this process: torch lets cuDNN round convolutions to TF32's 10 bits by default."""
+    """Turns TF32 off in this process: by default torch lets cuDNN round convolutions to TF32's 10 bits."""
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
 
@@ -64,7 +64,7 @@ class AotiEngine(TorchEngine):
     def __init__(self, path: Path, content: bytes | None = None, *, device: Device = "auto", threads: int = 0) -> None:
         if device == "cuda":
             raise EngineError(f"{path} was compiled for the CPU")
-        super().__init__(path, device="cpu", threads=threads)  # the linker wants a file
+        super().__init__(path, device="cpu", threads=threads)  # the linker needs a file
 
     def _load(self, source: Any) -> Callable[[torch.Tensor], Any]:
         package: Callable[[torch.Tensor], Any] = torch._inductor.aoti_load_package(str(source))
@@ -77,15 +77,15 @@ class Pt2Engine(TorchEngine):
     name = "pt2"
 
     def _load(self, source: Any) -> Callable[[torch.Tensor], Any]:
-        with warnings.catch_warnings():  # torch 2.11 warns of a buffer of its own
+        with warnings.catch_warnings():  # torch 2.11 warns about its own buffer
             warnings.filterwarnings("ignore", message="The given buffer is not writable", category=UserWarning)
             return torch.export.load(source).module().to(self.device)
 
 
 @contextmanager
 def quiet_torchscript() -> Iterator[None]:
-    """Silences what torch.jit announces: that it is deprecated, as the form is still asked for; and which numbers it
-    takes for constants, as a file that goes wrong by it fails its comparison.
+    """Silences warnings of torch.jit: its deprecation, as the format is still in use; and values traced as
+    constants, as a file made wrong by them fails its comparison.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*torch.jit", category=FutureWarning)

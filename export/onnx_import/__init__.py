@@ -1,1 +1,1 @@
-"""Artifacts from ONNX classifiers that were trained elsewhere."""
+"""Artifacts from third-party ONNX classifiers."""

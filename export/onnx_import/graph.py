@@ -1,6 +1,6 @@
-"""model.onnx around an imported classifier: normalisation of pixels in front of it, probabilities behind it.
+"""Wraps an imported classifier as model.onnx: normalisation of pixels before it, probabilities after it.
 
-The imported graph stays as it is, names included, except for names that the wrapping graph needs.
+The imported graph stays unchanged, names included, except for names that the wrapping graph needs.
 """
 
 from dataclasses import dataclass
@@ -28,8 +28,8 @@ class WrappedGraph:
     Attributes:
         model: `image` uint8 (N, H, W, C) to `probabilities` and `logits` float32 (N, K).
         first: the imported network's input, normalised.
-        last: its value that holds the logits.
-        output_kind: the original's output: `logits` or `probabilities`.
+        last: its logits.
+        output_kind: kind of the original's output: `logits` or `probabilities`.
     """
 
     model: ir.Model
@@ -48,8 +48,8 @@ class WrappedGraph:
 
 
 def wrap(file: OnnxClassifier, spec: InputSpec) -> WrappedGraph:
-    """Puts normalisation in front, and cast or softmax behind. A softmax at the end of the network stays, and its
-    input becomes the logits.
+    """Adds normalisation before the network, and a cast or softmax after it. A final softmax of the network stays,
+    and its input becomes the logits.
 
     Raises:
         OnnxImportError: the network ends in neither logits nor their softmax.
@@ -90,7 +90,7 @@ def wrap(file: OnnxClassifier, spec: InputSpec) -> WrappedGraph:
 
 
 def explain_fixed_batch(graph: WrappedGraph) -> str:
-    """The first operation that fixes the batch, in words, for the message about a graph that takes one size only."""
+    """Describes the first operation that fixes the batch, for the message about a graph that takes one size only."""
     for node in graph.nodes:
         shape = node.inputs[1] if node.op_type in ("Reshape", "Expand") and len(node.inputs) > 1 else None
         tensor = None if shape is None else ir.convenience.get_const_tensor(shape)
@@ -128,8 +128,8 @@ def _normalisation(image: ir.Value, spec: InputSpec, dtype: ir.DataType) -> list
 
 
 def _as_floats(value: ir.Value, name: str) -> list[ir.Node]:
-    # ONNX Runtime drops the cast to half precision of two casts in a row, and with it the original's rounding. Flatten,
-    # which changes nothing here, stands between them; in front the transposition does.
+    # ONNX Runtime drops the cast to half precision of two consecutive casts, and with it the original's rounding.
+    # Flatten, a no-op here, separates them; at the input the transposition does.
     flat = _node("Flatten", [value], f"{_OURS}{name}.flat", axis=1)
     return [flat, _node("Cast", flat.outputs, name, to=ir.DataType.FLOAT)]
 
@@ -147,7 +147,7 @@ def _node(op: str, inputs: Any, value: str, **attributes: Any) -> ir.Node:
 
 
 def _rename_conflicts(graph: ir.Graph) -> None:
-    """Renames values that have a name or the prefix of the wrapping graph's."""
+    """Renames values whose names collide with the wrapping graph's names or prefix."""
     known = ir.convenience.create_value_mapping(graph)
     for name, value in known.items():
         if name in _CONTRACT or name.startswith(_OURS):
@@ -158,7 +158,7 @@ def _rename_conflicts(graph: ir.Graph) -> None:
 
 
 def to_proto(graph: WrappedGraph, properties: dict[str, str]) -> onnx.ModelProto:
-    """The wrapped graph as ONNX keeps it, with `properties` as its metadata.
+    """The wrapped graph as an ONNX model, with `properties` as its metadata.
 
     Raises:
         OnnxImportError: ONNX's checker refuses it.

@@ -1,4 +1,4 @@
-"""The images that an imported classifier is compared on: the user's, or crops of scikit-learn's two photographs."""
+"""Comparison images for an imported classifier: the user's, or crops of scikit-learn's two photographs."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,11 +25,12 @@ def verification_images(paths: Sequence[Path], spec: InputSpec) -> tuple[Verific
     """The images, and a phrase that describes their source.
 
     Args:
-        paths: image files and folders, of which `COUNT` images are taken; the built-in photographs if there are none.
+        paths: image files and folders, of which `COUNT` images are used; without any, the built-in photographs.
         spec: the network's input.
 
     Raises:
-        ValueError: a path is neither, a folder has no images, or a file is damaged; the message names it.
+        ValueError: a path is neither a file nor a folder, a folder has no images, or a file is damaged; the message
+            names it.
     """
     chosen: Pixels | list[Path]
     if paths:
@@ -58,7 +59,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def _crops(name: str, seed: int) -> Pixels:
-    """Squares of all sizes from a seventh of the photograph to its whole height, uint8 (CROPS, SIDE, SIDE, 3)."""
+    """Square crops from a seventh of the photograph to its whole height, uint8 (CROPS, SIDE, SIDE, 3)."""
     photograph = Image.fromarray(load_sample_image(name))
     generator = np.random.default_rng(seed)
     crops = []

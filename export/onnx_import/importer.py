@@ -42,18 +42,18 @@ def import_model(
     Args:
         file: the classifier.
         classes: names by index.
-        spec: its input.
+        spec: its input specification.
         out: the folder of artifacts.
-        name: of the artifact; the file's if None.
-        images: files and folders to compare on; scikit-learn's photographs if none are given.
+        name: the artifact's name; the file's if None.
+        images: files and folders to compare on; by default scikit-learn's photographs.
         report: receives a line for each step.
 
     Returns:
         The artifact directory.
 
     Raises:
-        OnnxImportError: the file gives no class scores for such images, or not as many as there are names.
-        ParityError: its wrapped form gives something else; nothing is published.
+        OnnxImportError: the file does not return class scores for such images, or not one for each name.
+        ParityError: its wrapped form gives other results; nothing is published.
         ValueError: an image or the name cannot be used.
     """
     name = artifact.check_name(name or file.path.stem)
@@ -101,7 +101,7 @@ def import_model(
 def _check_outputs(
     file: OnnxClassifier, original: ImportedModel, output_kind: str, images: Pixels, classes: Sequence[str]
 ) -> None:
-    """Runs the original once, since its file need not declare its output's shape and kind."""
+    """Runs the original once, since its file may not declare its output's shape and kind."""
     try:
         found = original.outputs(images[:32])
     except Exception as error:  # onnxruntime's exceptions share no base class

@@ -1,4 +1,4 @@
-"""The input of an imported classifier, from its file and from options for what the file leaves open."""
+"""The input of an imported classifier, from its file and from options for values that the file leaves open."""
 
 import re
 from fractions import Fraction
@@ -15,10 +15,10 @@ _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 
 def parse_numbers(flag: Literal["mean", "std"], text: str) -> tuple[float, ...]:
-    """`imagenet`, or numbers (`0.5`, `1/255`) with commas between.
+    """Parses `imagenet`, or comma-separated numbers (`0.5`, `1/255`).
 
     Raises:
-        ValueError: something else.
+        ValueError: anything else.
     """
     if text == "imagenet":
         return _IMAGENET[flag]
@@ -29,10 +29,10 @@ def parse_numbers(flag: Literal["mean", "std"], text: str) -> tuple[float, ...]:
 
 
 def parse_size(flag: str, text: str | None) -> Size | None:
-    """`224x192` (height first) as a pair, `224` as a number, None as None.
+    """Parses `224x192` (height first) as a pair, `224` as a number, None as None.
 
     Raises:
-        ValueError: something else.
+        ValueError: anything else.
     """
     if text is None:
         return None
@@ -43,10 +43,10 @@ def parse_size(flag: str, text: str | None) -> Size | None:
 
 
 def choose_mode(file: OnnxClassifier, mode: Mode | None) -> Mode:
-    """The mode that fits the file's channels.
+    """The mode that matches the file's channels.
 
     Raises:
-        OnnxImportError: `mode` is another, or neither is known.
+        OnnxImportError: `mode` differs from it, or neither is known.
     """
     if mode is None and file.channels is None:
         raise OnnxImportError(f"{file.path} leaves the number of channels open; give --mode RGB or --mode L")
@@ -57,7 +57,7 @@ def choose_mode(file: OnnxClassifier, mode: Mode | None) -> Mode:
 
 
 def choose_size(file: OnnxClassifier, size: Size | None) -> tuple[int, int]:
-    """(height, width) that the network sees.
+    """(height, width) of the network's input.
 
     Raises:
         OnnxImportError: `size` is not the file's, or neither is known.
@@ -83,11 +83,11 @@ def make_spec(
     interpolation: str = "bilinear",
     background: int = 255,
 ) -> InputSpec:
-    """The whole specification: images are resized to `resize`, which is `size` by default, and cropped to `size` around
-    the centre. One number for `mean` or `std` is for all channels.
+    """The whole specification: images are resized to `resize`, by default `size`, and cropped to `size` around the
+    centre. One number for `mean` or `std` applies to all channels.
 
     Raises:
-        ValueError: the parts do not fit each other.
+        ValueError: the parts are inconsistent.
     """
     channels = 1 if mode == "L" else 3
     return InputSpec(
@@ -104,5 +104,5 @@ def make_spec(
 
 
 def pair(size: Size | None) -> tuple[int, int] | None:
-    """A square for one number."""
+    """Expands one number to a square."""
     return (size, size) if isinstance(size, int) else size

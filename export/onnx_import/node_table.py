@@ -15,13 +15,13 @@ from models.graph.node import Node
 from models.graph.receptive_field import ReceptiveField, Window
 from models.images.input_spec import InputSpec
 
-_NOT_OF_IMAGE = {"Shape", "Size"}  # what they return is the same for every image
+_NOT_OF_IMAGE = {"Shape", "Size"}  # their results are the same for every image
 _SETTINGS_ONLY = {"Clip", "Pad", "Resize", "Upsample"}  # their constants are no parameters
 _NO_PARAMETERS = {ir.DataType.INT64, ir.DataType.BOOL, ir.DataType.STRING}  # sizes, axes, choices
 
 
 def onnx_node_table(graph: WrappedGraph, path: Path, spec: InputSpec) -> tuple[Node, ...]:
-    """A row for every value of real numbers that depends on the image, in the order of computation.
+    """A row for every real-valued tensor that depends on the image, in the order of computation.
 
     Parameters and multiplications of a value without a row (integers of a quantised layer, values that mix the images
     of a batch) count in the first row that uses it, so that the totals are complete.
@@ -29,13 +29,13 @@ def onnx_node_table(graph: WrappedGraph, path: Path, spec: InputSpec) -> tuple[N
     Args:
         graph: the wrapped network.
         path: the file with the same network.
-        spec: its input.
+        spec: its input specification.
     """
     return _Table(graph, _measured(graph, path, spec), spec).rows()
 
 
 def _measured(graph: WrappedGraph, path: Path, spec: InputSpec) -> dict[str, tuple[Shape, bool]]:
-    """The shape of each value for one image, and true if it can have a row: two images double its first size."""
+    """The shape of each value for one image, and whether it can have a row: two images double its first dimension."""
     names = [value.name for node in graph.nodes for value in node.outputs if value.name and node.op_type != "Constant"]
     taps = OnnxFeatureExtractor(path, names)
     one, two = (taps.run(np.zeros((count, *spec.shape), np.uint8), names)[1] for count in (1, 2))
@@ -53,7 +53,7 @@ class _Table:
         self._nodes = graph.nodes
         self._measured = measured
         self._names = readable_names(self._nodes)
-        self._parents: dict[ir.Value, tuple[str, ...]] = {graph.first: ("input",)}  # of all that depends on the image
+        self._parents: dict[ir.Value, tuple[str, ...]] = {graph.first: ("input",)}  # of values that depend on the image
         self._fields: dict[ir.Value, ReceptiveField | None] = {graph.first: ReceptiveField()}
         self._first, self._first_shape = graph.first, (1, spec.channels, spec.height, spec.width)
         self._pending: dict[ir.Value, tuple[int, int]] = {}  # parameters and multiplications of values without a row
@@ -119,14 +119,14 @@ class _Table:
         return prod(found) * left[0 if node.attributes.get_int("transA", 0) else -1]
 
     def _parameters(self, node: ir.Node) -> int:
-        """Parameters of the node that no node before it uses."""
+        """Parameters of the node that no earlier node uses."""
         if node.op_type in _SETTINGS_ONLY:
             return 0
         given = node.inputs[1:3] if node.op_type == "BatchNormalization" else _inputs(node)  # not the statistics
         return sum(self._numbers(value) for value in given if value is not None)
 
     def _numbers(self, value: ir.Value) -> int:
-        """Parameters behind a value that does not depend on the image, through operations on constants."""
+        """Parameters that a value independent of the image is computed from, through operations on constants."""
         if value in self._parents or value in self._counted:
             return 0
         self._counted.add(value)
@@ -140,7 +140,7 @@ class _Table:
 
 
 def _inputs(node: ir.Node) -> Iterator[ir.Value]:
-    """All values that a node uses, those in the branches of an If and the bodies of loops included."""
+    """All values that a node uses, including those in the branches of an If and the bodies of loops."""
     yield from (value for value in node.inputs if value is not None)
     for attribute in node.attributes.values():
         if attribute.type is ir.AttributeType.GRAPH:
@@ -148,15 +148,15 @@ def _inputs(node: ir.Node) -> Iterator[ir.Value]:
                 yield from (value for value in inner.inputs if value is not None)
 
 
-_RESERVED = {"input", "probabilities"}  # the image's name among parents; the answer's name beside feature maps
+_RESERVED = {"input", "probabilities"}  # the image's name among parents; the answer's key beside feature maps
 
 
 def readable_names(nodes: Sequence[ir.Node]) -> dict[ir.Value, str]:
     """Unique names, of letters, digits, `.`, `_` and `-`, for all values that the nodes compute.
 
-    A layer has its module's name (`layer1.0.conv1`), an operation of a larger module both (`layer1.0.Add`), one without
-    modules the file's; equal names are numbered (`relu`, `relu_1`). PyTorch's exporters write modules to metadata or to
-    paths such as /layer1/layer1.0/conv1/Conv; others have such paths too.
+    A layer gets its module's name (`layer1.0.conv1`), an operation of a larger module the module's name and its own
+    (`layer1.0.Add`), one without a module its name in the file; duplicates are numbered (`relu`, `relu_1`). PyTorch's
+    exporters write modules to metadata or to paths such as /layer1/layer1.0/conv1/Conv, as do others.
     """
     paths = {node: _path(node) for node in nodes}
     larger = {"", *(scope[: dot.start()] for scope, _ in paths.values() for dot in re.finditer(r"\.", scope))}
@@ -175,7 +175,7 @@ def readable_names(nodes: Sequence[ir.Node]) -> dict[ir.Value, str]:
 
 
 def _path(node: ir.Node) -> tuple[str, str]:
-    """The module that a node belongs to, and a word for its operation."""
+    """The module that a node belongs to, and the name of its operation."""
     scopes = re.findall(r"'([^']*)'", node.metadata_props.get(SCOPES, ""))
     if len(scopes) > 1:
         return _plain(scopes[-2]), node.op_type

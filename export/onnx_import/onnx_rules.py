@@ -1,4 +1,4 @@
-"""Rules for windows and receptive fields of ONNX operators, as `models.graph.torch_rules` has them for PyTorch."""
+"""Rules for windows and receptive fields of ONNX operators, the counterpart of `models.graph.torch_rules`."""
 
 from collections.abc import Sequence
 
@@ -15,17 +15,17 @@ _POINTWISE = {
     "Min", "Mish", "Mul", "Neg", "PRelu", "Pow", "QuantizeLinear", "Reciprocal", "Relu", "Round", "Selu", "Sigmoid",
     "Softplus", "Softsign", "Sqrt", "Sub", "Sum", "Swish", "Tanh", "ThresholdedRelu",
 }  # fmt: skip
-_ALONG_CHANNELS = {"Concat": 1, "Split": 0, "LayerNormalization": -1}  # with the axis where none is given
+_ALONG_CHANNELS = {"Concat": 1, "Split": 0, "LayerNormalization": -1}  # with the default axis
 
 
 def window_of(node: ir.Node, shapes: Sequence[Shape | None], result: Shape) -> Window | None:
-    """kernel, stride, padding and dilation of a two-dimensional convolution or pool; None for everything else.
+    """Kernel, stride, padding and dilation of a two-dimensional convolution or pool; None for everything else.
 
-    Padding by an operation of its own is a window of one pixel.
+    A separate padding operation is a window of one pixel.
 
     Args:
         node: the operation.
-        shapes: of its inputs, None for omitted ones.
+        shapes: shapes of its inputs, None for omitted ones.
         result: shape of its first output.
     """
     if len(result) != 4 or shapes[0] is None or len(shapes[0]) != 4:
@@ -55,7 +55,7 @@ def window_of(node: ir.Node, shapes: Sequence[Shape | None], result: Shape) -> W
 
 
 def propagate(node: ir.Node, parents: Sequence[ReceptiveField | None], window: Window | None) -> ReceptiveField | None:
-    """The receptive field of an operation's results.
+    """The receptive field of an operation's result.
 
     Args:
         node: the operation.

@@ -1,4 +1,4 @@
-"""Reads ONNX image classifiers from elsewhere, and refuses those that cannot be wrapped."""
+"""Reads third-party ONNX image classifiers, and refuses those that cannot be wrapped."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from export.engines.onnxruntime import open_session
 from export.engines.protocol import EngineError
 from models.errors import UserError
 
-OLDEST_OPSET = 7  # from there on arithmetic broadcasts, and ONNX Runtime reads the file
+OLDEST_OPSET = 7  # from this version on arithmetic broadcasts, and ONNX Runtime reads the file
 _FLOATS = {"tensor(float)": "FLOAT", "tensor(float16)": "FLOAT16"}
 _MERGE = "merge them first with onnx.save(onnx.load(FILE), NEW_FILE)"
 
 
 class OnnxImportError(UserError):
-    """An ONNX file that cannot be wrapped; the message has the file and the reason."""
+    """An ONNX file that cannot be wrapped; the message gives the file and the reason."""
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,13 @@ class OnnxClassifier:
     """An image classifier as its author wrote it.
 
     Attributes:
-        path: where it was read.
+        path: the file.
         content: its bytes.
         model: the same, parsed, with its own functions inlined.
         input: name of the input for the images, (N, C, H, W).
-        dtype: of that input, by ONNX's name: `FLOAT` or `FLOAT16`.
-        channels, height, width: of that input; None where the file leaves them open.
-        output: name of the output that is used.
+        dtype: of that input, as ONNX names it: `FLOAT` or `FLOAT16`.
+        channels, height, width: of that input; None if the file leaves them open.
+        output: name of the output to use.
     """
 
     path: Path
@@ -52,7 +52,7 @@ class OnnxClassifier:
 
 
 def read_onnx(path: Path, *, output: str | None = None) -> OnnxClassifier:
-    """Reads an ONNX file, and nothing beside it.
+    """Reads an ONNX file, and no other file.
 
     Args:
         path: the file.
@@ -92,7 +92,7 @@ def read_onnx(path: Path, *, output: str | None = None) -> OnnxClassifier:
 def _checked(path: Path, content: bytes) -> onnx.ModelProto:
     try:
         model = onnx.load_model_from_string(content)
-    except Exception as error:  # protobuf's own, which has no types
+    except Exception as error:  # protobuf's own exception, which has no types
         raise OnnxImportError(f"{path} is not an ONNX file: {_line(error)}") from None
     if location := next(_external_data(model), None):
         raise OnnxImportError(f"{path}: weights lie in other files ({location!r} for one); {_MERGE}")
@@ -111,7 +111,7 @@ def _checked(path: Path, content: bytes) -> onnx.ModelProto:
 
 
 def _external_data(message: Any) -> Iterator[str]:
-    """Locations of tensors outside the file: those of the graph, of inner graphs and of attributes."""
+    """Locations of tensors outside the file: in the graph, in subgraphs and in attributes."""
     if isinstance(message, onnx.TensorProto):
         if message.data_location == onnx.TensorProto.EXTERNAL:
             yield next((entry.value for entry in message.external_data if entry.key == "location"), "")

@@ -1,4 +1,4 @@
-"""Data for export, verify and evaluate, and the checkpoint or artifact that evaluate measures on them."""
+"""Data for export, verify and evaluate, and the checkpoint or artifact to evaluate."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,12 +22,12 @@ from training.data.raw import LabeledImages, RawDataset
 from training.data.splits import open_dataset
 from training.data.streaming import Dataset
 
-Network = CheckpointConfig | Manifest  # both know its input, its classes and what it was trained on
+Network = CheckpointConfig | Manifest  # both have its input, its classes and its training data set
 
 
 @dataclass(frozen=True)
 class EvaluatedModel:
-    """A model to evaluate: `run` returns probabilities and logits, the logits before the temperature."""
+    """A model to evaluate: `run` returns probabilities and logits, the latter before temperature scaling."""
 
     title: str
     run: Run
@@ -38,7 +38,7 @@ def open_model(subject: Path) -> EvaluatedModel:
     """Opens a checkpoint directory in PyTorch, or an artifact with its engine.
 
     Raises:
-        ValueError: neither, or damaged.
+        ValueError: neither of these, or damaged.
     """
     if (subject / CONFIG_FILE).is_file():
         checkpoint = load_checkpoint(subject)
@@ -50,7 +50,7 @@ def open_model(subject: Path) -> EvaluatedModel:
 
 @dataclass(frozen=True)
 class EvaluationData:
-    """Test images, labelled with the network's classes, and remarks on them for people."""
+    """Test images, labelled with the network's classes, and remarks for the user."""
 
     images: Dataset
     remarks: tuple[str, ...]
@@ -66,10 +66,10 @@ def load_test(
     """Loads the test split at the network's input size. It may have fewer classes than the network.
 
     A folder without splits that has neither the name nor the content of the training data is a test split as a whole.
-    Damaged files are left out if the training left some out, too.
+    Damaged files are left out if the training also left some out.
 
     Raises:
-        ValueError: no such data, or it has a class that the network does not have, or has twice.
+        ValueError: no such data, or a class in it that the network lacks or has twice.
     """
     classes = network.classes
     raw = _load(data, network, options, skip_bad=skip_bad, test_only=True)
@@ -89,7 +89,7 @@ def load_test(
 
 
 def _test_split(raw: RawDataset, data: str, trained_on: Mapping[str, Any]) -> tuple[LabeledImages, list[str]]:
-    """The test images, with remarks on what is doubtful about them."""
+    """The test images, with remarks on any doubts about them."""
     if raw.sha256 == trained_on.get("sha256"):
         return raw.test, []
     remarks = []
@@ -108,10 +108,10 @@ def _test_split(raw: RawDataset, data: str, trained_on: Mapping[str, Any]) -> tu
 
 
 def load_export_data(data: str, network: Network, options: SourceOptions = SOURCE_DEFAULTS) -> ExportData:
-    """Loads the test split, and a seeded draw of training images to calibrate int8 on.
+    """Loads the test split, and a seeded sample of training images for int8 calibration.
 
     Raises:
-        ValueError: no such data, no training images, or its classes are not the network's.
+        ValueError: no such data, no training images, or classes other than the network's.
     """
     raw = _load(data, network, options)
     if raw.classes != network.classes:

@@ -34,12 +34,12 @@ from training.data.streaming import Dataset
 
 @dataclass(frozen=True)
 class ExportData:
-    """Images of the data set that the network was trained on, as the network takes them.
+    """Images of the training data set, as the network takes them.
 
     Attributes:
         test: of the test split, for accuracies.
         calibration: of the training split, for the ranges of int8; uint8 (N, H, W, C).
-        remarks: in words what is doubtful about them.
+        remarks: doubts about them, for the user.
     """
 
     test: Dataset
@@ -61,26 +61,26 @@ def export_checkpoint(
     """Exports a checkpoint, compares every file with the trained network on the checkpoint's sample images, and
     publishes the result as the next version of `out`/`name`.
 
-    An fp32 file that differs fails the export. One of lower precision is left out, with the reason in the manifest, if
-    it loses too much accuracy or the network has an operation that does not run in it; int8 also if it is not faster
-    here than fp32, at batch 1 and at batch 32.
+    An fp32 file that differs fails the export. A file of lower precision is left out, with the reason in the manifest,
+    if it loses too much accuracy or an operation of the network does not support it; int8 also if it is not faster than
+    fp32 on this machine, at batch 1 and at batch 32.
 
     Args:
         directory: the checkpoint.
         out: the folder of artifacts.
-        name: of the artifact; the checkpoint directory's if None.
-        formats: of `FORMATS`, at least one.
-        precisions: of `PRECISIONS`; int8 is an ONNX file only, bf16 TorchScript only, fp16 both.
+        name: the artifact's name; the checkpoint directory's if None.
+        formats: at least one of `FORMATS`.
+        precisions: any of `PRECISIONS`; int8 is an ONNX file only, bf16 TorchScript only, fp16 both.
         data: for accuracies; precisions below fp32 need it.
-        limits: what every file must keep.
-        report: is told each step in a line.
+        limits: maximum deviations from the trained network.
+        report: receives a line for each step.
 
     Returns:
         The artifact directory.
 
     Raises:
-        CheckpointError, ValueError: the checkpoint cannot be read or exported, or the arguments do not fit each other.
-        ParityError: a file differs from the network; then nothing is published.
+        CheckpointError, ValueError: the checkpoint cannot be read or exported, or the arguments are inconsistent.
+        ParityError: a file differs from the network; nothing is published.
     """
     forms = choose_formats(formats, precisions, has_data=data is not None)
     name, limits = artifact.check_name(name or directory.resolve().name), limits or Limits()
@@ -143,10 +143,10 @@ def export_checkpoint(
 
 
 def choose_formats(formats: Sequence[str], precisions: Sequence[str], *, has_data: bool) -> list[GraphFormat]:
-    """What to write, in an order in which each finds what it is made of.
+    """The files to write, each after the files it is made from.
 
     Raises:
-        ValueError: an unknown word, or words that do not fit each other.
+        ValueError: an unknown or inconsistent choice.
     """
     for kind, words, known in (("format", formats, FORMATS), ("precision", precisions, PRECISIONS)):
         if unknown := [word for word in words if word not in known]:
@@ -172,7 +172,7 @@ def _write_golden(checkpoint: Checkpoint, network: Run, samples: VerificationIma
 def _judge(
     checked: dict[str, CheckedFile], rates: dict[str, dict[str, float]], accuracy: float | None, limits: Limits
 ) -> dict[str, str]:
-    """Why files of lower precision are not kept."""
+    """The reasons why files of lower precision are not kept."""
     reasons: dict[str, str] = {}
     for file, one in checked.items():
         if one.form.precision == "fp32" or accuracy is None or one.accuracy is None:

@@ -1,4 +1,4 @@
-"""How fast every file of an artifact runs on this machine: each in a process of its own, all of them in turns."""
+"""Measures the speed of every file of an artifact on this machine: each in its own process, all in turns."""
 
 import multiprocessing
 from collections.abc import Callable, Sequence
@@ -21,8 +21,8 @@ from export.verify.speed import run_times
 from models.images.decode import Pixels
 
 ROUNDS = 3
-WARM_UP_RUNS = 3  # of each batch size, in each round
-LEAST_RUNS = 5  # measured likewise
+WARM_UP_RUNS = 3  # per batch size and round
+LEAST_RUNS = 5  # measured runs, likewise
 T = TypeVar("T")
 
 
@@ -35,19 +35,19 @@ class _Candidate:
     failed: str = ""
 
     def ask(self, function: Callable[..., T], *arguments: object) -> T | None:
-        """What `function` returns in its process; None after a failure, which is noted once and for all."""
+        """The result of `function` in its process; None after a failure, which is recorded permanently."""
         if self.failed:
             return None
         try:
             return self.pool.submit(function, *arguments).result()
         except BrokenExecutor:
             self.failed = "its process died; the system's log may say that memory ran out"
-        except Exception as error:  # engines raise what they like
+        except Exception as error:  # engines raise arbitrary exceptions
             self.failed = (str(error) or repr(error)).splitlines()[0]
         return None
 
     def row(self) -> Row:
-        """What was found; to be asked for while the process lives."""
+        """The results; must be read while the process is alive."""
         peak_mb = self.ask(peak_memory_mb)
         if peak_mb is None:
             return Row(form=self.form, device=self.device, failed=self.failed)
@@ -68,17 +68,17 @@ def benchmark(
 ) -> list[Row]:
     """Measures graph files; the rows are in the order of `GRAPH_FORMATS`, on the CPU first.
 
-    Every file has its own process, so that memory can be told apart. The processes take turns, batch size by batch
-    size and round by round, so that other work on the machine hits all of them alike.
+    Every file has its own process, so that its memory can be measured. The processes take turns, batch size by batch
+    size and round by round, so that other load on the machine affects all of them equally.
 
     Args:
         directory: the artifact.
-        files: of it; those that are no graphs are left out.
+        files: its files; those that are not graphs are skipped.
         images: uint8 (N, H, W, C), repeated to fill a batch.
-        batches: images a run.
-        threads: of one run.
-        seconds: for one file at one batch size, over all rounds, warm-up not counted.
-        device: `auto` is the CPU, and CUDA too where it works.
+        batches: batch sizes.
+        threads: per run.
+        seconds: for one file at one batch size, over all rounds, without warm-up.
+        device: `auto` is the CPU, and also CUDA if available.
         report: called after each measurement, of which there are `measurements`.
     """
     with ExitStack() as stack:
@@ -99,19 +99,19 @@ def benchmark(
 
 
 def devices(device: Device) -> tuple[Device, ...]:
-    """Where files are measured."""
+    """The devices to measure on."""
     if device != "auto":
         return (device,)
     return ("cpu",) if cuda_unavailable_reason() else ("cpu", "cuda")
 
 
 def measurements(files: Sequence[str], batches: Sequence[int], device: Device) -> int:
-    """How often `benchmark` reports."""
+    """Number of reports that `benchmark` makes."""
     return len([form for form in GRAPH_FORMATS if form.file in files]) * len(batches) * ROUNDS * len(devices(device))
 
 
 def best_row(rows: Sequence[Row]) -> Row | None:
-    """The fastest that a server may run, on the device that it takes unless told otherwise; None if none runs."""
+    """The fastest file that a server may run, on the server's default device; None if none runs."""
     usable = [
         row for row in rows if row.timings and row.device == rows[-1].device and row.form.engine in get_args(EngineName)
     ]
@@ -127,7 +127,7 @@ def _process() -> ProcessPoolExecutor:
     return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
 
 
-# What follows runs in the process of a file.
+# The functions below run in the process of a file.
 
 
 @cache

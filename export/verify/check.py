@@ -1,4 +1,4 @@
-"""One exported file against the trained network: parity, accuracy and limits."""
+"""Compares one exported file with the trained network: parity, accuracy and limits."""
 
 from dataclasses import dataclass
 
@@ -13,11 +13,11 @@ from training.evaluate.evaluation import logits_of
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What an exported file must keep.
+    """Maximum deviations of an exported file.
 
     Attributes:
-        difference: fp32: the largest difference of a probability; then every first class is the same too.
-        accuracy_loss: fp16, bf16 and int8: of the accuracy on the test split, as a share; 0.002 is 0.2 points.
+        difference: for fp32: the maximum difference of a probability; every top-1 class must also be the same.
+        accuracy_loss: for fp16, bf16 and int8: the maximum loss of test accuracy, as a share; 0.002 is 0.2 points.
     """
 
     difference: float = LIMIT_FP32
@@ -25,19 +25,19 @@ class Limits:
 
 
 def checking_device(form: GraphFormat) -> Device:
-    """The device on which a file is compared: the CPU, but a GPU, if there is one, for half precision in torch."""
+    """The device for comparing a file: the CPU, or an available GPU for half precision in torch."""
     return "auto" if form.engine == "torchscript" and form.precision != "fp32" else "cpu"
 
 
 def accuracy_of(run: Run, test: Dataset) -> float:
-    """Share of labelled images whose first class is right, in [0, 1]."""
+    """Share of labelled images whose top-1 class is correct, in [0, 1]."""
     logits = logits_of(lambda images: run(images.numpy())[1], test, batch_size=64)
     return float((logits.numpy().argmax(axis=1) == test.labels.numpy()).mean())
 
 
 @dataclass(frozen=True)
 class CheckedFile:
-    """An open file, and what was found of it."""
+    """An open file, and its results."""
 
     engine: Engine
     form: GraphFormat
@@ -48,7 +48,7 @@ class CheckedFile:
 def check_graph(
     engine: Engine, form: GraphFormat, network: Run, images: Pixels | Dataset, test: Dataset | None, limits: Limits
 ) -> CheckedFile:
-    """Compares an open file with the trained network on `images`, and counts what it has right of `test`.
+    """Compares an open file with the trained network on `images`, and measures its accuracy on `test`.
 
     Raises:
         ParityError: an fp32 file differs by more than the limit.

@@ -1,4 +1,4 @@
-"""Why an exported file differs from the trained network, as far as running both again can tell."""
+"""Explains why an exported file differs from the trained network, as far as running both again can show."""
 
 import numpy as np
 
@@ -10,16 +10,16 @@ _MEND = 0.25  # an explanation leaves at most this share of the mean difference
 
 
 def diagnose(run: Run, reference: Run, images: Pixels) -> str:
-    """A clause to end an error with, or nothing where no explanation fits.
+    """A clause to append to an error, or an empty string if no explanation fits.
 
     Args:
-        run: the exported file, which answers these images wrongly.
+        run: the exported file, which gives wrong results for these images.
         reference: the trained network.
         images: uint8 (N, H, W, C), some dozens.
     """
     try:
         return _first_that_fits(run, reference, images)
-    except Exception:  # a file that does not run with this batch either; engines share no exception
+    except Exception:  # the file does not run with this batch either; engines share no exception
         return ""
 
 

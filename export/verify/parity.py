@@ -1,4 +1,4 @@
-"""Parity: an exported file against the trained network, on real images, at several batch sizes."""
+"""Parity: compares an exported file with the trained network on real images, at several batch sizes."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,20 +13,20 @@ from models.errors import UserError
 from models.images.decode import Floats, Pixels
 from training.data.streaming import Dataset, sequential_batches
 
-BATCHES = (1, 2, 7, 64, 256)  # the last is the most images a request brings unless a setting says otherwise
+BATCHES = (1, 2, 7, 64, 256)  # the last is the default limit of images per request
 LIMIT_FP32 = 1e-5
-_READ, _READS = 64, 7  # images a reading, and readings in memory at once: batches of 1, 2, 7 and 64 come out even
+_READ, _READS = 64, 7  # images per read, and reads in memory at once: divisible by batches of 1, 2, 7 and 64
 
 
 class ParityError(UserError):
-    """An exported file that does not do what the trained network does; the message says which image and by how much."""
+    """An exported file that differs from the trained network; the message names the image and the difference."""
 
 
 @dataclass(frozen=True)
 class Parity:
-    """What a comparison found; differences are of probabilities, agreement is of the first class, in [0, 1].
+    """The result of a comparison; differences are of probabilities, agreement is of the top-1 class, in [0, 1].
 
-    `limit` is what every difference had to stay under; None if there was none.
+    `limit` is the maximum allowed difference; None if there was no limit.
     """
 
     images: int
@@ -50,14 +50,14 @@ def compare(
     Args:
         run: the exported file.
         reference: the trained network.
-        images: uint8 (N, H, W, C), read 448 at a time; every batch size sees all of them (the last batch of these may
-            be short), and where there are fewer than a batch some of them again.
-        batches: sizes to try.
-        limit: largest difference of a probability that is allowed; then the first class must be the same too. None
-            only measures, for precisions that are judged by their accuracy.
+        images: uint8 (N, H, W, C), read 448 at a time; every batch size runs on all of them (the last batch may be
+            short), and some are repeated if there are fewer than a batch.
+        batches: batch sizes to compare at.
+        limit: maximum difference of a probability; the top-1 class must also be the same. None only measures, for
+            precisions that are judged by their accuracy.
 
     Raises:
-        ParityError: a shape, a number that is none, a probability beyond the limit or another first class.
+        ParityError: a wrong shape, a NaN, a probability beyond the limit or another top-1 class.
     """
     differences: list[npt.NDArray[np.float32]] = []
     same: list[npt.NDArray[np.bool_]] = []
@@ -87,7 +87,7 @@ def compare(
 
 
 def _parts(images: Pixels | Dataset) -> Iterator[Pixels]:
-    """So many images at a time that memory does not hold a whole test split; the same ones streamed or not."""
+    """Images in chunks, so that a whole test split need not fit into memory; the same streamed or not."""
     if isinstance(images, np.ndarray):
         yield from np.split(images, range(_READ * _READS, len(images), _READ * _READS))
         return
@@ -97,7 +97,7 @@ def _parts(images: Pixels | Dataset) -> Iterator[Pixels]:
 
 
 def _differences(found: Floats, wanted: Floats, batch: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    """Each image's largest difference, infinite where there is no number, and whether its first class is another."""
+    """Each image's largest difference, infinite for NaN, and whether its top-1 class differs."""
     if found.shape != wanted.shape:
         raise ParityError(f"at batch {batch} the output is {found.shape}; the trained network gives {wanted.shape}")
     difference = np.abs(found - wanted).max(axis=1)
@@ -107,7 +107,7 @@ def _differences(found: Floats, wanted: Floats, batch: int) -> tuple[npt.NDArray
 def _checked(run: Run, images: Pixels, batch: int) -> Floats:
     try:
         probabilities, logits = run(images)
-    except Exception as error:  # engines share no exception; a frozen batch shows as one of theirs
+    except Exception as error:  # engines share no exception; a frozen batch raises one of theirs
         raise ParityError(f"at batch {batch} the file does not run: {str(error).splitlines()[0]}") from None
     if probabilities.dtype != np.float32 or logits.dtype != np.float32:
         raise ParityError(

@@ -1,5 +1,5 @@
-"""What the files of an artifact are compared with: the trained network, rebuilt from the manifest and
-`weights.safetensors`, or the foreign file that was imported."""
+"""The reference for the files of an artifact: the trained network, rebuilt from the manifest and
+`weights.safetensors`, or the imported third-party file."""
 
 from pathlib import Path
 
@@ -13,11 +13,11 @@ from export.writers.deployable import Deployable
 from models.checkpoint.directory import Checkpoint, CheckpointConfig, load_weights
 from models.images.decode import Floats, Pixels
 
-REFERENCE = "PyTorch"  # beside the files in tables
+REFERENCE = "PyTorch"  # its name beside the files in tables
 
 
 def reference(checkpoint: Checkpoint) -> Run:
-    """The trained network itself, in float32 on the CPU, as something to compare files with."""
+    """The trained network itself, in float32 on the CPU, as a reference for files."""
     deployable = Deployable(checkpoint)
 
     def run(images: Pixels) -> tuple[Floats, Floats]:
@@ -29,7 +29,7 @@ def reference(checkpoint: Checkpoint) -> Run:
 
 
 def reference_for(directory: Path, manifest: Manifest) -> Run:
-    """What gives the right answers for an artifact, on the CPU.
+    """The reference for an artifact, on the CPU.
 
     Raises:
         ValueError, EngineError: it cannot be rebuilt or opened.
@@ -45,7 +45,7 @@ def rebuild(directory: Path, manifest: Manifest) -> Checkpoint:
     """The checkpoint that was exported, in evaluation mode on the CPU.
 
     Raises:
-        ValueError: the network is not in the registry any more.
+        ValueError: the network is no longer in the registry.
         CheckpointError: the weights do not fit it.
     """
     config = CheckpointConfig(

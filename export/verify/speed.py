@@ -1,4 +1,4 @@
-"""How fast exported files run, side by side."""
+"""Compares the speed of exported files."""
 
 import statistics
 import time
@@ -15,13 +15,13 @@ _LEAST_RUNS = 3
 
 
 def measure_speed(runs: Mapping[str, Run], images: Pixels, *, seconds: float = 0.1) -> dict[str, dict[str, float]]:
-    """Images a second of each of `runs`, by batch size, of `images` uint8 (N, H, W, C), repeated where they are few.
+    """Images per second of each of `runs`, by batch size, on `images` uint8 (N, H, W, C), repeated to fill a batch.
 
-    They take turns, so that other work on the machine hits all of them alike; each round is the median of its runs and
-    the best round counts.
+    They take turns, so that other load on the machine affects all of them equally; the result of a round is the median
+    of its runs, and the best round counts.
 
     Args:
-        seconds: a round, of at least three runs.
+        seconds: per round of at least three runs.
     """
     found: dict[str, dict[str, float]] = {name: {} for name in runs}
     for size in BATCHES:
@@ -34,8 +34,8 @@ def measure_speed(runs: Mapping[str, Run], images: Pixels, *, seconds: float = 0
 
 
 def run_times(run: Run, batch: Pixels, *, seconds: float, warm_up: int, least: int) -> list[float]:
-    """Seconds of each run: for so many `seconds` and at `least` so many runs, after `warm_up` that do not count."""
-    for _ in range(warm_up):  # the first of a size is slower
+    """Seconds of each run: for `seconds` and `least` runs at the minimum, after `warm_up` uncounted runs."""
+    for _ in range(warm_up):  # the first run of a size is slower
         run(batch)
     times: list[float] = []
     while sum(times) < seconds or len(times) < least:

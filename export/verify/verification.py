@@ -1,4 +1,4 @@
-"""`convscope verify`: everything export proved, proved again on this machine."""
+"""`convscope verify`: repeats all checks of export on this machine."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +17,14 @@ from training.data.streaming import Dataset
 
 @dataclass(frozen=True)
 class FileReport:
-    """What one exported file did here.
+    """Results of one exported file on this machine.
 
     Attributes:
-        file, engine, device, precision: what ran where.
-        size_bytes: of the file.
-        golden_difference: the largest of a golden image's probabilities.
-        parity: against the network in PyTorch.
-        accuracy: on the test set, in [0, 1], if there was one.
+        file, engine, device, precision: the file, and how it ran.
+        size_bytes: size of the file.
+        golden_difference: largest difference of a golden image's probabilities.
+        parity: comparison with the network in PyTorch.
+        accuracy: on the test set, in [0, 1], or None without one.
         images_per_s: by batch size.
     """
 
@@ -41,11 +41,11 @@ class FileReport:
 
 @dataclass(frozen=True)
 class Verification:
-    """What every file did.
+    """Results of every file.
 
     Attributes:
-        files: a report each.
-        accuracy, images_per_s: of the network itself, beside them.
+        files: one report per file.
+        accuracy, images_per_s: of the network itself, for comparison.
         skipped: files of which only the hash was checked, with the reason.
     """
 
@@ -56,16 +56,16 @@ class Verification:
 
 
 def verify_artifact(directory: Path, *, test: Dataset | None = None, limits: Limits | None = None) -> Verification:
-    """Checks every hash, then every graph file on this machine's engines against the network rebuilt from the weights.
+    """Checks every hash, then compares every graph file on this machine with the network rebuilt from the weights.
 
     Args:
         directory: the artifact.
-        test: labelled images as the network takes them; the golden images alone are used if None.
-        limits: what every file must keep; accuracies are compared if there is `test`.
+        test: labelled images as the network takes them; None uses the golden images alone.
+        limits: maximum deviations; accuracies are compared if there is `test`.
 
     Raises:
-        ArtifactError: a hash, a golden image, the parity or an accuracy is wrong; the message names the file and says
-            by how much.
+        ArtifactError: a hash, a golden image, the parity or an accuracy is wrong; the message names the file and the
+            difference.
     """
     limits = limits or Limits()
     manifest = read_manifest(directory)

@@ -20,7 +20,7 @@ from models.images.decode import Pixels
 def write_aoti(checkpoint: Checkpoint, example: Pixels, path: Path, *, identity: FileIdentity | None = None) -> None:
     """Compiles with a free batch, for the CPU, and writes the package without sources and debugging information.
 
-    It takes a minute. The package holds machine code, which opening it runs; the server never does.
+    It takes a minute. The package holds machine code that runs when it is opened; the server never opens one.
 
     Args:
         example: uint8 (N, H, W, C), N at least 2.
@@ -35,7 +35,7 @@ def write_aoti(checkpoint: Checkpoint, example: Pixels, path: Path, *, identity:
         package = Path(folder) / "whole.pt2"
         try:
             torch._inductor.aoti_compile_and_package(program, package_path=str(package))
-        except Exception as error:  # of the compiler, of torch and of Python, as it happens
+        except Exception as error:  # raised by the compiler, torch or Python
             raise UserError(f"AOTInductor cannot compile the network: {str(error).splitlines()[0]}") from None
         with zipfile.ZipFile(package) as whole, zipfile.ZipFile(path, "w") as stripped:
             for entry in whole.namelist():
@@ -47,7 +47,7 @@ def write_aoti(checkpoint: Checkpoint, example: Pixels, path: Path, *, identity:
 
 
 def _anonymous(library: bytes, folder: Path) -> bytes:
-    """The library without symbols, and with dots where its error messages name folders of this machine."""
+    """The library without symbols, with folders of this machine in its error messages replaced by dots."""
     file = folder / "library.so"
     file.write_bytes(library)
     subprocess.run(["strip", "--strip-all", str(file)], check=True)

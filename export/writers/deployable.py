@@ -1,4 +1,4 @@
-"""The graph that is deployed: uint8 pixels in, probabilities and logits out."""
+"""The deployed graph: uint8 pixels in, probabilities and logits out."""
 
 import torch
 from torch import Tensor, nn
@@ -31,9 +31,9 @@ class Deployable(nn.Module):
 
 
 class DeployableWithFeatures(Deployable):
-    """The same, its network being a traced one that returns inner values too: they become further outputs."""
+    """The same with a traced network that also returns intermediate values, which become further outputs."""
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]  # more outputs by design
-        """uint8 (N, H, W, C) to probabilities, logits and then the inner values, (N, ...) each."""
+        """uint8 (N, H, W, C) to probabilities, logits and then the intermediate values, (N, ...) each."""
         *values, logits = self.network(self.normalize(image))
         return (self.probabilities(logits), logits, *values)

@@ -1,9 +1,9 @@
-"""model.onnx: the deployable graph with a dynamic batch, its inner values named as the network's nodes are.
+"""model.onnx: the deployable graph with a dynamic batch, its intermediate values named like the network's nodes.
 
-The exporter renames only graph outputs, and its optimiser folds away what nobody asks for. So every node of the
-network is exported as an output, which gives its value the node's name and keeps a convolution apart from its batch
-norm; then the extra outputs are struck from the list again, and the values stay. Runtimes fold convolution and batch
-norm when they load the file (ONNX Runtime at its basic level), so serving loses nothing.
+The exporter renames only graph outputs, and its optimiser folds unused values away. So every node of the network is
+exported as an output, which gives its value the node's name and keeps a convolution separate from its batch norm; then
+the extra outputs are removed from the list again, and the values stay. Runtimes fold convolution and batch norm when
+they load the file (ONNX Runtime at its basic level), so serving loses nothing.
 """
 
 import logging
@@ -23,10 +23,10 @@ from models.errors import UserError
 from models.graph.node import Node
 from models.graph.trace import trace
 
-OPSET = 20  # the newest that torch's exporter writes without converting; ONNX Runtime reads it from 1.17 on
+OPSET = 20  # the newest opset that torch's exporter writes without conversion; ONNX Runtime reads it from 1.17 on
 OUTPUTS = ("probabilities", "logits")
 _TAKEN = {"image", *OUTPUTS}
-_OURS = "convscope:"  # no value that the exporter names begins so
+_OURS = "convscope:"  # the exporter gives no value this prefix
 
 
 def write_onnx(
@@ -41,7 +41,7 @@ def write_onnx(
     # The last node is the logits, an output in any case.
     nodes = (*(replace(node, value=_value_name(node.name)) for node in nodes[:-1]), replace(nodes[-1], value="logits"))
     tapped = DeployableWithFeatures(checkpoint, trace(checkpoint.network).returning([node.name for node in nodes[:-1]]))
-    example = torch.zeros(2, *spec.shape, dtype=torch.uint8)  # batch 1 would be taken for a constant
+    example = torch.zeros(2, *spec.shape, dtype=torch.uint8)  # the exporter would treat batch 1 as a constant
     with _quiet():
         program = torch.onnx.export(
             tapped,
@@ -76,7 +76,7 @@ def _value_name(name: str) -> str:
 
 
 def _name_values(graph: onnx.GraphProto, names: dict[str, str]) -> None:
-    """Renames values; one that the exporter had given such a name (`permute`, say) moves aside."""
+    """Renames values; an existing value with the new name (such as `permute`) gets another one."""
     taken, names = set(names.values()), dict(names)
     for value in (*(output for node in graph.node for output in node.output), *(t.name for t in graph.initializer)):
         if value in taken:
@@ -89,7 +89,7 @@ def _name_values(graph: onnx.GraphProto, names: dict[str, str]) -> None:
 
 
 def _strip(model: onnx.ModelProto) -> None:
-    """Removes what the exporter notes about this machine: source lines, paths, traces."""
+    """Removes the exporter's records of this machine: source lines, paths, traces."""
     for node in model.graph.node:
         node.doc_string = ""
         scopes = [prop for prop in node.metadata_props if prop.key == "pkg.torch.onnx.name_scopes"]
@@ -105,7 +105,7 @@ def _strip(model: onnx.ModelProto) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter warns about its own internals; what matters is checked on the result."""
+    """Silences the exporter's warnings about its own internals; the result is checked instead."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     try:

@@ -1,7 +1,7 @@
-"""model.fp16.onnx: weights and inner values of model.onnx in half precision.
+"""model.fp16.onnx: weights and intermediate values of model.onnx in half precision.
 
-The interface stays: uint8 images in, probabilities and logits in float32 out. Normalisation and softmax are computed in
-float32, where rounding would cost accuracy and nothing is gained.
+The interface is unchanged: uint8 images in, float32 probabilities and logits out. Normalisation and softmax stay in
+float32, as rounding them would cost accuracy and gain nothing.
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ _SCOPES = "pkg.torch.onnx.name_scopes"
 
 
 def write_fp16(source: Path, path: Path) -> None:
-    """Writes `model.onnx` with weights and inner values in half precision."""
+    """Writes `model.onnx` with weights and intermediate values in half precision."""
     model = onnx.load(source)
     kept = [node.name for node in model.graph.node if _normalises(node)]
     _unshare(model.graph, set(kept))
@@ -27,7 +27,7 @@ def write_fp16(source: Path, path: Path) -> None:
 
 
 def _unshare(graph: onnx.GraphProto, nodes: set[str]) -> None:
-    """Gives nodes constants of their own: a mean that equals the deviation is one, which the converter casts twice."""
+    """Gives each node its own constants: an equal mean and deviation share one, which the converter casts twice."""
     constants, seen = {tensor.name: tensor for tensor in graph.initializer}, set[str]()
     for node in graph.node:
         for place, name in enumerate(node.input if node.name in nodes else ()):

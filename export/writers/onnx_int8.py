@@ -1,6 +1,6 @@
-"""model.int8.onnx: model.onnx quantised statically, with the ranges of inner values calibrated on training images.
+"""model.int8.onnx: model.onnx statically quantised, with activation ranges calibrated on training images.
 
-The interface stays: uint8 images in, probabilities and logits in float32 out.
+The interface is unchanged: uint8 images in, float32 probabilities and logits out.
 """
 
 import logging
@@ -23,17 +23,17 @@ QUANTIZED = ("Conv", "Gemm", "MatMul", "Add", "MaxPool", "AveragePool", "GlobalA
 
 
 def write_int8(source: Path, images: Pixels, path: Path) -> None:
-    """Writes `model.onnx` quantised statically: QDQ format, int8 weights per channel, uint8 activations.
+    """Writes `model.onnx` statically quantised: QDQ format, int8 weights per channel, uint8 activations.
 
-    Batch norms are folded first, or they would stay in float32 between quantised convolutions. The layer that gives the
-    logits is left alone: in 256 steps, probabilities would be coarse. Ranges are the largest and smallest values seen,
-    after Jacob et al., Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference
-    (2018), section 2.
+    Batch norms are folded first, as they would otherwise stay in float32 between quantised convolutions. The layer that
+    computes the logits is not quantised: with 256 steps, probabilities would be coarse. Ranges are the minimum and
+    maximum observed values, after Jacob et al., Quantization and Training of Neural Networks for Efficient
+    Integer-Arithmetic-Only Inference (2018), section 2.
 
     Args:
         source: `model.onnx`.
-        images: uint8 (N, H, W, C) from the training split, which decide the ranges of inner values.
-        path: where to.
+        images: uint8 (N, H, W, C) from the training split, which determine the activation ranges.
+        path: the file to write.
     """
     properties = {prop.key: prop.value for prop in onnx.load(source).metadata_props}
     with tempfile.TemporaryDirectory(dir=path.parent) as folder, _quiet():
@@ -73,7 +73,7 @@ def _makers_of_logits(path: Path) -> list[str]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The quantiser warns that a model it has just prepared itself might not be."""
+    """Silences the quantiser's warning that the model may not be prepared, which it has just done itself."""
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.ERROR)

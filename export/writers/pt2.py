@@ -1,4 +1,4 @@
-"""model.pt2: the deployable graph as torch.export saves it, without the source lines it would carry."""
+"""model.pt2: the deployable graph as saved by torch.export, without source lines."""
 
 import io
 from pathlib import Path
@@ -19,11 +19,11 @@ _PRIVATE = ("stack_trace", "nn_module_stack", "source_fn_stack", "from_node", "t
 def write_pt2(checkpoint: Checkpoint, example: Pixels, path: Path, *, identity: FileIdentity | None = None) -> None:
     """Exports with a free batch and writes the archive.
 
-    Loading one unpickles its example input, so the server never does; it is for deployment with torch, and for
-    compilers that start from it.
+    Loading unpickles the example input, so the server never loads one; it is for deployment with torch, and as input
+    for compilers.
 
     Args:
-        example: uint8 (N, H, W, C), N at least 2; a batch of one would be taken for a constant.
+        example: uint8 (N, H, W, C), N at least 2, as a batch of one would become a constant.
 
     Raises:
         ValueError: torch refuses the network.
@@ -38,7 +38,7 @@ def write_pt2(checkpoint: Checkpoint, example: Pixels, path: Path, *, identity: 
 
 
 def export_program(checkpoint: Checkpoint, example: Pixels) -> ExportedProgram:
-    """The deployable graph with a free batch, as torch.export has it; arguments as for `write_pt2`.
+    """The deployable graph with a free batch as a torch.export program; arguments as for `write_pt2`.
 
     Raises:
         ValueError: torch refuses the network.
@@ -48,5 +48,5 @@ def export_program(checkpoint: Checkpoint, example: Pixels) -> ExportedProgram:
         return torch.export.export(
             Deployable(checkpoint), (images,), dynamic_shapes={"image": {0: torch.export.Dim("batch")}}, strict=False
         )
-    except Exception as error:  # torch.export raises errors of many kinds, its own and Python's
+    except Exception as error:  # torch.export raises many kinds of errors, its own and Python's
         raise UserError(f"torch.export cannot export the network: {str(error).splitlines()[0]}") from None

@@ -1,4 +1,4 @@
-"""The writer of every graph file, by its name; a new format is a row here and one in `export.artifact.formats`."""
+"""Writers of graph files by name; a new format is a row here and one in `export.artifact.formats`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,15 +22,15 @@ from models.images.decode import Pixels
 
 @dataclass(frozen=True, kw_only=True)
 class WriteRequest:
-    """Everything that a writer may need.
+    """The inputs available to writers.
 
     Attributes:
         checkpoint: the trained network.
         nodes: its node table.
         example: real images, uint8 (2, H, W, C), to trace with.
         calibration: training images, uint8 (N, H, W, C), for the ranges of int8; None without a data set.
-        identity: of the artifact, written into the file.
-        folder: of the artifact; files of lower precision are made of `model.onnx` in it.
+        identity: the artifact's identity, written into the file.
+        folder: the artifact's folder; files of lower precision are made from its `model.onnx`.
     """
 
     checkpoint: Checkpoint
@@ -41,7 +41,7 @@ class WriteRequest:
     folder: Path
 
 
-Writer = Callable[[WriteRequest, Path], tuple[Node, ...]]  # the node table, with value names where the file has them
+Writer = Callable[[WriteRequest, Path], tuple[Node, ...]]  # the node table, with value names if the file has them
 
 
 def _onnx(request: WriteRequest, path: Path) -> tuple[Node, ...]:

@@ -1,4 +1,4 @@
-"""model.ts: the deployable graph, traced and frozen, without the source lines TorchScript archives carry."""
+"""model.ts: the deployable graph, traced and frozen, without TorchScript's source lines."""
 
 import io
 from pathlib import Path
@@ -15,11 +15,11 @@ from models.checkpoint.directory import Checkpoint
 from models.errors import UserError
 from models.images.decode import Pixels
 
-_DEBUG = ".debug_pkl"  # maps each operation to the lines of this machine's files
+_DEBUG = ".debug_pkl"  # maps each operation to source lines of this machine
 
 
 class UnsupportedPrecision(UserError):
-    """An operation of the network does not run in a precision; the message names both."""
+    """An operation of the network does not support a precision; the message names both."""
 
 
 def write_torchscript(
@@ -36,7 +36,7 @@ def write_torchscript(
         precision: fp32; or fp16 or bf16, see `export.writers.torchscript_half`.
 
     Raises:
-        UnsupportedPrecision: below fp32, an operation of the network does not run.
+        UnsupportedPrecision: an operation of the network does not run below fp32.
         ValueError: torch refuses the network.
     """
     images = torch.from_numpy(np.array(example))
@@ -60,7 +60,7 @@ def _without_debug(archive: io.BytesIO) -> bytes:
     reader = torch._C.PyTorchFileReader(archive)
     stripped = io.BytesIO()
     writer = torch._C.PyTorchFileWriter(stripped)
-    own = {"version", "byteorder", ".data/serialization_id"}  # the writer makes these itself
+    own = {"version", "byteorder", ".data/serialization_id"}  # the writer creates these itself
     for name in reader.get_all_records():
         if not name.endswith(_DEBUG) and name not in own:
             content = reader.get_record(name)

@@ -1,7 +1,7 @@
-"""Networks in half precision: batch norms folded, weights and inner values in float16 or bfloat16, channels last.
+"""Networks in half precision: batch norms folded, weights and activations in float16 or bfloat16, channels last.
 
-The interface stays: uint8 images in, probabilities and logits in float32 out. Normalisation, temperature and softmax
-are computed in float32, where rounding would cost accuracy and nothing is gained.
+The interface is unchanged: uint8 images in, float32 probabilities and logits out. Normalisation, temperature and
+softmax stay in float32, as rounding them would cost accuracy and gain nothing.
 """
 
 import copy
@@ -30,7 +30,7 @@ class HalfDeployable(Deployable):
     """The deployable graph with its network in half precision.
 
     Args:
-        checkpoint: the trained network, which is left as it is.
+        checkpoint: the trained network, which stays unchanged.
         precision: fp16, or bf16, which has the range of float32 and 8 bits of precision instead of 11.
     """
 
@@ -50,8 +50,8 @@ class HalfDeployable(Deployable):
 def fold_batch_norms(network: nn.Module) -> nn.Module:
     """A copy in evaluation mode whose batch norms are folded into the convolutions before them.
 
-    Folding before rounding loses less than rounding both. A convolution or a batch norm that is used more than once, a
-    batch norm without running statistics, and a network that cannot be traced stay as they are.
+    Folding before rounding loses less than rounding both. Shared convolutions and batch norms, batch norms without
+    running statistics, and networks that cannot be traced stay unchanged.
     """
     network = copy.deepcopy(network).eval()
     try:
@@ -71,7 +71,7 @@ def fold_batch_norms(network: nn.Module) -> nn.Module:
 
 
 def _pair(node: fx.Node, network: nn.Module) -> tuple[Any, Any] | None:
-    """The convolution and the batch norm of a node that calls a batch norm on what a convolution alone gives it."""
+    """The convolution and the batch norm of a node that applies a batch norm directly to a convolution's result."""
     before = node.args[0] if node.op == "call_module" and node.args else None
     if not isinstance(before, fx.Node) or before.op != "call_module" or len(before.users) > 1:
         return None

@@ -1,7 +1,7 @@
-"""A model repository of NVIDIA's Triton inference server, from an artifact.
+"""Writes a model repository for NVIDIA's Triton inference server from an artifact.
 
-`<out>/<name>/` gets `config.pbtxt`, `labels.txt` and `<version>/model.onnx`, or `<version>/model.pt` of an artifact
-that has no ONNX file. The configuration is a `ModelConfig` message in protobuf's text format:
+`<out>/<name>/` gets `config.pbtxt`, `labels.txt` and `<version>/model.onnx`, or `<version>/model.pt` for an artifact
+without an ONNX file. The configuration is a `ModelConfig` message in protobuf's text format:
 https://github.com/triton-inference-server/common/blob/main/protobuf/model_config.proto
 """
 
@@ -18,24 +18,24 @@ from models.files import check_writable, sha256_of
 
 CONFIG_FILE = "config.pbtxt"
 LABELS_FILE = "labels.txt"
-MAX_BATCH_SIZE = 64  # one of the sizes at which export compares every file with the network
+MAX_BATCH_SIZE = 64  # one of the batch sizes at which export compares every file with the network
 MAX_QUEUE_DELAY_US = 1000
 
 
 class TritonError(UserError):
-    """An artifact that Triton cannot serve, or not beside what is in its repository; the message says why."""
+    """An artifact that Triton cannot serve, or that conflicts with its repository; the message gives the reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Backend:
-    """What runs one of our files in Triton.
+    """The Triton backend for one of our files.
 
     Attributes:
         source: the artifact's file.
-        file: the name that Triton looks for.
-        backend, platform: Triton's words for what runs it.
-        image, probabilities, logits: the tensors. TorchScript files do not name theirs, so Triton wants the position
-            of each, after two underscores.
+        file: the file name that Triton expects.
+        backend, platform: Triton's names of the backend.
+        image, probabilities, logits: names of the tensors. TorchScript files do not name theirs, so Triton requires
+            the position of each, after two underscores.
     """
 
     source: str
@@ -47,7 +47,7 @@ class Backend:
     logits: str
 
 
-BACKENDS = (  # the first whose file is there
+BACKENDS = (  # the first whose file exists is used
     Backend(
         source=ONNX_FILE,
         file="model.onnx",
@@ -72,20 +72,20 @@ BACKENDS = (  # the first whose file is there
 def write_triton(artifact: Path, out: Path) -> Path:
     """Adds an artifact to a model repository, under its own name and version.
 
-    A model that is there already keeps its configuration, whatever was tuned in it, if that is true of this artifact
-    too: the same tensors, the same classes.
+    An existing model keeps its configuration, including manual tuning, if it matches this artifact: the same tensors
+    and classes.
 
     Args:
         artifact: an artifact directory.
-        out: the repository, which `tritonserver --model-repository` is given; made if it is not there.
+        out: the repository for `tritonserver --model-repository`; created if absent.
 
     Returns:
         The model's folder, `out`/<name>.
 
     Raises:
         ArtifactError: the artifact is damaged.
-        TritonError: nothing in it is for Triton, a class name has a line break, or the model that is there differs.
-        UnwritableError, OSError: nothing can be written to `out`, or not all; then nothing is left there.
+        TritonError: it has no file for Triton, a class name has a line break, or the existing model differs.
+        UnwritableError, OSError: `out` cannot be written; no partial result is left there.
     """
     manifest = read_manifest(artifact)
     backend = _choose(manifest)
@@ -126,8 +126,8 @@ def _choose(manifest: Manifest) -> Backend:
 
 
 def _contract(manifest: Manifest, backend: Backend) -> list[str]:
-    """What must be true of every version: lines of config.pbtxt, one for each tensor."""
-    image = ", ".join(map(str, manifest.input.shape))  # the batch is left out where there is a max_batch_size
+    """Lines of config.pbtxt that every version must match, one for each tensor."""
+    image = ", ".join(map(str, manifest.input.shape))  # the batch dimension is left out with a max_batch_size
     scores = f"data_type: TYPE_FP32 dims: [ {len(manifest.classes)} ]"
     return [
         f'name: "{manifest.name}"',
@@ -166,7 +166,7 @@ def _same(folder: Path, there: Path, sha256: str) -> Path:
 
 @contextmanager
 def _staging(out: Path, name: str) -> Iterator[Path]:
-    """A folder on the repository's disk that is removed, with what was not renamed out of it, in the end."""
+    """A temporary folder on the repository's disk, removed at the end with any content left in it."""
     path = out / f".{name}.{os.getpid()}.tmp"
     path.mkdir(parents=True)
     try:

@@ -1,1 +1,1 @@
-"""The checkpoint directory and the weights in it or from elsewhere."""
+"""The checkpoint directory, and weights from it or from other files."""

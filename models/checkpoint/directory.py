@@ -1,4 +1,4 @@
-"""The checkpoint directory: config.json and model.safetensors, written by training and read by everything after it."""
+"""The checkpoint directory: config.json and model.safetensors, written by training and read by all later steps."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -27,7 +27,7 @@ class CheckpointError(UserError):
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointConfig:
-    """The content of config.json: how to rebuild the network, and where its weights come from.
+    """The content of config.json: how to rebuild the network, and the origin of its weights.
 
     Attributes:
         model: name in the registry.
@@ -35,8 +35,8 @@ class CheckpointConfig:
         recipe: every setting of the training run.
         metrics: by split, for example `{"test": {"accuracy": 0.99}}`; accuracies in [0, 1], losses in nats.
         dataset: name, counts by split and SHA-256 of the images and labels.
-        temperature: logits are divided by it before the softmax.
-        weights: name and SHA-256 of the file that training began with; empty if it began with random weights.
+        temperature: divisor of the logits before the softmax.
+        weights: name and SHA-256 of the initial weights' file; empty if training began with random weights.
         revision: git commit of the code, or None outside a repository.
         versions: of the libraries used.
     """
@@ -65,12 +65,12 @@ class CheckpointConfig:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The content of config.json, less the weights' hash."""
+        """The content of config.json, without the weights' hash."""
         return {"schema": SCHEMA, **asdict(self), **self.input.to_json()}
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "CheckpointConfig":
-        """Reads what `to_json` wrote.
+        """Parses the result of `to_json`.
 
         Raises:
             ValueError: another schema, or keys that are missing or unknown.
@@ -111,7 +111,7 @@ def load_checkpoint(directory: Path) -> Checkpoint:
     """Reads a checkpoint and checks its hash.
 
     Raises:
-        CheckpointError: the message names the file and what is wrong with it.
+        CheckpointError: the message names the file and its fault.
     """
     config, expected = _read(directory)
     weights_path = directory / WEIGHTS_FILE

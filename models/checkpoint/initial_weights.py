@@ -22,10 +22,10 @@ class InitialWeights:
     """A file of weights.
 
     Attributes:
-        path: .pth, .pt or .safetensors.
+        path: a .pth, .pt or .safetensors file.
         name: the caller's name for it, without folders, for config.json.
-        input: the specification they were trained with, where it is known.
-        classes: the classes they were trained on, where they are known.
+        input: the specification they were trained with, if known.
+        classes: the classes they were trained on, if known.
     """
 
     path: Path
@@ -39,14 +39,14 @@ class InitialWeights:
 
 
 def resolve_weights(given: str, *, model: str) -> InitialWeights:
-    """The weights that `given` means for the network `model`.
+    """Resolves `given` to the weights for the network `model`.
 
     Args:
-        given: a file of tensors by name; a checkpoint directory; or, for a network of torchvision's, the name of one of
-            its published weights (`DEFAULT`, `IMAGENET1K_V1`), which are fetched unless torch's cache has them.
+        given: a file of tensors by name; a checkpoint directory; or, for a torchvision network, the name of its
+            published weights (`DEFAULT`, `IMAGENET1K_V1`), which are fetched unless torch's cache has them.
 
     Raises:
-        ValueError: nothing is there, or it cannot be fetched.
+        ValueError: there are no such weights, or they cannot be fetched.
     """
     path = Path(given)
     if (path / CONFIG_FILE).is_file():
@@ -87,12 +87,12 @@ def _explain_missing(model: str) -> str:
 
 
 def _download(weights: Any) -> Path:
-    """The file in torch's cache (TORCH_HOME), fetched and compared with its hash if it is not there."""
+    """The file in torch's cache (TORCH_HOME); if absent, it is fetched and its hash checked."""
     try:
         torch.hub.load_state_dict_from_url(
             weights.url, map_location="cpu", check_hash=True, weights_only=True, progress=False
         )
-    except Exception as error:  # of the network, the disk, or a damaged file: all mean that there are no weights
+    except Exception as error:  # network or disk errors, or a damaged file: no weights in any case
         raise UserError(
             f"--weights {weights.name}: fetching {weights.url} failed: {str(error).splitlines()[0]}; "
             f"with the file at hand, give its path"
@@ -101,7 +101,7 @@ def _download(weights: Any) -> Path:
 
 
 def _input_of(weights: Any) -> InputSpec:
-    """The input that torchvision evaluates its published weights on."""
+    """The input specification that torchvision evaluates its published weights with."""
     how = weights.transforms()
     height = width = how.crop_size[0]
     return InputSpec(

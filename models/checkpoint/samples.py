@@ -1,4 +1,4 @@
-"""samples.npz: real test images that travel with a checkpoint, so that export can compare without the data set."""
+"""samples.npz: real test images stored with a checkpoint, so that export can compare without the data set."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +21,8 @@ class VerificationImages:
     Attributes:
         images: uint8 (N, H, W, C), as the network takes them.
         labels: int64 (N,), class indices.
-        raw: a few images as they were before resizing, uint8 (H, W) or (H, W, 3) each.
-        raw_labels: int64, of those.
+        raw: a few images before resizing, uint8 (H, W) or (H, W, 3) each.
+        raw_labels: int64, labels of `raw`.
     """
 
     images: Pixels
@@ -32,7 +32,7 @@ class VerificationImages:
 
 
 def save_samples(path: Path, samples: VerificationImages) -> None:
-    """Writes the file whole or not at all."""
+    """Writes the file atomically."""
     arrays: dict[str, Any] = {f"raw_{index:03}": image for index, image in enumerate(samples.raw)}
     arrays |= {"images": samples.images, "labels": samples.labels, "labels_of_raw": samples.raw_labels}
     with atomic_write(path) as temporary, temporary.open("wb") as file:
@@ -43,7 +43,7 @@ def load_samples(path: Path) -> VerificationImages:
     """Reads the file; nothing in it is unpickled.
 
     Raises:
-        ValueError: not such a file.
+        ValueError: another kind of file.
     """
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:

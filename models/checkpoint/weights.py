@@ -1,4 +1,4 @@
-"""Weights trained elsewhere, from a file, for a network that may have another head."""
+"""Loads pretrained weights from a file into a network that may have another head."""
 
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from models.errors import UserError
 
-AUXILIARY = ("AuxLogits.", "aux1.", "aux2.")  # of torchvision's Inception and GoogLeNet
+AUXILIARY = ("AuxLogits.", "aux1.", "aux2.")  # in torchvision's Inception and GoogLeNet
 
 
 Weights = dict[str, Tensor]
@@ -24,8 +24,8 @@ class PretrainedReport:
 
     Attributes:
         loaded: names of tensors from the file.
-        skipped: names of the head's, left as initialised because the file is for another class count.
-        summed: the first convolution's weight, if the file's takes three channels and the network one.
+        skipped: names of the head's tensors, left as initialised because the file has another class count.
+        summed: the first convolution's weight, if the file's takes three channels and the network's one.
         ignored: number of tensors of auxiliary classifiers, which are not used here.
         classes: the file's class count if its head was skipped.
     """
@@ -50,12 +50,12 @@ class PretrainedReport:
 def load_pretrained(network: nn.Module, path: Path) -> PretrainedReport:
     """Loads a plain `state_dict` (.pth, .pt; tensors only, nothing is unpickled) or a .safetensors file.
 
-    The head, which is the last layer with a weight, is skipped if the file's has another class count. A first
-    convolution of three channels fits one of a single channel, summed. Everything else must fit.
+    The head, the last layer with a weight, is skipped if the file has another class count. A first convolution of
+    three channels is summed for one of a single channel. Everything else must fit.
 
     Raises:
-        ValueError: no such file, not weights, or a tensor that does not fit, is missing or unknown; then the network
-            is as it was.
+        ValueError: no such file, not weights, or a tensor that does not fit, is missing or unknown; the network stays
+            unchanged.
     """
     given, own = _read(path), network.state_dict()
     head = _head(network)
@@ -97,10 +97,10 @@ def _read(path: Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except SafetensorError as error:
         raise UserError(f"{path} is not a safetensors file: {error}") from None
-    except Exception as error:  # torch.load raises whatever its unpickler stumbles over
+    except Exception as error:  # torch.load raises arbitrary exceptions from its unpickler
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"{path} is not a file of plain tensors: {reason}") from None
-    for key in ("state_dict", "average", "weights"):  # beside an optimizer's, often; and in our own unfinished runs
+    for key in ("state_dict", "average", "weights"):  # often beside an optimizer; also our unfinished runs
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
@@ -126,7 +126,7 @@ def _sums_to_grayscale(found: Tensor, tensor: Tensor) -> bool:
 
 
 def load_tensors(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Loads tensors that lack a `state_dict`'s versions: safetensors have none, and torchvision's MNASNet insists.
+    """Loads tensors without a `state_dict`'s versions: safetensors have none, but torchvision's MNASNet needs them.
 
     Raises:
         RuntimeError: names or shapes differ.

@@ -1,4 +1,4 @@
-"""Rows of the node table: the facts about each value inside a network. The server reads them without torch."""
+"""Rows of the node table: properties of each value inside a network. The server reads them without torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -10,22 +10,22 @@ from models.graph.receptive_field import Pair, ReceptiveField, union
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """A value that a network computes on its way from image to logits.
+    """A value that a network computes between image and logits.
 
     Attributes:
         name: torchvision's `get_graph_node_names` name, for example `layer1.0.conv1` or `relu_1`.
         op: the layer's class (`Conv2d`) or the function's name (`relu`, `add`).
         parents: names of the nodes it is computed from; `input` is the normalised image.
-        shape: of one image's value, without the batch: (channels, height, width) for feature maps.
-        value: the name of the same value in the exported ONNX graph; empty before export.
-        kernel, stride, padding, dilation: (vertical, horizontal), for convolutions and pools only; padding is that
-            above and to the left.
-        parameters: trainable numbers of this layer, counted where it is used first.
+        shape: for one image, without the batch: (channels, height, width) for feature maps.
+        value: its name in the exported ONNX graph; empty before export.
+        kernel, stride, padding, dilation: (vertical, horizontal), for convolutions and pools only; padding is the
+            amount above and to the left.
+        parameters: number of trainable parameters of this layer, counted at its first use.
         macs: multiply-accumulate operations for one image.
-        receptive_field: (height, width) in input pixels that can influence one position; None where it is all of them
-            or unknown.
+        receptive_field: (height, width) in input pixels that can influence one position; None if it is the whole
+            image or unknown.
         jump: (vertical, horizontal) distance in input pixels between neighbouring positions; None likewise.
-        start: (row, column) of the input pixel where the receptive field of position (0, 0) begins, negative where it
+        start: (row, column) of the input pixel where the receptive field of position (0, 0) begins, negative if it
             reaches into the padding; None likewise.
     """
 
@@ -46,7 +46,7 @@ class Node:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "Node":
-        """Reads what `dataclasses.asdict` and JSON made of a node.
+        """Reads a node serialised by `dataclasses.asdict` and JSON.
 
         Raises:
             ValueError: a key is missing or unknown.
@@ -59,7 +59,7 @@ class Node:
 
 
 def nodes_from_json(content: Sequence[dict[str, Any]]) -> tuple[Node, ...]:
-    """Reads a node table. One written before rows had a `start` gets those that follow from its other columns.
+    """Reads a node table. For older tables without `start` it is computed from the other columns.
 
     Raises:
         ValueError: a key is missing or unknown.
@@ -77,12 +77,12 @@ def nodes_from_json(content: Sequence[dict[str, Any]]) -> tuple[Node, ...]:
 
 
 def _derived_start(row: Node, before: ReceptiveField | None, rows: dict[str, Node]) -> Pair | None:
-    """The start of a row from that of its parents; None if its window is not in the table."""
+    """Computes a row's start from its parents'; None if its window is not in the table."""
     if before is None:
         return None
     if row.op == "pad" and not (row.parents[0] in rows and rows[row.parents[0]].shape[1:] == row.shape[1:]):
-        return None  # its padding is not in the table, unless it is of channels alone
+        return None  # the table lacks its padding, unless it pads channels alone
     window = {key: getattr(row, key) for key in ("kernel", "stride", "padding", "dilation")}
     after = before.through_window(window) if row.kernel else before
-    evenly_pooled = row.op.lower().startswith("adaptive")  # by windows side by side, without padding
+    evenly_pooled = row.op.lower().startswith("adaptive")  # by adjacent windows without padding
     return after.start if evenly_pooled or after.size == row.receptive_field else None

@@ -1,4 +1,4 @@
-"""The node table of a network: shapes, parameters, multiplications and receptive fields over its real graph."""
+"""The node table of a network: shapes, parameters, multiplications and receptive fields from its traced graph."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ from models.images.input_spec import InputSpec
 
 
 def node_table(network: nn.Module, spec: InputSpec) -> tuple[Node, ...]:
-    """All tensor nodes of a network, in the order of computation, `input` left out.
+    """All tensor nodes of a network, in the order of computation, without `input`.
 
     Parameters and multiplications of a node without a row (an attention layer, whose value is a tuple; a parameter
     that the network itself uses, such as a class token) count in the first row that uses it, so that the totals are
@@ -59,7 +59,7 @@ def node_table(network: nn.Module, spec: InputSpec) -> tuple[Node, ...]:
 
 
 class _Accounts:
-    """Attributes each parameter and each node's multiplications to one row."""
+    """Assigns each parameter and each node's multiplications to one row."""
 
     def __init__(self, profiler: GraphProfiler) -> None:
         self._profiler = profiler
@@ -67,7 +67,7 @@ class _Accounts:
         self._counted: set[int] = set()  # ids of parameters
 
     def settle(self, node: fx.Node) -> tuple[int, int]:
-        """Parameters and multiply-accumulates of `node` and of those of its inputs that have no row."""
+        """Parameters and multiply-accumulates of `node` and of its inputs without a row."""
         if node in self._settled:
             return 0, 0
         self._settled.add(node)
@@ -94,7 +94,7 @@ def _operation_name(node: fx.Node, profiler: GraphProfiler) -> str:
 
 
 def _shown_parents(node: fx.Node, profiler: GraphProfiler) -> Iterator[fx.Node]:
-    """The nodes with rows that `node` is computed from, through tuples too."""
+    """The nodes with rows that `node` is computed from, also through tuples."""
     for parent in node.all_input_nodes:
         if parent in profiler.shapes:
             yield parent
@@ -104,7 +104,7 @@ def _shown_parents(node: fx.Node, profiler: GraphProfiler) -> Iterator[fx.Node]:
 
 @contextmanager
 def _countable_attention() -> Iterator[None]:
-    """Runs attention as matrix products, since the counter may not know the fused operation."""
+    """Runs attention as matrix products, since the counter may not support the fused operation."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

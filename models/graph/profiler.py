@@ -1,4 +1,4 @@
-"""One run through a traced network that records shapes, multiplications and receptive fields node by node."""
+"""Runs a traced network once and records shapes, multiplications and receptive fields node by node."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,14 +12,14 @@ from models.graph.trace import inner_graph
 
 
 class GraphProfiler(fx.Interpreter):
-    """Runs a graph and records facts about its nodes; multiplications only while `counter` is entered.
+    """Runs a graph and records properties of its nodes; multiplications only while `counter` is entered.
 
     Attributes:
-        shapes: of tensors that depend on the image, without the batch.
-        several: nodes whose value is a tuple or list with such tensors in it.
-        macs: multiply-accumulates, those of matrix products inside functions and modules included.
+        shapes: shapes of tensors that depend on the image, without the batch.
+        several: nodes whose value is a tuple or list that contains such tensors.
+        macs: multiply-accumulates, including those of matrix products inside functions and modules.
         fields: receptive fields of both kinds of nodes.
-        windows: of convolutions and pools.
+        windows: windows of convolutions and pools.
     """
 
     def __init__(self, module: fx.GraphModule, inputs: Sequence[ReceptiveField | None]) -> None:
@@ -34,10 +34,10 @@ class GraphProfiler(fx.Interpreter):
         self._of_image: set[fx.Node] = set()
 
     def run_node(self, n: fx.Node) -> Any:
-        """Runs one node and records its facts."""
+        """Runs one node and records its properties."""
         before = self.counter.get_total_flops()
         result = super().run_node(n)
-        self.macs[n] = (self.counter.get_total_flops() - before) // 2  # a multiplication and an addition each
+        self.macs[n] = (self.counter.get_total_flops() - before) // 2  # one multiplication and one addition each
         if n.op == "output" or not (n.op == "placeholder" or self._of_image.intersection(n.all_input_nodes)):
             return result  # parameters, and values computed from them alone
         self._of_image.add(n)
@@ -52,7 +52,7 @@ class GraphProfiler(fx.Interpreter):
         return result
 
     def module_of(self, n: fx.Node) -> nn.Module | None:
-        """The module that a node calls, if it calls one."""
+        """The module that a node calls, if any."""
         return self.fetch_attr(str(n.target)) if n.op == "call_module" else None
 
     def _record(self, n: fx.Node, result: Any) -> None:
@@ -64,7 +64,7 @@ class GraphProfiler(fx.Interpreter):
             inner.run(*args, **kwargs)
             (last,) = inside.graph.output_node().all_input_nodes
             self.fields[n] = inner.fields.get(last)
-            if len(inner.windows) == 1:  # a convolution with what belongs to it
+            if len(inner.windows) == 1:  # a block around a single convolution
                 self.windows[n] = next(iter(inner.windows.values()))
             return
         self.fields[n] = propagate(operation, args, kwargs, parents, result)

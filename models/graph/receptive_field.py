@@ -1,4 +1,4 @@
-"""Arithmetic of receptive fields: the part of the image that one position of a value depends on. Needs no torch.
+"""Receptive field arithmetic: the part of the image that one position of a value depends on. Needs no torch.
 
 Araujo, Norris and Sim, Computing Receptive Fields of Convolutional Neural Networks (Distill 2019).
 """
@@ -15,7 +15,7 @@ TO_LAST, TO_FIRST = (0, 2, 3, 1), (0, 3, 1, 2)  # permutations of (N, C, H, W) a
 
 @dataclass(frozen=True)
 class Box:
-    """Pixels of the image: rows `top` to `bottom - 1`, columns `left` to `right - 1`; without any, it is empty."""
+    """Pixels of the image: rows `top` to `bottom - 1`, columns `left` to `right - 1`; may be empty."""
 
     top: int
     left: int
@@ -23,7 +23,7 @@ class Box:
     right: int
 
     def clipped(self, height: int, width: int) -> "Box":
-        """The part inside an image of this size."""
+        """Clips the region to an image of this size."""
         top, left = min(max(self.top, 0), height), min(max(self.left, 0), width)
         return Box(top, left, max(top, min(self.bottom, height)), max(left, min(self.right, width)))
 
@@ -33,10 +33,10 @@ class ReceptiveField:
     """Receptive fields of all positions of a value, in input pixels.
 
     Attributes:
-        size: extent of each.
-        jump: distance between those of neighbouring positions.
-        start: first row and column of position (0, 0)'s; padding makes it negative.
-        channels_last: the value is (N, H, W, C) if true, else (N, C, H, W).
+        size: extent of each field.
+        jump: distance between the fields of neighbouring positions.
+        start: first row and column of the field of position (0, 0); padding makes it negative.
+        channels_last: the value is (N, H, W, C) if true, otherwise (N, C, H, W).
     """
 
     size: Pair = (1, 1)
@@ -51,23 +51,23 @@ class ReceptiveField:
         return replace(self.sliced((-padding[0], -padding[1]), stride), size=(height, width))
 
     def sliced(self, first: Pair, step: Pair = (1, 1)) -> "ReceptiveField":
-        """The field of every `step`-th position from `first` on, which is negative for positions that padding adds."""
+        """The field of every `step`-th position from `first` on; `first` is negative for positions added by padding."""
         y, x = (self.start[i] + first[i] * self.jump[i] for i in (0, 1))
         return replace(self, start=(y, x), jump=(self.jump[0] * step[0], self.jump[1] * step[1]))
 
     def transposed(self, permutation: Sequence[int]) -> "ReceptiveField | None":
-        """The field after channels move to the end, or back to the front; None for another order of dimensions."""
+        """The field after channels move to the end or back to the front; None for any other permutation."""
         wanted = TO_FIRST if self.channels_last else TO_LAST
         return replace(self, channels_last=not self.channels_last) if tuple(permutation) == wanted else None
 
     def box(self, row: int, column: int) -> Box:
-        """The pixels that one position depends on, some of which may lie in the padding."""
+        """The pixels that one position depends on, possibly including padding."""
         top, left = self.start[0] + row * self.jump[0], self.start[1] + column * self.jump[1]
         return Box(top, left, top + self.size[0], left + self.size[1])
 
 
 def union(fields: Sequence[ReceptiveField | None]) -> ReceptiveField | None:
-    """The field of what combines values position by position; None if one is unknown, or they are laid out apart."""
+    """The field of an elementwise combination of values; None if one is unknown or their layouts differ."""
     known = [field for field in fields if field is not None]
     if not fields or len(known) < len(fields) or len({(field.jump, field.channels_last) for field in known}) != 1:
         return None

@@ -1,4 +1,4 @@
-"""Rules for receptive fields: how PyTorch's modules, functions and methods change them."""
+"""Rules for how PyTorch's modules, functions and methods change receptive fields."""
 
 import operator
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ _POINTWISE_CALLS = {
     operator.truediv, operator.neg, operator.iadd, operator.imul, torchvision.ops.stochastic_depth, "relu", "sigmoid",
     "tanh", "contiguous", "clone", "add", "sub", "mul", "div",
 }  # fmt: skip
-_ALONG_CHANNELS = {torch.cat: 1, torch.chunk: 2, torch.split: 2, "chunk": 2, "split": 2}  # and the place of `dim`
+_ALONG_CHANNELS = {torch.cat: 1, torch.chunk: 2, torch.split: 2, "chunk": 2, "split": 2}  # and the position of `dim`
 _ADAPTIVE_MODULES = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 _ADAPTIVE_CALLS = {functional.adaptive_avg_pool2d, functional.adaptive_max_pool2d}
 _ARGUMENTS: dict[Any, tuple[str, ...]] = {
@@ -37,7 +37,7 @@ _ARGUMENTS: dict[Any, tuple[str, ...]] = {
 
 
 def window_of(operation: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Window | None:
-    """kernel, stride, padding and dilation of a convolution or pool, module or function; None for everything else."""
+    """Kernel, stride, padding and dilation of a convolution or pool, module or function; None for everything else."""
     if isinstance(operation, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d):
         given: Mapping[str, Any] = {name: getattr(operation, name, 1) for name in _ARGUMENTS[functional.max_pool2d]}
     elif _is_call(operation) and operation in _ARGUMENTS:
@@ -115,19 +115,19 @@ def _positions(field: ReceptiveField, x: Tensor) -> tuple[int, ...]:
 
 
 def _same_positions(field: ReceptiveField, args: Sequence[Any], result: Any) -> bool:
-    """True if each position of the result comes of the same position of all arguments, or of their only one."""
+    """True if each position of the result depends on the same, or the only, position of every argument."""
     several = [x for x in args if isinstance(x, Tensor) and x.ndim == 4]
     return all(_positions(field, x) in (_positions(field, result), (1, 1)) for x in several)
 
 
 def _after_pad(field: ReceptiveField, pad: Sequence[int]) -> ReceptiveField:
-    before = [*pad[::2], 0, 0, 0]  # of the last dimension first
+    before = [*pad[::2], 0, 0, 0]  # last dimension first
     left, top = before[1:3] if field.channels_last else before[:2]
     return field.sliced((-top, -left))
 
 
 def _after_adaptive(field: ReceptiveField, x: Tensor, result: Any) -> ReceptiveField | None:
-    """Even pools are ordinary ones; a pool of all positions into one depends on the whole image."""
+    """Adaptive pools with equal windows are ordinary pools; a global pool depends on the whole image."""
     y = result[0] if isinstance(result, tuple) else result
     (height, width), (rows, columns) = x.shape[-2:], y.shape[-2:]
     if (height, width) == (rows, columns):
@@ -139,7 +139,7 @@ def _after_adaptive(field: ReceptiveField, x: Tensor, result: Any) -> ReceptiveF
 
 
 def _after_index(field: ReceptiveField, x: Any, index: Any) -> ReceptiveField | None:
-    """`x[..., 1::2, ::2]` steps over positions; an integer takes one of several tensors."""
+    """`x[..., 1::2, ::2]` selects positions; an integer selects one of several tensors."""
     if not isinstance(x, Tensor):
         return field
     parts = list(index) if isinstance(index, tuple) else [index]

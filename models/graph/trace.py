@@ -1,6 +1,6 @@
-"""Feature capture: every value inside a network under torchvision's node names, by tracing its real graph.
+"""Feature capture: every value inside a network under torchvision's node names, by tracing its graph.
 
-Module hooks would miss functional calls and merge the calls of a shared module; the traced graph has each call once.
+Module hooks would miss functional calls and merge calls of a shared module; the traced graph has each call once.
 """
 
 import copy
@@ -30,7 +30,7 @@ class Trace:
     names: dict[fx.Node, str]
 
     def returning(self, names: Collection[str]) -> fx.GraphModule:
-        """A module that maps the input to a tuple: the values called `names`, in that order, then the logits."""
+        """A module that maps the input to a tuple: the values named `names`, in that order, then the logits."""
         graph = fx.Graph()
         copies: dict[fx.Node, fx.Node] = {}
         logits = graph.graph_copy(self.module.graph, copies)
@@ -40,16 +40,16 @@ class Trace:
 
 
 def trace(network: nn.Module) -> Trace:
-    """Traces a copy of `network` in evaluation mode, with in-place operations made ordinary ones.
+    """Traces a copy of `network` in evaluation mode, with in-place operations replaced by ordinary ones.
 
     Raises:
-        ValueError: the network cannot be traced symbolically, since its path depends on the data.
+        ValueError: the network cannot be traced symbolically, since its control flow depends on the data.
     """
     root = copy.deepcopy(network).eval()
     for module in root.modules():
         if getattr(module, "inplace", False):
             module.inplace = False  # type: ignore[assignment]  # a value that is overwritten cannot be shown
-    # The same leaves and wrapped functions as torchvision's create_feature_extractor, so that names agree with it.
+    # The same leaves and wrapped functions as torchvision's create_feature_extractor, so that names match.
     tracer = NodePathTracer(autowrap_modules=(math, torchvision.ops), leaf_modules=_TORCHVISION_LAYERS)
     try:
         graph = tracer.trace(root)
@@ -68,7 +68,7 @@ def trace(network: nn.Module) -> Trace:
 
 
 def inner_graph(module: nn.Module) -> fx.GraphModule | None:
-    """The inside of one of torchvision's layers that `trace` shows as one node; None for torch's own layers."""
+    """The traced inside of a torchvision layer that `trace` shows as one node; None for torch's own layers."""
     if type(module).__module__.startswith("torch.nn"):
         return None
     try:
@@ -95,9 +95,9 @@ def capture(network: nn.Module, x: Tensor, names: Collection[str] | None = None)
     """Runs a network once and returns the values inside it.
 
     Args:
-        network: left as it is, its training mode included.
+        network: stays unchanged, including its training mode.
         x: normalised images (N, C, H, W).
-        names: node names; all that are tensors if None.
+        names: node names; None for all tensor nodes.
 
     Returns:
         Tensors (N, ...) by node name.

@@ -1,1 +1,1 @@
-"""From image bytes to the uint8 array that a network takes, and its normalisation."""
+"""Decoding of image bytes to the uint8 array that a network takes, and its normalisation."""

@@ -1,7 +1,7 @@
-"""From image bytes to the uint8 array a network takes; the same function in training, evaluation, export and serving.
+"""Decodes image bytes to a network's uint8 input; the same function in training, evaluation, export and serving.
 
-Nothing here needs torch. Scaling to [0, 1] and mean/std are part of the exported graph (`models.images.normalize`), so
-the arrays that leave this file are plain uint8 pixels, height x width x channels.
+This module does not need torch. Scaling to [0, 1] and mean/std are part of the exported graph
+(`models.images.normalize`), so the results are plain uint8 pixels, height x width x channels.
 """
 
 from typing import Literal
@@ -17,8 +17,8 @@ from models.images.input_spec import INTERPOLATIONS, InputSpec
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 
-# A JPEG is decoded at a half, a quarter or an eighth where that leaves this many times the target size. Twelve
-# megapixels take a quarter of the time, and 99 % of the network's input pixels stay within 5 of 255 levels.
+# A JPEG is decoded at 1/2, 1/4 or 1/8 scale if the result is at least this many times the target size. 12 megapixels
+# take a quarter of the time, and 99 % of the network's input pixels stay within 5 of 255 levels.
 DRAFT_OVERSAMPLING = 2
 ORIENTATION = 0x0112  # the EXIF tag
 
@@ -26,7 +26,7 @@ ORIENTATION = 0x0112  # the EXIF tag
 def decode_image(data: bytes, spec: InputSpec, *, limit_pixels: int = DEFAULT_LIMIT_PIXELS) -> Pixels:
     """Decodes one encoded image and brings it to the size and mode of `spec`: uint8 (height, width, channels).
 
-    Only the first of several frames is read; the EXIF orientation is applied, colour profiles are not.
+    Only the first frame is read; the EXIF orientation is applied, colour profiles are not.
 
     Args:
         data: a whole file in one of `FORMATS`.
@@ -45,17 +45,17 @@ def decode_opened(image: Image.Image, spec: InputSpec) -> Pixels:
         return preprocess_image(image, spec)
     except ImageError:
         raise
-    except Exception as error:  # OSError, ValueError, SyntaxError, EOFError, struct.error: it varies by format
+    except Exception as error:  # OSError, ValueError, SyntaxError, EOFError, struct.error, depending on the format
         raise ImageUndecodable(f"the {image.format} image is truncated or damaged: {reason(error)}") from None
 
 
 def preprocess_image(image: Image.Image, spec: InputSpec) -> Pixels:
     """Brings a Pillow image of any mode and size to the mode and size of `spec`: uint8 (height, width, channels).
 
-    A JPEG that is much larger is decoded at a part of its size, see `DRAFT_OVERSAMPLING`.
+    A much larger JPEG is decoded at a reduced scale, see `DRAFT_OVERSAMPLING`.
 
     Raises:
-        ImageTooNarrow: scaling its shorter side would pass `DEFAULT_LIMIT_PIXELS`.
+        ImageTooNarrow: scaling its shorter side would exceed `DEFAULT_LIMIT_PIXELS`.
     """
     if image.format == "JPEG":
         _draft(image, spec)
@@ -77,21 +77,21 @@ def _draft(image: Image.Image, spec: InputSpec) -> None:
     width, height = image.size
     wanted = DRAFT_OVERSAMPLING * (
         spec.resize if isinstance(spec.resize, int) else max(spec.resize)
-    )  # however it is turned
+    )  # for any orientation
     for part in (8, 4, 2):
-        # What does not divide would be rounded up, and the picture stretched by what was added.
+        # A size that does not divide would be rounded up, which stretches the picture.
         if width % part == 0 and height % part == 0 and min(width, height) // part >= wanted:
             image.draft(None, (width // part, height // part))
             return
 
 
 def to_mode(image: Image.Image, mode: Literal["L", "RGB"], background: tuple[int, ...]) -> Image.Image:
-    """The image as grey or RGB: 16 bits scaled, what is transparent over `background`, one level a channel.
+    """Converts to grey or RGB: 16 bits scaled, transparency over `background` (one level per channel).
 
     Raises:
         UnsupportedMode: floating point, or CIE L*a*b*.
     """
-    if image.mode.startswith("I"):  # 16-bit grey; `convert` would clip at 255 what should be scaled
+    if image.mode.startswith("I"):  # 16-bit grey; `convert` would clip at 255 instead of scaling
         levels = np.asarray(image)
         if levels.dtype != np.uint16:
             levels = levels.clip(0, 65535).astype(np.uint16)
@@ -108,12 +108,12 @@ def to_mode(image: Image.Image, mode: Literal["L", "RGB"], background: tuple[int
 
 def _to_size(image: Image.Image, spec: InputSpec) -> Image.Image:
     width, height = image.size
-    if isinstance(spec.resize, int):  # lengths and offsets are rounded as torchvision's Resize and CenterCrop do
+    if isinstance(spec.resize, int):  # lengths and offsets are rounded as in torchvision's Resize and CenterCrop
         longer = int(spec.resize * max(width, height) / min(width, height))
         target_height, target_width = (spec.resize, longer) if height <= width else (longer, spec.resize)
     else:
         target_height, target_width = spec.resize
-    if target_width * target_height > DEFAULT_LIMIT_PIXELS:  # a long narrow image would take gigabytes on the way
+    if target_width * target_height > DEFAULT_LIMIT_PIXELS:  # a long narrow image would take gigabytes in between
         what = f"image of {width}x{height}, scaled to {target_width}x{target_height},"
         raise ImageTooNarrow(over_limit(what, target_width * target_height, DEFAULT_LIMIT_PIXELS))
     image = image.resize((target_width, target_height), INTERPOLATIONS[spec.interpolation])

@@ -22,22 +22,22 @@ class NotAnImage(ImageError):
 
 
 class ImageTooLarge(ImageError):
-    """More pixels than allowed, by the header, before anything is decoded."""
+    """The header declares more pixels than allowed; nothing is decoded."""
 
     code = "image_too_large"
 
 
 class ImageTooNarrow(ImageTooLarge):
-    """So long and narrow that it has more pixels than anybody may allow once its shorter side is scaled."""
+    """An image so long and narrow that scaling its shorter side would exceed the maximum number of pixels."""
 
 
 class ImageUndecodable(ImageError):
-    """An image by its first bytes, but truncated or damaged."""
+    """An image format by its first bytes, but truncated or damaged."""
 
     code = "image_undecodable"
 
 
 class UnsupportedMode(ImageError):
-    """A sound image whose pixels have no agreed meaning here: floating point, or CIE L*a*b*."""
+    """A valid image with an unsupported pixel mode: floating point, or CIE L*a*b*."""
 
     code = "image_mode_unsupported"

@@ -2,7 +2,7 @@
 
 import io
 
-from PIL import (  # the plug-ins register their formats when imported, and Image.open knows only those
+from PIL import (  # the plug-ins register their formats when imported; Image.open opens no others
     BmpImagePlugin,
     GifImagePlugin,
     Image,
@@ -35,14 +35,14 @@ def open_image(data: bytes, *, limit_pixels: int = DEFAULT_LIMIT_PIXELS) -> Imag
 
     Args:
         data: a whole file in one of `FORMATS`.
-        limit_pixels: the largest image, width x height.
+        limit_pixels: maximum width x height.
 
     Raises:
         ImageError: empty, of another format, over the limit, or with a damaged header.
     """
     if not data:
         raise EmptyImage("the image has no bytes")
-    # One number for the whole process, but some plug-ins fill whole frames while they open: only this stops them.
+    # A process-wide setting, but some plug-ins allocate whole frames while opening, and only this limits them.
     Image.MAX_IMAGE_PIXELS = limit_pixels
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
@@ -54,10 +54,10 @@ def open_image(data: bytes, *, limit_pixels: int = DEFAULT_LIMIT_PIXELS) -> Imag
         if _has_known_signature(data):
             raise ImageUndecodable("the image header is damaged") from None
         raise NotAnImage(f"{_describe(data)} is not an image; known formats are {', '.join(FORMATS)}") from None
-    except Exception as error:  # what a decoder raises for damaged headers is not documented and varies by format
+    except Exception as error:  # exceptions for damaged headers are undocumented and vary by format
         raise ImageUndecodable(f"the image header is damaged: {reason(error)}") from None
     width, height = image.size
-    tags = getattr(image, "tag_v2", {})  # of TIFF, whose decoder fills a whole tile however small the image is
+    tags = getattr(image, "tag_v2", {})  # TIFF: its decoder allocates a whole tile however small the image is
     tile = tags.get(TILE_WIDTH, 1) * tags.get(TILE_HEIGHT, 1)
     for what, pixels in ((f"image of {width}x{height}", width * height), ("tile of the image", tile)):
         if pixels > limit_pixels:
@@ -79,5 +79,5 @@ def _describe(data: bytes) -> str:
 
 
 def reason(error: Exception) -> str:
-    """What a decoder says of a fault, or the exception's name where it says nothing."""
+    """The decoder's message, or the exception's name if it is empty."""
     return str(error) or type(error).__name__

@@ -1,4 +1,4 @@
-"""The input specification: size, mode, resizing and normalisation of what a network takes."""
+"""The input specification: size, mode, resizing and normalisation of a network's images."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -17,15 +17,15 @@ INTERPOLATIONS = {
 
 @dataclass(frozen=True, kw_only=True)
 class InputSpec:
-    """A network's input: size and mode of its images, how they are resized, and how they are normalised.
+    """A network's input: size and mode of its images, resizing, and normalisation.
 
-    `resize` is either (height, width), which stretches, or one number, to which the shorter side is scaled with the
-    aspect kept; `crop` then cuts (height, width) out of the centre. Together they must give `height` x `width`.
+    `resize` is either (height, width), which stretches, or one number, to which the shorter side is scaled, keeping
+    the aspect ratio; `crop` then cuts (height, width) from the centre. Together they must give `height` x `width`.
     `mean` and `std` apply to values scaled to [0, 1], one number per channel. `background` (0-255, one per channel)
-    is what shows through transparent pixels.
+    shows behind transparent pixels.
 
     Raises:
-        ValueError: the fields do not fit each other; the message quotes them.
+        ValueError: the fields are inconsistent; the message quotes them.
     """
 
     mode: Literal["L", "RGB"]
@@ -64,17 +64,17 @@ class InputSpec:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(height, width, channels) of what `preprocess_image` returns."""
+        """(height, width, channels) of the result of `preprocess_image`."""
         return self.height, self.width, self.channels
 
     def to_json(self) -> dict[str, Any]:
-        """The keys `input` and `preprocess` as they stand in config.json and manifest.json."""
-        fields = {**asdict(self), "antialias": True}  # a constant; Pillow always smooths when it shrinks
+        """The keys `input` and `preprocess` of config.json and manifest.json."""
+        fields = {**asdict(self), "antialias": True}  # a constant; Pillow always antialiases when it shrinks
         return {"input": {key: fields.pop(key) for key in ("mode", "height", "width")}, "preprocess": fields}
 
     @classmethod
     def from_json(cls, config: dict[str, Any]) -> "InputSpec":
-        """Reads what `to_json` wrote; unknown keys fail.
+        """Parses the result of `to_json`; unknown keys fail.
 
         Raises:
             ValueError: a key is missing, unknown or does not fit.

@@ -13,7 +13,7 @@ class Normalize(nn.Module):
 
     Args:
         spec: the mean and the standard deviation.
-        memory_format: of the result; `torch.channels_last` needs no copy, as that is how the pixels lie in memory.
+        memory_format: of the result; `torch.channels_last` needs no copy, as it is the pixels' memory layout.
     """
 
     mean: Tensor

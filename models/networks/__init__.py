@@ -1,1 +1,1 @@
-"""Networks by name: the registry, the built-in families, torchvision's and the user's own."""
+"""Networks by name: the registry, the built-in families, torchvision's and custom ones."""

@@ -17,7 +17,7 @@ class ConvBNReLU(nn.Sequential):
 
 
 class DepthwiseSeparable(nn.Sequential):
-    """A 3x3 convolution of each channel by itself, then a 1x1 across them: Howard et al., MobileNets (2017), fig. 3."""
+    """A depthwise 3x3 convolution, then a pointwise 1x1: Howard et al., MobileNets (2017), fig. 3."""
 
     def __init__(self, channels: int, out: int, *, stride: int = 1) -> None:
         super().__init__(
@@ -27,7 +27,7 @@ class DepthwiseSeparable(nn.Sequential):
 
 
 class SqueezeExcitation(nn.Module):
-    """Weighs channels by what the whole image holds: Hu et al., Squeeze-and-Excitation Networks (2018), eq. 2 to 4."""
+    """Weights channels by their global averages: Hu et al., Squeeze-and-Excitation Networks (2018), eq. 2 to 4."""
 
     def __init__(self, channels: int, *, reduction: int) -> None:
         super().__init__()
@@ -43,9 +43,9 @@ class SqueezeExcitation(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions around a shortcut without parameters (He et al. 2015, section 3.3, option A).
+    """Two 3x3 convolutions with a parameter-free shortcut (He et al. 2015, section 3.3, option A).
 
-    `attention` stands between the second batch norm and the sum (Hu et al. 2018, fig. 3).
+    `attention` is applied between the second batch norm and the sum (Hu et al. 2018, fig. 3).
     """
 
     def __init__(self, channels: int, out: int, stride: int, *, attention: nn.Module | None = None) -> None:
@@ -70,7 +70,7 @@ class ResidualBlock(nn.Module):
 
 
 class SkipConcat(nn.Module):
-    """Two 3x3 convolutions whose result is laid beside what they were given, and both mixed by a 1x1 convolution."""
+    """Two 3x3 convolutions whose output is concatenated with their input, and fused by a 1x1 convolution."""
 
     def __init__(self, channels: int, out: int) -> None:
         super().__init__()
@@ -85,10 +85,10 @@ class SkipConcat(nn.Module):
 
 
 def init_convolutions(network: nn.Module) -> None:
-    """Draws every convolution for ReLU networks: He et al., Delving Deep into Rectifiers (2015), eq. 14 (fan out)."""
+    """Initialises convolutions for ReLU networks: He et al., Delving Deep into Rectifiers (2015), eq. 14 (fan out)."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
-            # torch counts the fan out of a grouped convolution as if it had one group
+            # torch computes the fan out of a grouped convolution as if it had one group
             nn.init.kaiming_normal_(
                 module.weight, mode="fan_out" if module.groups == 1 else "fan_in", nonlinearity="relu"
             )

@@ -10,11 +10,11 @@ from models.networks.blocks import ConvBNReLU, init_convolutions
 
 
 class CompactCNN(nn.Module):
-    """Twice a 3x3 convolution, batch norm, ReLU and 2x2 max pooling, then 128-K.
+    """Two blocks of 3x3 convolution, batch norm, ReLU and 2x2 max pooling, then 128-K.
 
-    Batch norm is what lets so small a network learn in few epochs. `hidden` are the widths between the last pooling and
-    the logits: `()` leaves 9,122 parameters for 28x28 grey images and ten classes instead of 103,042, and on
-    FashionMNIST half a point of validation accuracy less.
+    Batch norm lets so small a network train in few epochs. `hidden` are the widths between the last pooling and the
+    logits: `()` leaves 9,122 parameters for 28x28 grey images and ten classes instead of 103,042, and loses half a
+    point of validation accuracy on FashionMNIST.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Custom networks: `module:callable`, imported as Python would from the current directory."""
+"""Custom networks: `module:callable`, imported from the current directory or Python's path."""
 
 import difflib
 import importlib
@@ -15,17 +15,17 @@ from torch import nn
 from models.errors import UserError
 from models.networks.spec import DATA_PARAMETERS, NetworkSpec, check_logits, set_signature
 
-SIZE = 32  # that `convscope summary` shows by default
+SIZE = 32  # the default of `convscope summary`
 
 
 def custom_spec(name: str) -> NetworkSpec:
     """Imports `module:callable` with the current directory first on the path.
 
-    Importing runs the module, so a checkpoint that names one is as trusted as its code. Python's own modules and
-    torch's are refused: no network of a user's is there, and a configuration should not call them.
+    Importing runs the module, so a checkpoint that names one needs as much trust as its code. Modules of Python and
+    torch are refused: they contain no custom networks, and a configuration should not call them.
 
     Raises:
-        ValueError: it cannot be imported, or is neither a class of `nn.Module` nor a function.
+        ValueError: it cannot be imported, or is neither an `nn.Module` class nor a function.
     """
     module_name, _, attribute = name.partition(":")
     if not module_name or not attribute or not all(part.isidentifier() for part in module_name.split(".")):
@@ -44,10 +44,10 @@ def custom_spec(name: str) -> NetworkSpec:
         needed = [key for key, p in parameters.items() if p.default is p.empty and p.kind in named]
         if missing := [key for key in needed if key not in taken]:
             raise UserError(f"{name} needs {missing[0]!r}; give it with --option {missing[0]}=...")
-        with _current_directory_first():  # it may import more only now
+        with _current_directory_first():  # it may import further modules when called
             try:
                 network = target(**taken)
-            except Exception as error:  # its own code may raise anything
+            except Exception as error:  # custom code may raise anything
                 raise UserError(f"{name} cannot be made: {type(error).__name__}: {error}") from error
             if not isinstance(network, nn.Module):
                 raise UserError(f"{name} returns {type(network).__name__}; it must return a torch.nn.Module")
@@ -84,10 +84,10 @@ def _target(name: str, module_name: str, attribute: str) -> Any:
 
 @contextmanager
 def _current_directory_first() -> Iterator[None]:
-    """The current directory leads the module path inside; afterwards the path is as before."""
+    """Puts the current directory first on the module path inside the block, and restores the path afterwards."""
     here = str(Path.cwd())
     sys.path.insert(0, here)
-    importlib.invalidate_caches()  # files may be younger than the finder's last look
+    importlib.invalidate_caches()  # files may be newer than the finder's cache
     try:
         yield
     finally:

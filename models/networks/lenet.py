@@ -18,7 +18,7 @@ def _first_padding(height: int, width: int) -> int:
 
 
 class LeNet(nn.Module):
-    """LeNet-5 as it is taught today: two 5x5 convolutions (6 and 16 channels), ReLU, max pooling, 120-84-K.
+    """LeNet-5 as taught today: two 5x5 convolutions (6 and 16 channels), ReLU, max pooling, 120-84-K.
 
     `hidden` are the widths of the fully connected layers before the last; `(84,)` is the short form 84-K.
     After LeCun et al., Gradient-Based Learning Applied to Document Recognition (1998), fig. 2.
@@ -45,10 +45,10 @@ class LeNet(nn.Module):
 
 
 class LeNet1998(nn.Module):
-    """The original's shape: sigmoid activations and average pooling, 120-84-K.
+    """The original architecture: sigmoid activations and average pooling, 120-84-K.
 
-    As in the paper up to three details that no one rebuilds: its pooling has trainable gains, its second convolution
-    is sparsely connected, and its output are distances to drawn digits.
+    Follows the paper except for three details that are usually omitted: its pooling has trainable gains, its second
+    convolution is sparsely connected, and its outputs are distances to drawn digits.
     """
 
     def __init__(self, *, channels: int, height: int, width: int, classes: int) -> None:

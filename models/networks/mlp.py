@@ -1,4 +1,4 @@
-"""A multilayer perceptron: what an image classifier does without convolutions."""
+"""A multilayer perceptron: a baseline without convolutions."""
 
 from itertools import pairwise
 

@@ -8,7 +8,7 @@ from models.networks.blocks import ConvBNReLU, DepthwiseSeparable, init_convolut
 
 
 class MobileNetSmall(nn.Module):
-    """The pattern of MobileNet (Howard et al. 2017, table 1), cut for small images: no stride in the stem, two later.
+    """MobileNet (Howard et al. 2017, table 1) reduced for small images: no stride in the stem, two strides later.
 
     `multiplier` scales the channel counts (the paper's width multiplier, section 3.3).
     """

@@ -1,4 +1,4 @@
-"""The networks by name, and the one function that builds them."""
+"""The networks by name, and the function that builds them."""
 
 import difflib
 from typing import Any
@@ -45,8 +45,8 @@ NETWORKS: dict[str, NetworkSpec] = {
 
 
 def find_network(name: str) -> NetworkSpec:
-    """The specification of a registered network, one of torchvision's (`torchvision:resnet50`, or `mobilenet_v2` where
-    no network of ours has the name), or a custom one (`module:callable`, which is imported).
+    """The specification of a registered network, a torchvision one (`torchvision:resnet50`, or `mobilenet_v2` if none
+    of ours has the name), or a custom one (`module:callable`, which is imported).
 
     Raises:
         ValueError: no such name; the message lists the nearest ones.
@@ -60,7 +60,7 @@ def find_network(name: str) -> NetworkSpec:
         return custom_spec(name)
     ours = plain == name
     known = [*NETWORKS, *torchvision_names()] if ours else [PREFIX + there for there in torchvision_names()]
-    # The prefix alone makes all of torchvision's names resemble each other.
+    # With the prefix all of torchvision's names would be similar.
     near = difflib.get_close_matches(name, dict.fromkeys(known), n=3, cutoff=0.4 if ours else 0.8)
     known_ones = f"known are {', '.join(NETWORKS)}, torchvision's by their names there, and module:callable"
     hint = f"did you mean {' or '.join(near)}?" if near else known_ones
@@ -68,7 +68,7 @@ def find_network(name: str) -> NetworkSpec:
 
 
 def input_size_for(name: str, natural: tuple[int, int]) -> tuple[int, int]:
-    """The (height, width) to feed a network with images that are `natural` large: theirs if it was made for that."""
+    """The network's input (height, width) for images of size `natural`: their own if the network supports it."""
     spec = find_network(name)
     fits = natural[0] == natural[1] and (natural[0] in spec.sizes or (spec.any_size and natural[0] > 0))
     return natural if fits else (spec.sizes[0], spec.sizes[0])
@@ -80,7 +80,7 @@ def build_network(name: str, *, channels: int, height: int, width: int, classes:
     Weights are initialised from torch's global generator; fork and seed it around this call for repeatable ones.
 
     Args:
-        name: as `find_network` takes it.
+        name: as in `find_network`.
         options: the network's own keyword arguments.
 
     Raises:

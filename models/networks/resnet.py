@@ -53,7 +53,7 @@ def resnet34(*, channels: int, height: int, width: int, classes: int, stem: Stem
 
 
 def resnet50(*, channels: int, height: int, width: int, classes: int, stem: Stem = "auto") -> nn.Module:
-    """ResNet-50 (He et al. 2015, table 1; stride in the 3x3 convolution, as torchvision has it); stems as above."""
+    """ResNet-50 (He et al. 2015, table 1; stride in the 3x3 convolution, as in torchvision); stems as above."""
     size = {"channels": channels, "height": height, "width": width, "classes": classes}
     return _imagenet_resnet(Bottleneck, [3, 4, 6, 3], **size, stem=stem)
 
@@ -79,7 +79,7 @@ class ResNet20(nn.Module):
         return nn.Sequential(*(ResidualBlock(a, out, step, attention=self.attention(out)) for a, step in blocks))
 
     def attention(self, channels: int) -> nn.Module | None:
-        """The module before each block's sum; none here."""
+        """The module before each block's sum; None without one."""
         return None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -93,14 +93,14 @@ class ResNet20(nn.Module):
 class SEResNet20(ResNet20):
     """The ResNet-20 of He et al. with the blocks of Hu et al., Squeeze-and-Excitation Networks (2018), fig. 3.
 
-    `reduction` is the paper's r (section 6.1). It recommends 16 for networks of 256 channels and more; with the 16 to
-    64 channels of this one that would leave one unit, so 4 is the default.
+    `reduction` is the paper's r (section 6.1). The paper recommends 16 for networks of 256 channels and more; with the
+    16 to 64 channels here that would leave one unit, so the default is 4.
     """
 
     def __init__(self, *, channels: int, height: int, width: int, classes: int, reduction: int = 4) -> None:
         if not 1 <= reduction <= 16:
             raise UserError(f"reduction is {reduction}; it must be between 1 and 16, the fewest channels here")
-        self._reduction = reduction  # before the blocks, which are built with it
+        self._reduction = reduction  # before the blocks, which use it
         super().__init__(channels=channels, height=height, width=width, classes=classes)
 
     def attention(self, channels: int) -> nn.Module:

@@ -1,4 +1,4 @@
-"""A CNN whose skip connections are concatenated, not added, and mixed by 1x1 convolutions."""
+"""A CNN whose skip connections are concatenated, not added, and fused by 1x1 convolutions."""
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +8,7 @@ from models.networks.blocks import SkipConcat, init_convolutions
 
 
 class SkipCNN(nn.Module):
-    """Three stages of `SkipConcat`, halved by max pooling in between, a global average and the logits.
+    """Three stages of `SkipConcat` with 2x2 max pooling in between, global average pooling and the logits.
 
     Concatenation after Huang et al., Densely Connected Convolutional Networks (2017), eq. 2; the 1x1 fusion after
     Lin et al., Network in Network (2014).

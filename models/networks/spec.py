@@ -1,4 +1,4 @@
-"""The specification of a network: how it is built, for which sizes, with which options."""
+"""The specification of a network: its builder, sizes and options."""
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator
@@ -11,15 +11,15 @@ from torch import Tensor, nn
 
 from models.errors import UserError
 
-DATA_PARAMETERS = ("channels", "height", "width", "classes")  # what the data decides; all other parameters are options
+DATA_PARAMETERS = ("channels", "height", "width", "classes")  # determined by the data; all other parameters are options
 
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """A network's builder and the image sizes (height = width) it was made for, the default first.
+    """A network's builder and the image sizes (height = width) it was designed for, the default first.
 
-    `build` takes channels, height, width and classes as keywords, and the options that its signature has besides.
-    With `any_size` images keep their own size if they are square.
+    `build` takes channels, height, width and classes as keywords; its other keywords are options. With `any_size`,
+    square images keep their own size.
     """
 
     build: Callable[..., nn.Module]
@@ -35,7 +35,7 @@ class NetworkSpec:
 
 
 def set_signature(build: Callable[..., nn.Module], options: Iterable[inspect.Parameter]) -> None:
-    """Gives `build`, which takes anything, the signature of a builder: `DATA_PARAMETERS` and the options."""
+    """Gives a generic `build` the signature of a builder: `DATA_PARAMETERS` and the options."""
     given = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in DATA_PARAMETERS]
     own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in options]
     build.__signature__ = inspect.Signature([*given, *own])  # type: ignore[attr-defined]  # inspect looks there first
@@ -43,7 +43,7 @@ def set_signature(build: Callable[..., nn.Module], options: Iterable[inspect.Par
 
 @contextmanager
 def temporary_mode(network: nn.Module, *, training: bool = False) -> Iterator[None]:
-    """Sets evaluation or training mode, without gradients, inside; restores modes and buffers afterwards."""
+    """Sets evaluation or training mode without gradients inside the block; restores modes and buffers afterwards."""
     modes = {module: module.training for module in network.modules()}
     buffers = [(buffer, buffer.clone()) for buffer in network.buffers()] if training else []
     try:
@@ -54,23 +54,23 @@ def temporary_mode(network: nn.Module, *, training: bool = False) -> Iterator[No
         for module, was_training in modes.items():
             module.training = was_training
         for buffer, was in buffers:
-            if not torch.equal(buffer, was):  # an expanded one, of which several places are one, cannot be written to
+            if not torch.equal(buffer, was):  # an expanded tensor shares memory and cannot be written to
                 buffer.copy_(was)
 
 
 def check_logits(
     name: str, network: nn.Module, x: Tensor, *, classes: int, meta: bool = False, training: bool = False
 ) -> None:
-    """Runs two images of zeros through a network and restores it.
+    """Runs a batch of two zero images through a network and restores the network.
 
     Args:
         name: for messages.
         x: (2, C, H, W), on the network's device.
-        meta: compute shapes alone, on torch's meta device; for networks whose code makes no tensors of its own.
-        training: in training mode instead of evaluation mode.
+        meta: compute shapes only, on torch's meta device; for networks whose code creates no tensors.
+        training: use training mode instead of evaluation mode.
 
     Raises:
-        ValueError: it does not take such images, or does not return (2, classes) numbers.
+        ValueError: it does not take such images, or does not return (2, classes) floats.
     """
     name = f"{name} in training mode" if training else name
     tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
@@ -81,7 +81,7 @@ def check_logits(
                 found: Any = torch.func.functional_call(network, shadows, (x.to("meta"),))
             else:
                 found = network(x)
-    except Exception as error:  # its code may be anybody's
+    except Exception as error:  # custom code may raise anything
         size = f"{x.shape[2]}x{x.shape[3]} images of {x.shape[1]} channels"
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"{name} does not take {size}: {reason}") from error

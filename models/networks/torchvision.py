@@ -1,4 +1,4 @@
-"""Every classification network of torchvision, by its name there."""
+"""Every torchvision classification network, by its torchvision name."""
 
 import functools
 import inspect
@@ -13,7 +13,7 @@ from models.errors import UserError
 from models.networks.spec import DATA_PARAMETERS, NetworkSpec, check_logits, set_signature
 
 PREFIX = "torchvision:"
-# Without these the auxiliary classifiers, which only training uses, would change what the network returns.
+# These turn off auxiliary classifiers, which only training uses and which change the return type.
 _ALWAYS: dict[str, dict[str, Any]] = {
     "googlenet": {"aux_logits": False, "init_weights": True},
     "inception_v3": {"aux_logits": False, "init_weights": True},
@@ -34,7 +34,7 @@ def torchvision_spec(name: str) -> NetworkSpec:
 
     def build(*, channels: int, height: int, width: int, classes: int, **options: Any) -> nn.Module:
         made_for_size: dict[str, Any] = {}
-        if "image_size" in parameters:  # ViT; its own error for other shapes is of no use
+        if "image_size" in parameters:  # ViT; its own error for other shapes is unhelpful
             if height != width:
                 raise UserError(f"{name} takes square images, got {height}x{width}")
             made_for_size["image_size"] = height
@@ -57,12 +57,12 @@ def torchvision_spec(name: str) -> NetworkSpec:
 
 
 def to_grayscale_input(network: nn.Module) -> None:
-    """Makes the first convolution take a single channel.
+    """Changes the first convolution to a single input channel.
 
-    Its weights become the sum over the three: it then gives for a grey image what it gave for three copies of it.
+    Its weights become the sum over the three channels, so a grey image gives the same result as three copies of it.
 
     Raises:
-        ValueError: there is no convolution that takes three channels.
+        ValueError: no convolution takes three channels.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d) and module.in_channels == 3 and module.groups == 1:
@@ -73,7 +73,7 @@ def to_grayscale_input(network: nn.Module) -> None:
 
 
 def _parameters(name: str) -> dict[str, inspect.Parameter]:
-    """The class's parameters with plain defaults, less those that the builder decides."""
+    """The class's parameters with simple defaults, except those set by the builder."""
     builder = inspect.unwrap(torchvision.models.get_model_builder(name))
     kind = typing.get_type_hints(builder)["return"]
     parameters = inspect.signature(kind.__init__).parameters

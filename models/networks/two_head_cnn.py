@@ -1,4 +1,4 @@
-"""One trunk and two heads to choose from: a plain one for few classes, one with a hidden layer for many."""
+"""A trunk with a choice of two heads: a plain one for few classes, one with a hidden layer for many."""
 
 from typing import Literal
 
@@ -13,10 +13,10 @@ FEW = 10
 
 
 class TwoHeadCNN(nn.Module):
-    """Two stages of convolution, batch norm, ReLU and pooling, then the head that the class count asks for.
+    """Two stages of convolution, batch norm, ReLU and pooling, then the head for the class count.
 
     `auto` takes the plain head (features-K) for up to 10 classes, and the one with a hidden layer and dropout
-    (features-256-K) for more: a single layer cannot share features between many classes that resemble each other.
+    (features-256-K) for more: a single layer cannot share features between many similar classes.
     """
 
     def __init__(self, *, channels: int, height: int, width: int, classes: int, head: Head = "auto") -> None:

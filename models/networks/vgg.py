@@ -26,10 +26,10 @@ def _features(channels: int, depths: tuple[int, ...], batch_norm: bool) -> Itera
 
 
 class VGG(nn.Module):
-    """Five stages of `depths` 3x3 convolutions, each halved by pooling: Simonyan and Zisserman (2014), table 1.
+    """Five stages of `depths` 3x3 convolutions, each followed by 2x2 pooling: Simonyan and Zisserman (2014), table 1.
 
-    With `batch_norm` the weights of torchvision's `vgg16_bn` fit, without it those of `vgg16`. The classic head is
-    25088-4096-4096-K behind a pool to 7x7; the small one, which `auto` takes up to 64x64, is 512-K.
+    With `batch_norm` torchvision's `vgg16_bn` weights fit, without it those of `vgg16`. The classic head is
+    25088-4096-4096-K after pooling to 7x7; the small one, which `auto` takes up to 64x64, is 512-K.
     """
 
     def __init__(

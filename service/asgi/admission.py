@@ -1,4 +1,4 @@
-"""Admission control, in front of all routes: CORS, the token, the limit on requests under way, the choice of routes."""
+"""Admission control before all routes: CORS, the token, the limit on requests in flight, the choice of application."""
 
 import hmac
 from collections.abc import Awaitable
@@ -23,7 +23,7 @@ class AdmissionControl:
 
     Args:
         native: BentoML's application, which answers its own routes and handles the worker's lifespan.
-        http: ours, which answers everything else.
+        http: our application, which answers everything else.
     """
 
     def __init__(self, native: ASGIApp, settings: Settings, http: Application) -> None:
@@ -54,13 +54,13 @@ class AdmissionControl:
 
     def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if get_header(scope, b"upgrade") and _has_body(scope):
-            # uvicorn stops reading at such a header, and would take the body for the next request.
+            # uvicorn stops reading at such a header, and would parse the body as the next request.
             error: RequestError = UpgradeRefused(
-                "a request with a body must not ask for another protocol by Upgrade; this is HTTP/1.1"
+                "a request with a body must not request another protocol by Upgrade; this is HTTP/1.1"
             )
             return send_error(send, error, scope["path"])
         if not self._is_authorized(scope):
-            error = Unauthorized("this server wants the header Authorization: Bearer TOKEN")
+            error = Unauthorized("this server requires the header Authorization: Bearer TOKEN")
             return send_error(send, error, scope["path"])
         if self._active_requests > self._concurrency.value and scope["path"] not in HEALTH:
             full = QueueFull(f"too many requests are under way; the limit is {self._concurrency}", retry_after_s=1)
@@ -70,7 +70,7 @@ class AdmissionControl:
 
     def _is_authorized(self, scope: Scope) -> bool:
         path = scope["path"]
-        # The page itself holds no secret; the routes it calls are guarded.
+        # The page itself contains no secrets; the routes it calls are protected.
         if self._token is None or path in HEALTH or path == "/" or path.startswith("/page/"):
             return True
         scheme, _, token = get_header(scope, b"authorization").partition(" ")

@@ -39,12 +39,12 @@ from service.telemetry.request_context import current
 from service.v1 import classify, feature_maps, models, predict
 from service.v2 import infer, metadata, repository, statistics
 
-# In the router's order: inference first, as it must be found fast, and /v2/models/stats before /v2/models/{name}.
+# In the router's order: inference first, for speed, and /v2/models/stats before /v2/models/{name}.
 _MODULES = (infer, statistics, metadata, repository, classify, predict, models, feature_maps, operations)
 
 
 def build_application(catalog: VersionCatalog, settings: Settings) -> "Application":
-    """The application behind admission control."""
+    """The application after admission control."""
     context = ServerContext(
         settings=settings,
         catalog=catalog,
@@ -60,12 +60,12 @@ def build_application(catalog: VersionCatalog, settings: Settings) -> "Applicati
 
 
 class Application:
-    """Dispatches raw routes with a fixed path itself, the others by a router, and turns every error into an answer.
+    """Dispatches raw routes with a fixed path directly, the others by a router, and maps every error to an answer.
 
     Attributes:
         context: the shared objects of the handlers.
-        metrics: the counts of all workers.
-        routes: all routes, those of BentoML included.
+        metrics: the metrics of all workers.
+        routes: all routes, including BentoML's.
     """
 
     def __init__(self, context: ServerContext, routes: Sequence[Route]) -> None:
@@ -82,14 +82,14 @@ class Application:
             elif route.endpoint:
                 routed.append(one := routing.Route(route.path, route.endpoint, methods=[route.method]))
                 self._routes_by_endpoint.setdefault((one.endpoint, *one.param_convertors), []).append(one)
-        # Not an application: its error middleware would answer before ours. A path with a slash more is another path.
+        # Not an application: its error middleware would answer before ours. A trailing slash makes another path.
         self._router = routing.Router(routed, redirect_slashes=False)
 
     def start(self, files: WorkerFiles | None) -> None:
-        """Opens the models, and begins to watch and to count; to be called on the event loop, before any request.
+        """Opens the models, and starts watching and counting; call it on the event loop, before any request.
 
         Args:
-            files: what the workers of this server share; None for a worker on its own.
+            files: files shared by the workers of this server; None for a standalone worker.
         """
         self.context.reconciler.start(files)
         self.metrics.start(files)
@@ -101,7 +101,7 @@ class Application:
             if scope["path"] in operations.NATIVE:
                 raise MethodNotAllowed(f"{scope['path']} takes GET, not {scope['method']}", allow="GET, HEAD")
             if direct is None:
-                scope["app"] = self  # tells the router to raise, not to answer, what it does not know
+                scope["app"] = self  # makes the router raise for unknown paths instead of answering
                 await self._router(scope, receive, send)
             elif scope["method"] != "POST":
                 raise MethodNotAllowed(f"{scope['path']} takes POST, not {scope['method']}", allow="POST")
@@ -113,7 +113,7 @@ class Application:
             await send_error(send, _router_error(error, scope), scope["path"])
         except EngineError as error:
             await send_error(send, _engine_error(error), scope["path"])
-        except TimeoutError:  # of the `asyncio.timeout` that every route has around its work
+        except TimeoutError:  # from the `asyncio.timeout` around the work of every route
             late = DeadlinePassed(
                 f"no answer within {self._deadline_s:g} s (CONVSCOPE_DEADLINE_S); the work was dropped"
             )
@@ -126,7 +126,7 @@ class Application:
             await send_json(send, 500, error_json(scope["path"], INTERNAL, message))
 
     def route_of(self, scope: Scope) -> str:
-        """The template of the route that answered a request, or `unknown`: paths have no bound, templates have one."""
+        """The template of the route that answered a request, or `unknown`: unlike paths, templates are bounded."""
         path: str = scope["path"]
         if path in self._direct_routes or path in operations.NATIVE:
             return path
@@ -135,7 +135,7 @@ class Application:
 
 
 def _decoding_threads(catalog: VersionCatalog, settings: Settings) -> int:
-    """As many as infer; inference on a GPU leaves every core to decoding, whatever is set for it."""
+    """As many decoding threads as inference threads; with inference on a GPU, one for every core."""
     on_gpu = any(model.engine.device == "cuda" for model in catalog.models())
     return settings.cores_per_worker if on_gpu else settings.threads_per_run
 
@@ -147,7 +147,7 @@ def _engine_error(error: EngineError) -> RequestError:
 
 
 def _router_error(error: HTTPException, scope: Scope) -> RequestError:
-    """What the router itself raises: nothing else here raises HTTPException."""
+    """Maps the router's exceptions: nothing else here raises HTTPException."""
     if error.status_code == 405:
         allow = (error.headers or {}).get("Allow", "")
         return MethodNotAllowed(f"{scope['path']} does not take {scope['method']}", allow=allow)

@@ -9,7 +9,7 @@ from service.telemetry.request_context import current
 
 
 async def send_error(send: Send, error: RequestError | ImageError, path: str) -> None:
-    """Sends an error in the shape that all routes like `path` share."""
+    """Sends an error in the format of the route group of `path`."""
     current().fail(error.code, str(error))
     status, body, headers = error_answer(error, path)
     await send_json(send, status, body, headers)

@@ -1,4 +1,4 @@
-"""The server's own routes: health and the schema of BentoML's client, which BentoML answers, and metrics."""
+"""The server's own routes: health and the schema for BentoML's client, which BentoML answers, and metrics."""
 
 import asyncio
 
@@ -36,7 +36,7 @@ NATIVE = tuple(route.path for route in BENTOML_ROUTES)
 
 
 def routes(context: ServerContext) -> list[Route]:
-    """The routes but for that of the OpenAPI document."""
+    """The routes, except that of the OpenAPI document."""
 
     async def metrics(request: Request) -> Response:
         """Metrics of all workers for Prometheus."""

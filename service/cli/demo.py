@@ -1,4 +1,4 @@
-"""The verb `convscope demo`: the whole path on the digits that scikit-learn brings."""
+"""The verb `convscope demo`: the whole workflow on scikit-learn's digits."""
 
 import subprocess
 from pathlib import Path
@@ -30,7 +30,7 @@ ARTIFACT = Path("artifacts/lenet-digits")
 def demo(*, port: int | None = None) -> int:
     """Trains LeNet on the built-in digits, exports, verifies and serves it, and keeps serving until Ctrl-C.
 
-    For example `CONVSCOPE_PORT=3001 convscope demo`. A second run takes what the first one made.
+    For example `CONVSCOPE_PORT=3001 convscope demo`. A second run reuses the results of the first.
 
     Args:
         port: Port to listen on [default: CONVSCOPE_PORT, else 3000].

@@ -1,4 +1,4 @@
-"""The verbs `convscope classify` and `convscope inspect`: image files, here or on a server."""
+"""The verbs `convscope classify` and `convscope inspect` for image files, with an artifact or a server."""
 
 import json
 import sys
@@ -37,13 +37,13 @@ def classify(
     `convscope classify *.png --url http://127.0.0.1:3000 --json`.
 
     Args:
-        images: Files: PNG, JPEG, GIF, BMP, WebP or TIFF.
+        images: PNG, JPEG, GIF, BMP, WebP or TIFF files.
         artifact: An artifact directory, or its name's folder for the newest version.
-        url: Of a server, in place of --artifact; CONVSCOPE_TOKEN is sent if it is set.
-        model: On a server with several: NAME or NAME:VERSION.
-        top_k: How many classes to show [default: 5].
-        device: Where --artifact runs.
-        json: One JSON object a line in place of text.
+        url: URL of a server, instead of --artifact; sends CONVSCOPE_TOKEN if it is set.
+        model: NAME or NAME:VERSION, on a server with several models.
+        top_k: Number of classes to show [default: 5].
+        device: Device that runs --artifact.
+        json: Print one JSON object per line instead of text.
     """
     if not images:
         raise CycloptsError(msg="no images were given")
@@ -62,7 +62,7 @@ def classify(
 
 
 def inspect(artifact: Path, image: Path, *, layers: str = "*", out: Path) -> None:
-    """Draws what every layer of an artifact's ONNX file makes of one image.
+    """Draws the feature maps of one image for every layer of an artifact's ONNX file.
 
     For example `convscope inspect artifacts/lenet-mnist seven.png --layers "conv*,pool*" --out sheet.png`.
 
@@ -70,7 +70,7 @@ def inspect(artifact: Path, image: Path, *, layers: str = "*", out: Path) -> Non
         artifact: An artifact directory, or its name's folder for the newest version.
         image: A PNG, JPEG, GIF, BMP, WebP or TIFF file.
         layers: Comma-separated names or globs.
-        out: The picture to write, PNG.
+        out: The PNG file to write.
     """
     if out.suffix.lower() != ".png":
         raise CycloptsError(msg=f"--out is {out}; the sheet is a .png")

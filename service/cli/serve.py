@@ -21,21 +21,21 @@ def serve(
     precision: PrecisionName | None = None,
     device: Device | None = None,
 ) -> None:
-    """Serves artifacts over HTTP, after checking every hash in them. Ctrl-C stops.
+    """Serves artifacts over HTTP, after checking all their hashes. Ctrl-C stops the server.
 
     For example `convscope serve artifacts --port 3000 --workers 2`, or from BentoML's model store
     `convscope serve bentoml:lenet-mnist:1`. Every other setting is an environment variable
-    CONVSCOPE_...; the README lists them.
+    CONVSCOPE_...; docs/settings.md lists them.
 
     Args:
-        artifacts: A folder of artifacts, one, or bentoml:NAME:VERSION [default: artifacts].
+        artifacts: A folder of artifacts, one artifact, or bentoml:NAME:VERSION [default: artifacts].
         host: Address to listen on [default: 127.0.0.1].
         port: Port to listen on [default: 3000].
         workers: Server processes [default: 1].
-        engine: auto takes what `convscope bench` found fastest here; if it was not run, ONNX Runtime where there is an
-            ONNX file.
-        precision: fp32, fp16, bf16 or int8; auto is likewise what was found fastest, or else fp32.
-        device: auto takes CUDA when it works.
+        engine: auto takes the fastest engine found by `convscope bench` on this machine; without a record, ONNX
+            Runtime if there is an ONNX file.
+        precision: fp32, fp16, bf16 or int8; auto likewise takes the fastest, otherwise fp32.
+        device: auto takes CUDA if available.
     """
     try:
         settings = read_settings(

@@ -1,10 +1,10 @@
-"""A client of the server's own routes, for programs: typed, with files in batches and retries that wait as told.
+"""A typed client of the server's own routes: files in batches, and retries that honour Retry-After.
 
     with Client("http://127.0.0.1:3000") as client:
         for result in client.classify([Path("one.png"), Path("two.jpg")]):
             print(result.predictions[0].label if result.error is None else result.error)
 
-`AsyncClient` is the same with `await`. What is said to the server and when is in `service.client.protocol`.
+`AsyncClient` is the same with `await`. `service.client.protocol` has the requests and their timing.
 """
 
 import asyncio
@@ -35,13 +35,13 @@ Image = bytes | Path
 
 
 class Client:
-    """Speaks to one server over connections that stay open; to be closed, or used in a `with` block.
+    """A client for one server with persistent connections; close it, or use it in a `with` block.
 
     Args:
-        url: of the server.
-        token: its bearer token, if it wants one.
-        policy: batches, retries and patience.
-        transport: in place of the network, for tests.
+        url: URL of the server.
+        token: bearer token, if the server requires one.
+        policy: batches, retries and timeouts.
+        transport: replaces the network, for tests.
     """
 
     def __init__(
@@ -60,11 +60,11 @@ class Client:
 
         Args:
             images: paths, or encoded images.
-            model: `NAME` or `NAME:VERSION`, where several are served.
-            top_k: how many classes, at least 1; the server's default if None.
+            model: `NAME` or `NAME:VERSION`, if several are served.
+            top_k: number of classes, at least 1; the server's default if None.
 
         Returns:
-            A result an image, in order; one that cannot be read or decoded has an `error`, and the others are answered.
+            One result per image, in order; an image that cannot be read or decoded gets an `error`.
 
         Raises:
             NoAnswer: the server cannot be reached, refuses the request, or stays too busy.
@@ -72,7 +72,7 @@ class Client:
         return self._drive(classify_exchange(images, self._policy, model=model, top_k=top_k))
 
     def models(self) -> list[dict[str, Any]]:
-        """What is served, as `GET /v1/models` says it."""
+        """The served models, as in `GET /v1/models`."""
         return self._drive(models_exchange(self._policy))
 
     def feature_maps(self, image: Image, *, model: str, layers: str = "*") -> dict[str, npt.NDArray[Any]]:
@@ -81,7 +81,7 @@ class Client:
         Args:
             image: a path, or an encoded image.
             model: `NAME` or `NAME:VERSION`.
-            layers: names or globs, with commas between.
+            layers: comma-separated names or globs.
 
         Raises:
             NoAnswer: as for `classify`; the image cannot be decoded, or there is no such layer.
@@ -116,7 +116,7 @@ class Client:
 
 
 class AsyncClient:
-    """The same for asyncio; batches go one after the other, so use several tasks for more at once."""
+    """The same for asyncio; batches are sent one after another, so use several tasks for concurrency."""
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
-"""What a client says to the server: requests, the wait before each, and what is made of the answers.
+"""The client's protocol: its requests, the wait before each, and the interpretation of answers.
 
-A conversation is a generator that yields steps and is sent what came back, so that the blocking and the asynchronous
-client share it. No network is touched here.
+A conversation is a generator that yields steps and receives the outcomes, so that the blocking and the asynchronous
+client share it. This module does no I/O over the network.
 """
 
 import email.utils
@@ -28,11 +28,11 @@ _RETRYABLE = (429, 503)  # busy, or not ready yet
 
 
 class NoAnswer(ConvscopeError, RuntimeError):
-    """The server could not be reached, refused the request, or answered in another way than ours does.
+    """The server could not be reached, refused the request, or sent an answer that is not convscope's.
 
     Attributes:
-        status: HTTP's; 0 if there was no answer.
-        code: the error's, machine-readable; empty likewise.
+        status: HTTP status; 0 if there was no answer.
+        code: machine-readable error code; empty likewise.
     """
 
     def __init__(self, message: str, *, status: int = 0, code: str = "") -> None:
@@ -42,13 +42,13 @@ class NoAnswer(ConvscopeError, RuntimeError):
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """How a client asks.
+    """Batching, retries and timeouts of a client.
 
     Attributes:
-        batch: images in one request, at most; a server takes 256 unless it is told otherwise.
-        batch_bytes: of one request, at most, unless one image is larger; a server takes 64 MiB likewise.
+        batch: maximum images per request; a server's default limit is 256.
+        batch_bytes: maximum bytes per request, unless one image is larger; a server's default limit is 64 MiB.
         retries: further attempts after 429, 503 or no connection.
-        longest_wait_s: before one of them, whatever Retry-After says.
+        longest_wait_s: maximum wait before a retry, whatever Retry-After is.
         timeout_s: for connecting, and for each part of the answer.
     """
 
@@ -96,7 +96,7 @@ def classify_exchange(
         except NoAnswer as refused:
             if len(batch) > 1 or not refused.code.startswith("image_"):
                 raise
-            answers = [Result(error=ImageFailure(refused.code, str(refused)))]  # a lone bad image gets its status
+            answers = [Result(error=ImageFailure(refused.code, str(refused)))]  # a lone bad image has an error status
         else:
             answers = _results(answer, len(batch))
         for (place, _), result in zip(batch, answers, strict=True):
@@ -133,10 +133,10 @@ def feature_maps_exchange(
 
 
 def _ask(step: Step, policy: Policy) -> Exchange[httpx.Response]:
-    """One request, repeated while the server is busy or away.
+    """One request, repeated while the server is busy or unreachable.
 
     Raises:
-        NoAnswer: it stays so, or the answer is an error.
+        NoAnswer: all attempts fail, or the answer is an error.
     """
     wait_s = 0.0
     for attempt in range(policy.retries + 1):
@@ -154,7 +154,7 @@ def _ask(step: Step, policy: Policy) -> Exchange[httpx.Response]:
 
 
 def _retry_after_s(outcome: Outcome) -> float:
-    """Seconds that Retry-After asks for, as a number or as a date; 0 if it says nothing."""
+    """Seconds to wait by Retry-After, a number or a date; 0 without one."""
     told = outcome.headers.get("retry-after", "") if isinstance(outcome, httpx.Response) else ""
     if told.isascii() and told.isdecimal():
         return float(told)
@@ -167,7 +167,7 @@ def _retry_after_s(outcome: Outcome) -> float:
 def _batches(
     images: Sequence[bytes | Path], results: list[Result | None], policy: Policy
 ) -> Iterator[list[tuple[int, bytes]]]:
-    """Places and bytes, read when their turn comes; a file that cannot be read gets its result at once."""
+    """Positions and bytes, read lazily; a file that cannot be read gets its result immediately."""
     batch: list[tuple[int, bytes]] = []
     for place, image in enumerate(images):
         try:

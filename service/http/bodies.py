@@ -1,4 +1,4 @@
-"""Request bodies: read under limits that are enforced while they stream, and taken apart into images."""
+"""Request bodies: read under limits enforced while streaming, and split into images."""
 
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class BodyReader:
-    """Reads the bodies of one worker's requests, and counts the bytes they hold together."""
+    """Reads the bodies of one worker's requests, and counts the bytes they hold in total."""
 
     def __init__(self, settings: Settings) -> None:
         self._limit_bytes = settings.limit("body_limit_bytes")
@@ -34,7 +34,7 @@ class BodyReader:
         """The encoded images of a request: the body itself, or every file of a multipart form, in order.
 
         Raises:
-            BodyEmpty: no bytes, or a form without files.
+            BodyEmpty: the body is empty, or a form without files.
             MalformedBody: a multipart form that is damaged, cut off, or has a field that is not a file.
             UnsupportedType: the body is compressed as a whole.
             TooManyImages, BodyTooLarge, QueueFull, ClientDisconnect: while the body is read.
@@ -60,7 +60,7 @@ class BodyReader:
         """Counts bytes as held.
 
         Raises:
-            QueueFull: they do not fit any more.
+            QueueFull: they exceed the limit.
         """
         if self.held_bytes + count > self._held_limit_bytes.value:
             raise QueueFull(f"{self.held_bytes} bytes of bodies are held; the limit is {self._held_limit_bytes}", 1)
@@ -72,7 +72,7 @@ class BodyReader:
 
 
 class BodyContext(Generic[T]):
-    """One body as it arrives, read under the limits when the block is entered, and released when it ends."""
+    """One body, read under the limits when the block is entered, and released when it ends."""
 
     def __init__(
         self, body_reader: BodyReader, scope: Scope, receive: Receive, limit_bytes: Limit, parse: Callable[[bytes], T]

@@ -1,4 +1,4 @@
-"""Compressed request bodies, unpacked in parts, so that the limits hold for the content of a small body too."""
+"""Compressed request bodies, decompressed in parts, so that the limits also hold for the decompressed content."""
 
 import asyncio
 import zlib
@@ -10,7 +10,7 @@ from service.errors import BodyTooLarge, MalformedBody, UnsupportedType
 from service.http.bodies import BodyReader
 from service.settings import Limit
 
-_WINDOW_BITS = {"gzip": 31, "deflate": 15}  # what HTTP calls deflate is zlib's format: RFC 9110, 8.4.1.2
+_WINDOW_BITS = {"gzip": 31, "deflate": 15}  # HTTP's deflate is zlib's format: RFC 9110, 8.4.1.2
 _PART_BYTES = 4 * 2**20
 
 
@@ -18,18 +18,18 @@ _PART_BYTES = 4 * 2**20
 async def decompress_body(
     body: bytes, encoding: str, *, body_reader: BodyReader, limit_bytes: Limit, executor: Executor
 ) -> AsyncIterator[bytes]:
-    """The body without its `Content-Encoding`, counted as held too until the block ends.
+    """The decompressed body, also counted as held until the block ends.
 
     Raises:
-        UnsupportedType: another encoding than gzip, deflate or none.
+        UnsupportedType: an encoding other than gzip, deflate or none.
         BodyTooLarge: it holds more than `limit_bytes`.
-        MalformedBody: it is not so encoded, cut off, or goes on after its end.
-        QueueFull: too much is held already.
+        MalformedBody: it is not in that encoding, is truncated, or has trailing bytes.
+        QueueFull: too many bytes are already held.
     """
     if encoding in ("", "identity"):
         yield body
         return
-    if encoding == "x-gzip":  # its old name, which is to be understood: RFC 9110, 8.4.1.3
+    if encoding == "x-gzip":  # its old name, which recipients should accept: RFC 9110, 8.4.1.3
         encoding = "gzip"
     if encoding not in _WINDOW_BITS:
         raise UnsupportedType(f"Content-Encoding is {encoding[:40]!r}; wanted {', '.join(_WINDOW_BITS)} or none")
@@ -51,7 +51,7 @@ async def decompress_body(
             taken += len(part)
             parts.append(part)
             rest = decoder.unconsumed_tail
-            if decoder.unused_data and encoding == "gzip":  # its members may follow one another: RFC 1952, 2.2
+            if decoder.unused_data and encoding == "gzip":  # gzip may have several members: RFC 1952, 2.2
                 decoder, rest = zlib.decompressobj(31), decoder.unused_data
         if decoder.unused_data:
             raise MalformedBody(f"{len(decoder.unused_data)} bytes follow the end of the {encoding} body")

@@ -1,4 +1,4 @@
-"""Clients that disconnect: their work is cancelled."""
+"""Cancels work for clients that disconnect."""
 
 import asyncio
 from typing import TypeVar
@@ -9,17 +9,17 @@ T = TypeVar("T")
 
 
 class ClientDisconnect(Exception):
-    """The client hung up before its answer was ready, or before its body was complete."""
+    """The client disconnected before its answer was ready, or before its body was complete."""
 
 
 async def cancel_on_disconnect(work: "asyncio.Future[T]", receive: Receive) -> T:
-    """The result of `work`, which is cancelled if the client disconnects or the caller is cancelled before it is there.
+    """The result of `work`, which is cancelled if the client disconnects or the caller is cancelled first.
 
     Args:
-        receive: of a request whose body has been read whole.
+        receive: of a request whose body has been read completely.
 
     Raises:
-        ClientDisconnect: the client hung up.
+        ClientDisconnect: the client disconnected.
     """
     listening = asyncio.ensure_future(_wait_for_disconnect(receive))
     try:

@@ -14,13 +14,13 @@ def read_pixels(data: Any, name: str, limit_depth: Limit) -> Pixels:
     """Nested arrays of whole numbers from 0 to 255, as uint8 of the same shape.
 
     Args:
-        name: of the data, for messages.
+        name: name of the data in messages.
         limit_depth: maximum depth of nesting.
 
     Raises:
         MalformedBody: anything else.
     """
-    # Not by numpy: it would find the common type of all elements first, and one long text among them takes gigabytes.
+    # Not numpy: it first finds the common type of all elements, and one long string among them takes gigabytes.
     if not isinstance(data, list):
         raise MalformedBody(f"{name} must be an array of whole numbers, got {type(data).__name__}")
     flat, shape = data, [len(data)]

@@ -1,4 +1,4 @@
-"""The files of a multipart form that lies in memory whole (RFC 7578, RFC 2046)."""
+"""The files of a multipart form that is completely in memory (RFC 7578, RFC 2046)."""
 
 from python_multipart.multipart import parse_options_header
 
@@ -12,19 +12,19 @@ _HEADERS_LIMIT_BYTES = 8192
 def parse_multipart(body: bytes, content_type: str, *, limit: Limit) -> list[bytes]:
     """The content of every file of a form, in order.
 
-    Starlette's parser is made for forms that do not fit into memory: it steps through the bytes and writes temporary
-    files, and takes ten times as long.
+    Starlette's parser is designed for forms that do not fit into memory: it iterates over the bytes and writes
+    temporary files, and takes ten times as long.
 
     Raises:
         BodyEmpty: a form without files.
-        MalformedBody: a form that is damaged, cut off, or has a field that is not a file.
+        MalformedBody: a form that is damaged, truncated, or has a field that is not a file.
         TooManyImages: more files than `limit`.
     """
     boundary = parse_options_header(content_type)[1].get(b"boundary")
     if not boundary:
         raise MalformedBody(f"{MULTIPART}: Content-Type names no boundary")
     delimiter = b"\r\n--" + boundary
-    # What stands before the first part is to be ignored.
+    # The preamble before the first part is ignored.
     preamble, *parts = (b"\r\n" + body).split(delimiter, limit.value + 2)
     count = next((n for n, part in enumerate(parts) if part.startswith(b"--")), None)
     if (len(parts) if count is None else count) > limit.value:
@@ -39,7 +39,7 @@ def parse_multipart(body: bytes, content_type: str, *, limit: Limit) -> list[byt
 
 
 def _content(part: bytes, number: int) -> bytes:
-    """The content of the `number`-th part, which begins after its delimiter."""
+    """The content of part `number`, which begins after its delimiter."""
     end = part.find(b"\r\n\r\n", 0, _HEADERS_LIMIT_BYTES)
     first, *headers = part[: max(end, 0)].split(b"\r\n")
     if end < 0 or first.strip(b" \t") or not headers:

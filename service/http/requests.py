@@ -1,4 +1,4 @@
-"""Query parameters: known names only, each once unless it is a list, numbers in their range."""
+"""Query parameters: only known names, each once unless it is a list, numbers within their range."""
 
 from collections.abc import Collection, Mapping, Sequence
 from urllib.parse import parse_qs
@@ -13,7 +13,7 @@ def parse_query(query: bytes, known: Collection[str]) -> dict[str, list[str]]:
     """Values by parameter name, in order.
 
     Raises:
-        UnknownParameter: a name that is not in `known`; the message lists those.
+        UnknownParameter: a name that is not in `known`; the message lists the known ones.
     """
     if not query:
         return {}
@@ -38,10 +38,10 @@ def single(values: Mapping[str, Sequence[str]], name: str) -> str | None:
 
 
 def number(values: Mapping[str, Sequence[str]], name: str, *, least: int, most: int) -> int | None:
-    """A whole number between `least` and `most`, or None if it was not given.
+    """An integer between `least` and `most`, or None if it was not given.
 
     Raises:
-        UnknownParameter: it is anything else.
+        UnknownParameter: the value is anything else.
     """
     given = single(values, name)
     if given is None:
@@ -52,12 +52,12 @@ def number(values: Mapping[str, Sequence[str]], name: str, *, least: int, most: 
 
 
 def is_number(text: str) -> bool:
-    """True for one to nine ASCII digits; int() takes other scripts' digits too, and refuses thousands of them."""
+    """True for one to nine ASCII digits; int() also takes other scripts' digits, and raises for thousands of them."""
     return text.isascii() and text.isdecimal() and len(text) < 10
 
 
 def choice(values: Mapping[str, Sequence[str]], name: str, options: Sequence[str]) -> str:
-    """One of `options`, the first if it was not given; UnknownParameter if it is none of them."""
+    """One of `options`, by default the first; raises UnknownParameter for any other value."""
     given = single(values, name)
     if given is not None and given not in options:
         raise UnknownParameter(f"{name} is {given[:20]!r}; wanted one of {', '.join(options)}")
@@ -65,7 +65,7 @@ def choice(values: Mapping[str, Sequence[str]], name: str, options: Sequence[str
 
 
 def get_header(scope: Scope, name: bytes) -> str:
-    """The value of a header, which is in lower case here; empty if it was not sent."""
+    """The value of a header by its lower-case name; empty if it was not sent."""
     for key, value in scope["headers"]:
         if key == name:
             return str(value, "latin-1")
@@ -73,6 +73,6 @@ def get_header(scope: Scope, name: bytes) -> str:
 
 
 def check_top_k(top_k: int, limit: Limit) -> None:
-    """Raises UnknownParameter if so many are more than one may ask for."""
+    """Raises UnknownParameter if `top_k` exceeds the limit."""
     if top_k > limit.value:
         raise UnknownParameter(f"{top_k} predictions for each image; the limit is {limit}")

@@ -1,4 +1,4 @@
-"""Answers sent as bare ASGI messages."""
+"""Responses sent as plain ASGI messages."""
 
 from collections.abc import Iterable
 
@@ -8,7 +8,7 @@ from starlette.types import Send
 async def send_body(
     send: Send, status: int, body: bytes, content_type: bytes, headers: Iterable[tuple[bytes, bytes]] = ()
 ) -> None:
-    """Sends a whole answer."""
+    """Sends a complete response."""
     start = {
         "type": "http.response.start",
         "status": status,

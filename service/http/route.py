@@ -1,4 +1,4 @@
-"""Routes as data: the router, the OpenAPI document and the table in docs/http.md are made from one list of them."""
+"""Routes as data: one list of them defines the router, the OpenAPI document and the table in docs/http.md."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -35,12 +35,12 @@ class Route:
 
     Attributes:
         endpoint: takes a Starlette request, or is an ASGI application if `raw`; None for a route of BentoML.
-        path: raw routes without a `{parameter}` are dispatched before the router, which saves the hot path its time.
-        answers: media types and their schemas, of an answer that is no error; empty where there is never one.
-        errors: every route but a public one may answer 401 as well, and each of them 500.
-        parameters: of the path, the query and the headers.
+        path: raw routes without a `{parameter}` bypass the router, which speeds up the hot path.
+        answers: media types of successful answers, and their schemas; empty if the route always fails.
+        errors: besides these, every route may answer 500, and every route that is not public 401.
+        parameters: in the path, the query and the headers.
         public: answered without a token.
-        summary: one line; the first of the endpoint's docstring if left out.
+        summary: one line; by default the first line of the endpoint's docstring.
     """
 
     method: Literal["GET", "POST"]
@@ -58,17 +58,17 @@ class Route:
 
     @property
     def title(self) -> str:
-        """The summary, given or from the docstring."""
+        """The summary, explicit or from the docstring."""
         return self.summary or (self.endpoint.__doc__ or "").partition("\n")[0].rstrip(".")
 
 
 def query_parameter(name: str, description: str, schema: Json) -> Json:
-    """An optional query parameter, for the document and, by `query_names`, for the route that reads it."""
+    """An optional query parameter, for the OpenAPI document and, via `query_names`, for its route."""
     return {"name": name, "in": "query", "description": description, "schema": schema}
 
 
 def query_names(parameters: Iterable[Json]) -> tuple[str, ...]:
-    """The names of those that stand in the query."""
+    """The names of the query parameters."""
     return tuple(parameter["name"] for parameter in parameters if parameter["in"] == "query")
 
 

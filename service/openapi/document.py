@@ -1,4 +1,4 @@
-"""GET /openapi.json: what every route takes and answers, for programs and people (OpenAPI 3.1)."""
+"""GET /openapi.json: requests and responses of every route, for programs and people (OpenAPI 3.1)."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -16,23 +16,22 @@ from service.openapi.schema import TEXT, Component, as_json, find_components, ob
 from service.settings import Settings
 from service.telemetry.metrics import INTERNAL
 
-_ABOUT = """Classifies images, and shows what every layer of the served network makes of them.
+_ABOUT = """Classifies images, and shows the feature maps of every layer of the served network.
 
-Every route that takes GET takes HEAD too. A method that a route does not take gets 405, and anything else 404; both in
-the shape of all errors of that path, but for 405 of `/livez`, `/healthz`, `/readyz` and `/schema.json`, which is text.
-Every answer has the header `X-Request-Id`: the request's own, if that is 1 to 128 printable ASCII characters, or a new
-one.
+Every route with GET also has HEAD. An unsupported method gets 405, and an unknown path 404; both in the format of all
+errors of that path, except 405 of `/livez`, `/healthz`, `/readyz` and `/schema.json`, which is text. Every answer has
+the header `X-Request-Id`: the request's own, if that is 1 to 128 printable ASCII characters, or a new one.
 """
 _REQUEST_ID = {"X-Request-Id": {"$ref": "#/components/headers/RequestId"}}
 _AUTHENTICATE = {"WWW-Authenticate": {"required": True, "schema": {"const": "Bearer"}}}
 _RETRY_AFTER: Json = {
-    "description": "seconds to wait before asking again",
+    "description": "seconds to wait before a retry",
     "schema": {"type": "integer", "minimum": 1},
 }
 
 
 def error_codes(kind: type[Exception] = Exception) -> list[str]:
-    """The codes of all errors that are of this kind."""
+    """The codes of all errors of this class."""
     codes = {one.code for one in STATUS if issubclass(one, kind)}  # type: ignore[attr-defined]  # all of them have one
     return sorted(codes | ({INTERNAL} if kind is Exception else set()))
 
@@ -43,7 +42,7 @@ V2_ERROR = Component("V2Error", object_schema(error=TEXT))
 
 
 def openapi_route(routes: Sequence[Route], settings: Settings) -> Route:
-    """The route of the document, which is written at the first request; `routes` has this one too by then."""
+    """The route of the document, which is built on the first request; by then `routes` includes this route."""
     encoded = cache(lambda: orjson.dumps(build_document(routes, settings)))
 
     async def endpoint(request: Request) -> Response:
@@ -54,7 +53,7 @@ def openapi_route(routes: Sequence[Route], settings: Settings) -> Route:
 
 
 def build_document(routes: Sequence[Route], settings: Settings) -> Json:
-    """The OpenAPI document of a server with these routes and settings."""
+    """The OpenAPI document for a server with these routes and settings."""
     paths: Json = {}
     for route in routes:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
@@ -63,7 +62,7 @@ def build_document(routes: Sequence[Route], settings: Settings) -> Json:
         "openapi": "3.1.1",
         "info": {
             "title": "convscope",
-            "version": installed_version("convscope") or "0",  # a Bento has no record of it
+            "version": installed_version("convscope") or "0",  # a Bento has no installation metadata
             "summary": "Image classification and feature maps",
             "description": _ABOUT,
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
@@ -73,12 +72,12 @@ def build_document(routes: Sequence[Route], settings: Settings) -> Json:
         "paths": paths,
         "components": {
             "schemas": dict(find_components(paths)),
-            "headers": {"RequestId": {"description": "is in the server's log too", "required": True, "schema": TEXT}},
+            "headers": {"RequestId": {"description": "also in the server's log", "required": True, "schema": TEXT}},
             "securitySchemes": {
                 "bearer": {
                     "type": "http",
                     "scheme": "bearer",
-                    "description": "wanted where CONVSCOPE_TOKEN is set, on everything but health and the page",
+                    "description": "required if CONVSCOPE_TOKEN is set, on everything but health and the page",
                 }
             },
         },
@@ -86,7 +85,7 @@ def build_document(routes: Sequence[Route], settings: Settings) -> Json:
 
 
 def statuses(route: Route) -> dict[int, list[ErrorType]]:
-    """The errors of a route by their status, in order; 500 is possible everywhere and left out."""
+    """The errors of a route by status, in order; 500 is possible everywhere and left out."""
     kinds = route.errors if route.public else (*route.errors, Unauthorized)
     found = sorted({STATUS[kind] for kind in kinds})
     return {status: [kind for kind in kinds if STATUS[kind] == status] for status in found}
@@ -99,7 +98,7 @@ def _operation(route: Route) -> Json:
         responses["200"] = {"description": "done", "headers": headers, "content": route.answers}
     for status, kinds in statuses(route).items():
         responses[str(status)] = _error(route.path, kinds)
-    responses["500"] = _error_response(route.path, {INTERNAL: "A fault of the server; its log says why."})
+    responses["500"] = _error_response(route.path, {INTERNAL: "A fault of the server; its log has the reason."})
     operation: Json = {"summary": route.title, "tags": [_tag(route.path)], "responses": responses}
     if route.description:
         operation["description"] = route.description

@@ -1,4 +1,4 @@
-"""JSON Schema in few words, for the OpenAPI document."""
+"""Short constructors of JSON Schema for the OpenAPI document."""
 
 from collections.abc import Iterator
 from copy import copy
@@ -17,7 +17,7 @@ NAMING = "`name`, which means its newest version, or `name:version`"
 
 
 class Component(Json):
-    """A reference to a named schema, which the document then lists among its components."""
+    """A reference to a named schema, which the document lists among its components."""
 
     def __init__(self, name: str, schema: Json) -> None:
         super().__init__({"$ref": f"#/components/schemas/{name}"})
@@ -26,7 +26,7 @@ class Component(Json):
 
 
 def find_components(part: Any) -> Iterator[tuple[str, Json]]:
-    """Names and schemas of every component that a part of the document refers to, also through others."""
+    """Names and schemas of every component that a part of the document refers to, directly or indirectly."""
     if isinstance(part, Component):
         yield part.name, part.schema
         yield from find_components(part.schema)
@@ -49,22 +49,22 @@ def object_schema(optional: Json | None = None, **required: Json) -> Json:
 
 
 def array(items: Json, **limits: int) -> Json:
-    """An array; `limits` are JSON Schema's, such as `minItems`."""
+    """An array; `limits` are JSON Schema keywords such as `minItems`."""
     return {"type": "array", "items": items, **limits}
 
 
 def integer_text(*, least: int) -> Json:
-    """A number outside of JSON; `service.http.requests` reads up to nine digits."""
+    """An integer outside of JSON; `service.http.requests` reads up to nine digits."""
     return {"type": "integer", "minimum": least, "maximum": 999_999_999}
 
 
 def one_of(*values: str) -> Json:
-    """One of these texts."""
+    """One of these strings."""
     return {"type": "string", "enum": list(values)}
 
 
 def nullable(schema: Json) -> Json:
-    """Null, or what `schema` describes by its type."""
+    """The type of `schema`, or null."""
     return {**schema, "type": [schema["type"], "null"]}
 
 
@@ -74,5 +74,5 @@ def as_json(schema: Json, **more: Any) -> Json:
 
 
 def model_parameter(name: str) -> Json:
-    """The model in a path."""
+    """The path parameter for the model."""
     return path_parameter(name, NAME, description=NAMING)

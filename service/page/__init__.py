@@ -1,4 +1,4 @@
-"""The page at `/`: static files, served from this package and asking nothing of any other host."""
+"""The page at `/`: static files from this package, without requests to any other host."""
 
 from importlib.resources import files
 
@@ -36,7 +36,7 @@ def _file(name: str, media_type: str) -> Response:
 
 
 def routes() -> list[Route]:
-    """The routes, which hold no secret and so need no token."""
+    """The routes, which contain no secrets and need no token."""
     text, name = {"schema": TEXT}, path_parameter("name", one_of(*ASSETS))
     assets = {"text/css": text, "text/javascript": text}
     return [

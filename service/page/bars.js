@@ -1,4 +1,4 @@
-// A vector as bars around zero, in as many rows as it needs.
+// A vector as bars around zero, in one or more rows.
 
 import { prepare } from "./tiles.js";
 
@@ -28,7 +28,7 @@ export class Bars {
     return x >= 0 && index >= 0 && index < this.length ? index : null;
   }
 
-  /** Draws the values, or the zero line alone where there are none yet. */
+  /** Draws the values, or only the zero line before there are any. */
   draw(canvas, values, { positive, negative, frame }) {
     const context = prepare(canvas, this.pageWidth, this.pageHeight);
     const [low, high] = values ? [Math.min(0, ...values), Math.max(0, ...values)] : [0, 1];
@@ -45,7 +45,7 @@ export class Bars {
   }
 }
 
-/** Named values around zero as rows of a list, the largest one marked; empty rows where there are no values yet. */
+/** Named values around zero as rows of a list, the largest one marked; empty rows before there are values. */
 export function drawRows(list, names, values) {
   const [least, most] = values ? [Math.min(0, ...values), Math.max(0, ...values)] : [0, 1];
   const best = values ? values.indexOf(Math.max(...values)) : -1;

@@ -1,4 +1,4 @@
-// One layer of the network on the page: what it is, and what it made of the image.
+// One layer of the network on the page: its properties, and its feature maps of the image.
 
 import { Bars, drawRows } from "./bars.js";
 import { COMPACT, Picture, arrange, cornerOf, drawTiles, makePalette } from "./tiles.js";
@@ -14,7 +14,7 @@ export function element(tag, className, text = "") {
   return made;
 }
 
-/** A number for people: three significant digits. */
+/** A number for display: three significant digits. */
 export function short(value) {
   const size = Math.abs(value);
   if (size && (size < 1e-3 || size >= 1e5)) return value.toExponential(1).replace("-", "−");
@@ -34,7 +34,7 @@ export class Card {
     this.node = node;
     this.host = host;
     this.labels = labels;
-    this.layer = this.shown = null; // what the server last said; what is drawn: {layer, picture}
+    this.layer = this.shown = null; // the server's last answer; the drawn state: {layer, picture}
     this.visible = this.all = this.tooLarge = false; // `tooLarge`: the server does not send it
     const [depth, height, width] = node.shape;
     const flat = node.shape.length === 1 || (node.shape.length === 3 && height * width === 1);
@@ -168,7 +168,7 @@ export class Card {
     return this.node.shape.length === 3 ? { channel: index, row: 0, column: 0 } : { channel: 0, row: 0, column: index };
   }
 
-  /** Reserves the room that the maps need, before there are any. */
+  /** Reserves space for the maps before there are any. */
   layOut(room) {
     if (this.kind === "rows" || !room) return;
     this.room = room;
@@ -205,7 +205,7 @@ export class Card {
     if (this.visible || !layer) this.paint();
   }
 
-  /** What is to be drawn, decoded once. */
+  /** The picture to draw, decoded once. */
   async decoded() {
     const { layer } = this;
     if (!layer || this.shown?.layer === layer) return this.shown;
@@ -248,7 +248,7 @@ export class Card {
     this.scale.replaceChildren(texts[0], ramp, texts[2], texts[1]);
   }
 
-  /** The value of a unit: exact for vectors, else from its grey level. */
+  /** The value of a unit: exact for vectors, otherwise from its grey level. */
   valueAt(unit) {
     if (!this.shown) return null;
     const { layer, picture } = this.shown;
@@ -258,7 +258,7 @@ export class Card {
     return { value: layer.minimum + (grey / 255) * (layer.maximum - layer.minimum), exact: false };
   }
 
-  /** Outlines a part of tiles: {first, last, top, left, bottom, right}; null takes all outlines away. */
+  /** Outlines a part of tiles: {first, last, top, left, bottom, right}; null removes all outlines. */
   mark(part) {
     if (!this.overlay || !this.layout) return;
     if (!part) {

@@ -1,4 +1,4 @@
-// One channel, enlarged: its exact values, and what each of them sees of the input.
+// One enlarged channel: its exact values, and the receptive field of each.
 
 import { ask } from "./server.js";
 import { element, short } from "./card.js";
@@ -9,7 +9,7 @@ const SEEN = 180; // CSS pixels a side
 
 export class Channel {
   #exact = null; // values by channel, row and column, as numbers
-  #layer = null; // which answer `#exact` belongs to
+  #layer = null; // the answer that `#exact` belongs to
 
   /**
    * @param {(name: string) => HTMLElement} find by id
@@ -39,7 +39,7 @@ export class Channel {
     this.#fetch();
   }
 
-  /** Draws everything again, after another channel, image or window size. */
+  /** Redraws everything for another channel, image or window size. */
   draw() {
     if (!this.dialog.open || !this.card.shown) return;
     const { card, channel } = this;

@@ -1,10 +1,10 @@
-// The network from top to bottom: its layers as cards, in blocks, with what belongs together outlined.
+// The network from top to bottom: its layers as cards, in outlined blocks.
 
 import { Card, element } from "./card.js";
 import { ReceptiveFields } from "./reach.js";
 import { drawTiles } from "./tiles.js";
 
-const OPEN_LIMIT = 24; // networks of more layers come with their blocks closed
+const OPEN_LIMIT = 24; // larger networks start with closed blocks
 const MARGIN = "500px"; // painted this far before they scroll into view
 const PREVIEW = 30; // CSS pixels a side
 
@@ -107,7 +107,7 @@ export class Network {
     for (const block of this.#blocks) this.#preview(block);
   }
 
-  /** Opens what hides a layer and scrolls to it. */
+  /** Opens the block of a layer and scrolls to it. */
   jump(name) {
     const found = this.#cards.get(name)?.element;
     found?.closest("details")?.setAttribute("open", "");

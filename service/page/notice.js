@@ -1,4 +1,4 @@
-// The one place where the page says what went wrong, and what can be done about it.
+// The page's error messages, with possible remedies.
 
 import { keepToken } from "./server.js";
 
@@ -40,7 +40,7 @@ export class Notice {
     if (waitS) setTimeout(again, 1000 * waitS);
   }
 
-  /** A request succeeded: what was refused before is past. */
+  /** A request succeeded: clears earlier errors. */
   settle() {
     if (this.refused) this.hide();
   }

@@ -1,4 +1,4 @@
-// The drawing pad: strokes by mouse, pen or finger, kept so that they can be undone.
+// The drawing pad: strokes by mouse, pen or finger, stored for undo.
 
 const WIDTH = 0.078; // of the pad: about two pixels of 28, as in MNIST
 const SOFTNESS = 0.02;
@@ -27,12 +27,12 @@ export class Pad {
     return this.#strokes.length === 0;
   }
 
-  /** Whether a stroke is being drawn. */
+  /** True while a stroke is being drawn. */
   get drawing() {
     return this.#current !== null;
   }
 
-  /** Takes a ground and an ink, as #rrggbb; what was drawn goes. */
+  /** Sets the background and the ink, as #rrggbb, and clears the drawing. */
   prepare(ground, ink) {
     this.ground = ground;
     this.ink = ink;

@@ -1,4 +1,4 @@
-// The page: chooses the model, takes the image, asks the server, and shows what it answers.
+// The page: selects the model, takes the image, queries the server, and shows the answers.
 
 import { element, short } from "./card.js";
 import { Channel, describeField } from "./channel.js";
@@ -17,9 +17,9 @@ const darkness = matchMedia("(prefers-color-scheme: dark)");
 let model = null; // an entry of GET /v1/models
 let graph = null;
 let image = null; // the Blob that is shown
-let seen = null; // what the network sees of it, a canvas
-let lazy = false; // whether layers are asked for as they come into view
-let budget = 1_000_000; // feature-map values asked for at once then; less if the server's limit is lower
+let seen = null; // the network's input, a canvas
+let lazy = false; // true if layers are requested as they come into view
+let budget = 1_000_000; // feature-map values per request then; less if the server's limit is lower
 let times = {};
 
 const classification = new Newest(async (blob, signal) => {
@@ -46,7 +46,7 @@ const inspection = new Newest(async (blob, signal) => {
   if (lazy) fill.ask(null);
 });
 
-// Layer by layer, those in view first, until nothing in view is missing.
+// Layer by layer, those in view first, until all in view are complete.
 const fill = new Newest(async (_, signal) => {
   for (let names; image && (names = network.missing()).length; ) {
     const blob = image;
@@ -104,7 +104,7 @@ function someOf(names) {
   });
 }
 
-/** Runs a request; what the server refuses is shown, and null returned. */
+/** Runs a request; shows an error and returns null if the server refuses. */
 async function guarded(request, again, { lazily = false } = {}) {
   try {
     const answer = await request();
@@ -190,14 +190,14 @@ function refresh() {
   if (image && graph && model.inspectable) inspection.ask(image, { abort: true });
 }
 
-/** Back to the state before any image. */
+/** Resets to the state before any image. */
 function empty() {
   for (const job of [classification, inspection, fill]) job.drop();
   image = null;
   forget();
 }
 
-/** Takes away what was shown of an image: it is gone, or the server refused the one that came after it. */
+/** Clears the results of an image that was removed, or whose successor the server refused. */
 function forget() {
   seen = null;
   times = {};
@@ -223,7 +223,7 @@ async function showMaps(answer) {
   showTimes();
 }
 
-/** Draws what the network sees, `side` CSS pixels wide (0: as wide as its frame), and outlines a field on it. */
+/** Draws the network's input, `side` CSS pixels wide (0: as wide as its frame), and outlines a field on it. */
 function drawSeen(canvas, side, field) {
   const { height, width } = model.input;
   const room = side || find("seen").parentElement.clientWidth;

@@ -22,7 +22,7 @@ export class ReceptiveFields {
     return { ...field, whole: field.bottom - field.top + 1 >= height && field.right - field.left + 1 >= width };
   }
 
-  /** Where a unit reads in a parent's tiles: {first, last, top, left, bottom, right} inclusive, or null if unknown. */
+  /** The part of a parent's tiles that a unit reads: {first, last, top, left, bottom, right} inclusive, or null. */
   window(node, parentName, { channel, row, column }) {
     const parent = this.nodes.get(parentName);
     if (parent?.shape.length !== 3) return null;

@@ -1,8 +1,8 @@
-// The server's answers, and its refusals in one shape.
+// The server's answers, and its errors in one format.
 
 const TOKEN = "convscope-token";
 
-/** What the server refused and why; `status` is 0 when it did not answer at all. */
+/** A refused request and the reason; `status` is 0 without an answer. */
 export class Refusal extends Error {
   constructor(status, code, message, retryAfterS = null) {
     super(message);
@@ -18,7 +18,7 @@ export function keepToken(token) {
 }
 
 /**
- * Asks for JSON.
+ * Requests JSON.
  * @param {string} path relative to the page, so that a prefix in front of the server does no harm
  * @param {{body?: Blob, signal?: AbortSignal}} options a body is sent with POST
  * @throws {Refusal} any other status than 200; an aborted request throws its AbortError
@@ -44,7 +44,7 @@ export async function ask(path, { body, signal } = {}) {
   throw new Refusal(answer.status, code, message, retryAfterS);
 }
 
-/** Runs an asynchronous action, one at a time; of those asked for meanwhile only the newest is run. */
+/** Runs an asynchronous action, one at a time; of the jobs queued meanwhile only the newest runs. */
 export class Newest {
   #running = null;
   #next = null;
@@ -54,14 +54,14 @@ export class Newest {
     this.action = action;
   }
 
-  /** Queues a job; with `abort` a running one is given up. */
+  /** Queues a job; with `abort` a running one is cancelled. */
   ask(job, { abort = false } = {}) {
     this.#next = { job };
     if (abort) this.#running?.abort();
     if (!this.#running) this.#run();
   }
 
-  /** Gives everything up. */
+  /** Cancels all jobs. */
   drop() {
     this.#next = null;
     this.#running?.abort();

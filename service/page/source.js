@@ -1,4 +1,4 @@
-// Where the image comes from: the pad, a file, a drop or a paste.
+// Sources of the image: the pad, a file, a drop or a paste.
 
 import { Pad } from "./pad.js";
 
@@ -28,7 +28,7 @@ export class Source {
     this.#listenForDrops();
   }
 
-  /** Suits the pad to a model: its ground is the model's background, and the pen stands out on it. */
+  /** Adapts the pad to a model: it uses the model's background, and a contrasting pen. */
   prepare({ input, preprocess }) {
     const levels = preprocess.background;
     const hex = (values) => `#${[0, 1, 2].map((i) => (values[i] ?? values[0]).toString(16).padStart(2, "0")).join("")}`;
@@ -39,7 +39,7 @@ export class Source {
     if (this.drawn) this.clear(); // a photograph stays
   }
 
-  /** Takes a file; none is ignored. What it is, the server decides. */
+  /** Takes a file, if there is one; the server checks its type. */
   take(file) {
     if (!file) return;
     this.pad.clear();

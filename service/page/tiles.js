@@ -1,7 +1,7 @@
 // Pictures of feature maps: from the server's grey tiles to values, colours and a layout that fits the page.
 
 const VIRIDIS = "440154 472d7b 3b528b 2c728e 21918c 28ae80 5ec962 addc30 fde725";
-// Blue below zero, red or orange above; the middle is the page's own ground, so that zero recedes.
+// Blue below zero, red or orange above; the middle is the page's background, so that zero recedes.
 const SIGNED = {
   light: "053061 2166ac 4393c3 92c5de f7f7f6 f4a582 d6604d b2182b 67001f",
   dark: "a6dcff 5aa9e0 2f74ac 1f4263 15181c 6b3216 b4561f ec9048 ffd9a8",
@@ -9,7 +9,7 @@ const SIGNED = {
 const GAP = 3; // CSS pixels between tiles on the page
 export const COMPACT = 16; // channels shown before "show all"
 
-/** The tiles of one value, decoded: grey levels that can be read by channel, row and column. */
+/** The decoded tiles of one value: grey levels by channel, row and column. */
 export class Picture {
   /** @param {{png: string, columns: number, rows: number, tile_height: number, tile_width: number}} tiles */
   static async decode(tiles) {
@@ -39,7 +39,7 @@ export class Picture {
     return this.pixels.data[4 * ((top + row) * this.pixels.width + left + column)];
   }
 
-  /** The whole picture as a canvas, every grey level replaced by its colour. */
+  /** The whole picture as a canvas, with every grey level replaced by its colour. */
   coloured(colours) {
     const { data, width, height } = this.pixels;
     const image = new ImageData(width, height);
@@ -76,7 +76,7 @@ export function toCss(word) {
   return `rgb(${word & 255} ${(word >> 8) & 255} ${(word >> 16) & 255})`;
 }
 
-/** Black or white, whichever is readable on a colour. */
+/** Black or white, whichever contrasts with a colour. */
 export function inkOn(word) {
   return 0.3 * (word & 255) + 0.59 * ((word >> 8) & 255) + 0.11 * ((word >> 16) & 255) > 140 ? "#111" : "#f4f4f4";
 }
@@ -88,7 +88,7 @@ function mix(anchors, place) {
   return (255 << 24) | (blue << 16) | (green << 8) | red;
 }
 
-/** Where `count` tiles of height x width go in `room` CSS pixels: whole device pixels per value where they fit. */
+/** The layout of `count` tiles of height x width in `room` CSS pixels: whole device pixels per value if they fit. */
 export function arrange(count, height, width, room, ratio) {
   const side = count > COMPACT ? 64 : room < 520 ? 64 : 96; // tiles are at least about this wide
   const most = Math.max(1, Math.min(Math.floor(room / side), count > COMPACT ? 24 : 8));
@@ -130,7 +130,7 @@ export function prepare(canvas, width, height) {
   return context;
 }
 
-/** Draws the first `layout.count` tiles, or empty frames where there is no picture yet. */
+/** Draws the first `layout.count` tiles, or empty frames before there is a picture. */
 export function drawTiles(canvas, layout, picture, colours, frame) {
   const context = prepare(canvas, layout.pageWidth, layout.pageHeight);
   const [width, height] = [layout.width * layout.zoom, layout.height * layout.zoom];
@@ -147,7 +147,7 @@ export function drawTiles(canvas, layout, picture, colours, frame) {
   }
 }
 
-/** An outline that stands out on every colour. */
+/** An outline visible on every colour. */
 export function outline(context, x, y, width, height) {
   context.strokeStyle = "rgb(0 0 0 / 75%)";
   context.lineWidth = 4;

@@ -1,1 +1,1 @@
-"""The server as a process, and its workers."""
+"""The server process and its workers."""

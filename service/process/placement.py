@@ -1,7 +1,7 @@
-"""Which GPU a worker uses: workers take turns over those there are.
+"""Assigns GPUs to workers in rotation.
 
-The driver reads CUDA_VISIBLE_DEVICES once in a process, when it starts. So the process that starts the workers counts,
-and each worker leaves itself one GPU before anything in it asks for CUDA; all code after that sees only this one.
+The driver reads CUDA_VISIBLE_DEVICES once per process, when it is initialised. So the process that starts the workers
+lists the GPUs, and each worker selects one before it initialises CUDA; later code in it sees only this GPU.
 """
 
 import os
@@ -13,7 +13,7 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 def export_visible_gpus(device: Device) -> None:
-    """Names every GPU that CUDA shows in the environment, for the workers that this process then starts with it."""
+    """Writes the names of all visible GPUs to the environment, for the workers that this process then starts."""
     if device == "cpu":
         return
     (count, _), given = count_gpus(), os.environ.get(VISIBLE)
@@ -23,12 +23,12 @@ def export_visible_gpus(device: Device) -> None:
         return
     names = [name.strip() for name in given.split(",") if name.strip()]
     if count and names[0].startswith("MIG-"):
-        count = len(names)  # CUDA shows a process one part of a divided GPU, however many are named
-    os.environ[VISIBLE] = ",".join(names[:count])  # CUDA takes the names before the first that is wrong
+        count = len(names)  # CUDA shows a process only one MIG part, however many are named
+    os.environ[VISIBLE] = ",".join(names[:count])  # CUDA takes the names before the first invalid one
 
 
 def select_gpu(worker: int | None, device: Device) -> None:
-    """Leaves this worker one of the named GPUs, by its number, which begins at 1, if there are several."""
+    """Restricts this worker to one of the named GPUs by its number, from 1, if there are several."""
     names = os.environ.get(VISIBLE, "").split(",")
     if device == "cpu" or worker is None or len(names) < 2:
         return

@@ -1,4 +1,4 @@
-"""The server as a process of its own: what is checked before it starts, and how it is started."""
+"""The server as a separate process: checks before its start, and the start itself."""
 
 import math
 import os
@@ -21,18 +21,18 @@ _CHECKOUT = Path(service.__file__).parent.parent
 
 
 class ServerFailed(ConvscopeError, RuntimeError):
-    """A server that was started and does not answer."""
+    """A started server that does not answer."""
 
 
 def preflight(settings: Settings) -> list[Manifest]:
-    """Everything that would keep a server from becoming ready, found while a person is still watching.
+    """Checks for anything that would keep a server from becoming ready, before it starts.
 
     Returns:
         The manifests of all artifacts, in the order of name and version.
 
     Raises:
-        ArtifactError: no artifact, or a file that is damaged; the message names it.
-        ValueError: the port is taken, or CUDA was asked for and is not there.
+        ArtifactError: there is no artifact, or a damaged file, which the message names.
+        ValueError: the port is taken, or CUDA was requested and is missing.
     """
     versions = find_versions(settings.artifacts)
     if not versions:
@@ -48,7 +48,7 @@ def preflight(settings: Settings) -> list[Manifest]:
 
 
 def command(settings: Settings) -> list[str]:
-    """The command line that serves with these settings; `environment` must go with it."""
+    """The command line that serves with these settings; requires the variables from `environment`."""
     where = ["--host", settings.host, "--port", str(settings.port), "--working-dir", str(_CHECKOUT)]
     # Every request has a deadline, but a client that does not read its answer has none.
     patience = ["--timeout-graceful-shutdown", str(math.ceil(settings.deadline_s))]
@@ -56,10 +56,10 @@ def command(settings: Settings) -> list[str]:
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """This process's environment with the settings in it, and without BentoML's usage statistics.
+    """This process's environment with the settings, and with BentoML's usage statistics turned off.
 
     Raises:
-        ArtifactError: the artifacts are `bentoml:...`, and BentoML's store has no such artifact.
+        ArtifactError: the setting is `bentoml:...`, and BentoML's store has no such artifact.
     """
     own = to_environment(settings.model_copy(update={"artifacts": locate(settings.artifacts).resolve()}))
     return {**os.environ, **own, "BENTOML_DO_NOT_TRACK": "true"}
@@ -69,7 +69,7 @@ def wait_until_ready(url: str, process: subprocess.Popen[bytes], *, timeout_s: f
     """Polls `path` until it answers 200.
 
     Raises:
-        ServerFailed: the process ended, or the time is over; the message has the last answer.
+        ServerFailed: the process ended, or the time is over; the message contains the last answer.
     """
     deadline, answer = time.monotonic() + timeout_s, "nothing was answered"
     while time.monotonic() < deadline:

@@ -1,4 +1,4 @@
-"""How a worker ends: unready at once, answering for a while yet; and when it ends the others with it."""
+"""Shutdown of a worker: it becomes unready at once and drains; if a worker dies in a container, the server ends."""
 
 import asyncio
 import os
@@ -13,15 +13,16 @@ from service.serving.worker_files import WorkerFiles
 from service.telemetry.request_log import log
 
 _INTERVAL_S = 1.0
-_LONGEST_LOST_S = 5.0  # that a worker without its GPU waits for slow clients, and keeps its successor from starting
+_LONGEST_LOST_S = 5.0  # maximum time that a worker without its GPU waits for slow clients, which delays its successor
 
 
 class Shutdown:
-    """Puts a while between SIGTERM and the end, in which whoever sends requests can notice.
+    """Drains a worker between SIGTERM and its end, so that load balancers can notice.
 
-    After it uvicorn's own handler takes over: it accepts nothing more, and ends when every request is answered.
+    Afterwards uvicorn's own handler takes over: it accepts no connections, and ends when every request is answered.
 
-    A worker that loses its GPU ends likewise, but at once; other workers, or its successor, accept new connections.
+    A worker that loses its GPU ends likewise, but without a drain; other workers, or its successor, accept new
+    connections.
     """
 
     def __init__(self, catalog: VersionCatalog, *, drain_s: float) -> None:
@@ -30,20 +31,20 @@ class Shutdown:
         self._watching: asyncio.Task[None] | None = None
 
     def prepare(self, files: WorkerFiles | None) -> None:
-        """Takes the signal over, and watches the GPU from now on; to be called on the event loop, in the main thread.
+        """Installs the signal handler and watches the GPU; call it on the event loop, in the main thread.
 
         Args:
-            files: what the workers of this server share; None for a worker on its own.
+            files: files shared by the workers of this server; None for a standalone worker.
         """
         if files and running_inside_container():
             self._watching = asyncio.get_running_loop().create_task(self._end_with_the_first(files))
         loop, after = asyncio.get_running_loop(), signal.getsignal(signal.SIGTERM)
-        if not callable(after):  # no server that would end
+        if not callable(after):  # there is no server to end
             return
 
         def begin() -> None:
             if self._catalog.draining:
-                return  # a process group's signal and the supervisor's: it is under way
+                return  # both the process group's and the supervisor's signal arrive: already shutting down
             self._catalog.draining = True
             log.info("unready; ends in %g s", self._drain_s)
             loop.call_later(self._drain_s, after, signal.SIGTERM, None)
@@ -62,7 +63,7 @@ class Shutdown:
         self._catalog.gpu.on_failure = lambda: loop.call_soon_threadsafe(end)
 
     async def _end_with_the_first(self, files: WorkerFiles) -> None:
-        """Ends the server when a worker has died: in a container BentoML starts no other, and its owner must see it."""
+        """Ends the server when a worker dies: in a container BentoML starts no other, and the operator must notice."""
         while True:
             await asyncio.sleep(_INTERVAL_S)
             if (dead := files.dead()) and not self._catalog.draining:

@@ -1,4 +1,4 @@
-"""What lies in the artifacts directory now."""
+"""The current content of the artifacts directory."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ Signature = tuple[tuple[str, int, int], ...]  # name, size and time of every fil
 
 
 def scan(artifacts: Path) -> dict[Path, Signature]:
-    """What every artifact under `artifacts` looks like; without files if that cannot be seen.
+    """Snapshots every artifact under `artifacts`; without files if an artifact cannot be read.
 
     Raises:
         ArtifactError: BentoML's store has no such artifact.
@@ -21,13 +21,13 @@ def scan(artifacts: Path) -> dict[Path, Signature]:
             found[directory] = _signature(directory)
         except FileNotFoundError:  # it is being removed
             continue
-        except OSError:  # opening it will say what is wrong
+        except OSError:  # opening it reports the error
             found[directory] = ()
     return found
 
 
 def has_model(artifacts: Path, name: str) -> bool:
-    """Whether any artifact under `artifacts` is of the model `name`, sound or not.
+    """True if any artifact under `artifacts`, valid or not, belongs to the model `name`.
 
     Raises:
         ArtifactError, OSError: see `scan`.
@@ -42,7 +42,7 @@ def has_model(artifacts: Path, name: str) -> bool:
 
 
 def exists(artifacts: Path) -> bool:
-    """Whether there is anything at all at `artifacts`."""
+    """True if `artifacts` exists."""
     return locate(artifacts).exists()
 
 
@@ -51,7 +51,7 @@ def _signature(directory: Path) -> Signature:
     for path in sorted(directory.iterdir()):
         try:
             stat = path.stat()
-        except FileNotFoundError:  # a program's temporary file that is gone again, or a link to nowhere
+        except FileNotFoundError:  # a temporary file that is already gone, or a broken link
             continue
         files.append((path.name, stat.st_size, stat.st_mtime_ns))
     return tuple(files)

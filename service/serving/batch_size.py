@@ -1,7 +1,7 @@
-"""How many images run together at most.
+"""Selects the maximum batch size of a model.
 
-An engine alone may make as many images a second from 4 at a time as from 64, but a server makes more with larger
-batches: they leave it time to decode what comes next. Yet a batch delays everybody who comes while it is run.
+An engine alone may reach the same images per second at batch 4 as at 64, but a server gains from larger batches: they
+leave it time to decode the next images. Yet a batch delays every request that arrives while it runs.
 """
 
 import time
@@ -13,43 +13,42 @@ import numpy as np
 from export.engines.protocol import DeviceMemoryFull, Run
 
 LARGEST = {"cpu": 64, "cuda": 256}  # export compares batches of up to 256 with the trained network
-INLINE_LIMIT_S = 2e-3  # a batch that takes less is run on the event loop: a hop to a thread costs each request more
-_WARM_UP = {"cpu": 0, "cuda": 3}  # runs of each size before it is timed: an engine records CUDA graphs in the first
-_LONGEST_S = 0.5  # of one run
-_AS_FAST = 0.9  # of the best rate
+INLINE_LIMIT_S = 2e-3  # shorter batches run on the event loop: switching to a thread would cost each request more
+_WARM_UP = {"cpu": 0, "cuda": 3}  # runs of each size before timing: an engine records CUDA graphs in the first
+_LONGEST_S = 0.5  # for one run
+_AS_FAST = 0.9  # share of the best rate
 
 
 @dataclass(frozen=True)
 class BatchSize:
-    """Images run together at most, and the seconds that so many take."""
+    """Maximum number of images per batch, and the seconds that such a batch takes."""
 
     images: int
     seconds: float
 
     @property
     def inline(self) -> bool:
-        """Whether batches are run on the event loop."""
+        """True if batches run on the event loop."""
         return self.seconds <= INLINE_LIMIT_S
 
 
 def measure_batch_size(
     run: Run, shape: tuple[int, ...], *, device: Literal["cpu", "cuda"] = "cpu", fixed: int = 0
 ) -> BatchSize:
-    """Times batches of 1, 2, 4 and so on, to 64 images on the CPU and 256 on a GPU.
+    """Times batches of 1, 2, 4 and so on, up to 64 images on the CPU and 256 on a GPU.
 
     Args:
         run: the engine.
         shape: (H, W, C) of an image.
         device: where the engine runs.
-        fixed: the size that an operator wants; nothing else is timed then. 0 for none.
+        fixed: the size set by the operator, which alone is timed; 0 for none.
 
     Returns:
-        The largest size that takes at most half a second and makes at least 90 % of the most images a second; 1 where
-        none does. Sizes that can be expected to take longer are not tried, nor any above one that the GPU's memory
-        does not hold.
+        The largest size that takes at most half a second and reaches at least 90 % of the best rate; 1 if none does.
+        Sizes expected to take longer are not tried, nor any above one that exceeds the GPU's memory.
 
     Raises:
-        DeviceMemoryFull: it does not hold one image, or `fixed`.
+        DeviceMemoryFull: the memory does not hold one image, or `fixed`.
     """
     warm_up = _WARM_UP[device]
     if fixed:
@@ -70,7 +69,7 @@ def measure_batch_size(
 
 
 def _seconds(run: Run, shape: tuple[int, ...], size: int, *, warm_up: int) -> float:
-    """The fastest of up to four runs, of which the first of a size is slower; two of those that take long."""
+    """The fastest of up to four runs, as the first of a size is slower; of two for long runs."""
     images = np.zeros((size, *shape), np.uint8)
     for _ in range(warm_up):
         run(images)

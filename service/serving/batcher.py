@@ -1,4 +1,4 @@
-"""The micro-batcher: runs together what is waiting, as soon as the engine is free."""
+"""The micro-batcher: runs waiting images together as soon as the engine is free."""
 
 import asyncio
 import time
@@ -33,7 +33,7 @@ class _Job:
     compute_s: float = 0.0
 
     def fill(self, start: int, rows: tuple[Floats, Floats]) -> tuple[Floats, Floats] | None:
-        """Takes the scores of a part, whose first image is `start`; gives all when none is missing any more."""
+        """Adds the scores of a part whose first image is `start`; returns all scores once they are complete."""
         count = len(self.images)
         if self.scores is None:
             probabilities, logits = (np.empty((count, *part.shape[1:]), part.dtype) for part in rows)
@@ -48,28 +48,28 @@ _Batch = list[tuple[_Job, int, Pixels]]  # parts of requests: the request, the p
 
 
 class Batcher:
-    """One queue before one engine, bounded in images, on one event loop.
+    """One queue for one engine, bounded in images, on one event loop.
 
-    Greedy: a batch holds what has been queued when the engine becomes free, and waits for more only if it is told to.
-    A request that does not fit into one batch goes to the end of the queue with what is left of it, so that nobody
-    waits for more than one batch of each other request. Without an executor the engine runs on the event loop, once per
-    turn of it, which is right for networks whose whole batch takes less than a thread's hop.
+    Greedy: a batch takes the images queued when the engine becomes free, and waits for more only if `wait_s` is set.
+    The rest of a request that does not fit into one batch moves to the end of the queue, so that no request waits for
+    more than one batch of each other request. Without an executor the engine runs on the event loop, once per
+    iteration, which suits networks whose whole batch takes less time than switching to a thread.
 
-    With `in_flight` above 1 a full batch starts before the one under way has finished: its images are stacked and
-    copied to the device meanwhile. A batch that is not full waits until nothing is under way, and grows.
+    With `in_flight` above 1 a full batch starts before the current one has finished: its images are stacked and copied
+    to the device in the meantime. A batch that is not full waits until the engine is idle, and grows.
 
     Args:
         run: the engine; uint8 (N, H, W, C) to probabilities and logits.
-        max_batch_size: images run together at most.
-        queue_size: images that may wait.
-        wait_s: how long a batch that is not full waits for more, from the arrival of its first image.
-        executor: where to stack and run, with `in_flight` threads; None for the event loop.
-        in_flight: batches under way at once at most.
-        metrics: where batches are counted; nowhere if None.
+        max_batch_size: maximum images per batch.
+        queue_size: maximum number of waiting images.
+        wait_s: maximum wait of a batch that is not full, from the arrival of its first image.
+        executor: stacks and runs batches, with `in_flight` threads; None for the event loop.
+        in_flight: maximum number of concurrent batches.
+        metrics: counts batches; None to count nothing.
 
     Attributes:
-        queued_images: that wait, those of abandoned requests included until they are come upon.
-        immediate: everything is run in the turn of the event loop after it came.
+        queued_images: number of waiting images, including those of abandoned requests until they are removed.
+        immediate: every batch runs in the next iteration of the event loop.
     """
 
     def __init__(
@@ -91,23 +91,23 @@ class Batcher:
         self._wait_s = wait_s
         self._metrics = metrics or ModelMetrics(Metrics(), "", 0, ())
         self._jobs: deque[_Job] = deque()
-        self._running = 0  # batches that the executor has
-        self._soon = False  # a batch is planned for the loop's next turn
-        self._later: asyncio.TimerHandle | None = None  # or for later, and may be brought forward
+        self._running = 0  # batches in the executor
+        self._soon = False  # a batch is planned for the loop's next iteration
+        self._later: asyncio.TimerHandle | None = None  # or for later, and may be moved forward
         self._images_per_s = 100.0
-        self._ended = 0.0  # when the last batch did
+        self._ended = 0.0  # when the last batch finished
         self.queued_images = 0
         self._statistics = self._metrics.statistics
         self.runs_inline = executor is None and not wait_s
 
     def submit(self, images: Pixels) -> asyncio.Future[tuple[Floats, Floats]]:
-        """Queues the images of one request; cancelling the future takes them out of the queue.
+        """Queues the images of one request; cancelling the future removes them from the queue.
 
         Returns:
             A future of probabilities and logits, (N, K) each.
 
         Raises:
-            QueueFull: at once, if they do not fit into the queue.
+            QueueFull: immediately, if they do not fit into the queue.
             InferenceFailed: in the future, if the engine fails.
             DeviceMemoryFull, DeviceLost: in the future, as the engine raises them.
         """
@@ -130,7 +130,7 @@ class Batcher:
         return job.future
 
     def _schedule(self, loop: asyncio.AbstractEventLoop, *, at_once: bool = False) -> None:
-        """Plans the next batch, if one may start: for the loop's next turn, at once, or when it has waited for more."""
+        """Plans the next batch, if one may start: for the loop's next iteration, immediately, or after `wait_s`."""
         full = self.queued_images >= self._max_batch_size
         if not self._jobs or self._soon or (self._running and (self._running == self._in_flight or not full)):
             return
@@ -160,7 +160,7 @@ class Batcher:
         if self._executor is None:
             try:
                 outcome = self._stack_and_run(parts)
-            except Exception as error:  # an engine's exceptions share no base class; every request must be answered
+            except Exception as error:  # exceptions of engines share no base class; every request must be answered
                 self._fail(batch, error)
             else:
                 self._complete(batch, outcome, started)
@@ -185,7 +185,7 @@ class Batcher:
         self._schedule(asyncio.get_running_loop(), at_once=True)
 
     def _next_images(self) -> _Batch:
-        """Up to `max_batch_size` images from the head of the queue, abandoned requests left out."""
+        """Up to `max_batch_size` images from the head of the queue, without abandoned requests."""
         batch: _Batch = []
         room = self._max_batch_size
         while self._jobs and room:
@@ -216,7 +216,7 @@ class Batcher:
     def _complete(self, batch: _Batch, outcome: tuple[Floats, Floats], started: float) -> None:
         try:
             self._distribute(batch, outcome, started)
-        except Exception as error:  # a wrong shape, or in counting: nobody may be left waiting, nor the next batch
+        except Exception as error:  # a wrong shape or failed counting: nothing may wait forever
             self._fail(batch, error)
 
     def _distribute(self, batch: _Batch, outcome: tuple[Floats, Floats], started: float) -> None:
@@ -224,7 +224,7 @@ class Batcher:
         if len(probabilities) != (count := sum(len(part) for _, _, part in batch)):
             raise UserError(f"{count} images gave {len(probabilities)} rows")
         now, first = time.perf_counter(), 0
-        elapsed_s, alone_s = now - started, now - max(started, self._ended)  # what overlaps must not count twice
+        elapsed_s, alone_s = now - started, now - max(started, self._ended)  # overlapping time must not count twice
         self._ended = now
         self._images_per_s += 0.1 * (count / max(alone_s, 1e-6) - self._images_per_s)
         self._statistics.ran(count, elapsed_s)
@@ -252,7 +252,7 @@ class Batcher:
         images = sum(len(part) for _, _, part in batch)
         if isinstance(error, DeviceMemoryFull):
             log.error("inference failed on a batch of %d images: %s", images, error)
-        elif not isinstance(error, DeviceLost):  # which is logged once, by service.serving.gpu
+        elif not isinstance(error, DeviceLost):  # service.serving.gpu logs it once
             log.error("inference failed on a batch of %d images", images, exc_info=error)
         for job, _, _ in batch:
             if not job.future.done():

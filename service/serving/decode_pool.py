@@ -1,4 +1,4 @@
-"""Decoding uploads: small ones on the event loop, larger ones in threads."""
+"""Decodes uploads: small ones on the event loop, larger ones in threads."""
 
 import asyncio
 import time
@@ -19,17 +19,17 @@ from service.telemetry.request_context import current
 # A small file can hold a huge image, so both must be small. An MNIST digit as PNG takes 300 bytes and 50 us.
 INLINE_LIMIT_BYTES = 4096
 INLINE_LIMIT_PIXELS = 65_536
-STACKING_LIMIT_BYTES = 2**20  # copying more takes longer than the way to a thread
+STACKING_LIMIT_BYTES = 2**20  # copying more takes longer than switching to a thread
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 class Decoders(Executor):
-    """Threads that decode, counted when the first is wanted: by then it is known what the models run on.
+    """Decoding threads, created on first use, when the models' devices are known.
 
     Args:
-        count: how many.
+        count: returns the number of threads.
     """
 
     def __init__(self, count: Callable[[], int]) -> None:
@@ -37,7 +37,7 @@ class Decoders(Executor):
 
     @cached_property
     def threads(self) -> ThreadPoolExecutor:
-        """The pool behind this one."""
+        """The underlying pool."""
         return ThreadPoolExecutor(self._count(), thread_name_prefix="decode")
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
@@ -59,7 +59,7 @@ async def decode_uploads(
     """Decodes all images of a request.
 
     Returns:
-        For each a uint8 array (H, W, C) of `spec`, or what is wrong with it.
+        For each a uint8 array (H, W, C) of `spec`, or its error.
     """
     started = time.perf_counter()
     try:
@@ -78,7 +78,7 @@ async def decode_uploads(
 
 
 async def stack_images(images: Sequence[Pixels], executor: Executor) -> Pixels:
-    """The images (H, W, C) of a request as (N, H, W, C): a single one is not copied, many megabytes are in a thread."""
+    """Stacks the images (H, W, C) of a request: a single one without a copy, many megabytes in a thread."""
     if len(images) == 1:
         return images[0][np.newaxis]
     if len(images) * images[0].nbytes <= STACKING_LIMIT_BYTES:

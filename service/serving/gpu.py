@@ -1,4 +1,4 @@
-"""The GPU of a worker: works, or is lost until the process ends, as a CUDA context that has failed never recovers."""
+"""The GPU of a worker: works, or is lost until the process ends, as a failed CUDA context never recovers."""
 
 import threading
 from collections.abc import Callable
@@ -13,9 +13,9 @@ class Gpu:
     """The device of all engines of a worker.
 
     Attributes:
-        lost: why it works no more; empty while it does.
-        when_lost: called once, in any thread. Nothing calls it for a GPU that is lost before it is set, so a worker
-            that loses its GPU while it starts stays, unready: another in its place would do the same for ever.
+        lost: the reason for the loss; empty while the GPU works.
+        when_lost: called once, in any thread. It is not called for a GPU lost before it is set, so a worker that loses
+            its GPU during startup stays, unready: a replacement would fail the same way forever.
     """
 
     def __init__(self) -> None:
@@ -24,11 +24,11 @@ class Gpu:
         self._losing = threading.Lock()
 
     def watched(self, engine: Engine) -> "WatchedEngine":
-        """The same engine; it notes a loss here, and runs nothing after one."""
+        """Wraps an engine: it records a loss here, and runs nothing after one."""
         return WatchedEngine(engine, self)
 
     def mark_lost(self, reason: str) -> None:
-        """Notes the loss, the first time."""
+        """Records the first loss."""
         with self._losing:
             if self.failure:
                 return

@@ -1,4 +1,4 @@
-"""This process's memory: what it takes, and giving back what nothing needs any more."""
+"""This process's memory: its size, and the release of unused pages."""
 
 import ctypes
 import gc
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def resident_mb() -> float:
-    """Resident memory in 10**6 bytes; 0 where there is no /proc."""
+    """Resident memory in 10**6 bytes; 0 without /proc."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except OSError:
@@ -17,7 +17,7 @@ def resident_mb() -> float:
 
 
 def give_back() -> None:
-    """Collects what only refers to itself, and returns free pages to the system, which glibc keeps otherwise."""
+    """Collects garbage, and returns free pages to the system, which glibc otherwise keeps."""
     gc.collect()
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
         libc.malloc_trim(0)

@@ -1,7 +1,7 @@
-"""What changes the catalog while it serves: the artifacts directory, and calls to load and unload.
+"""Updates the catalog at run time: from the artifacts directory, and by calls to load and unload.
 
-A call reaches one worker and is meant for all, so it is written to a file that every worker watches, and answered when
-every worker has carried it out.
+A call reaches one worker but applies to all, so it is written to a file that every worker watches, and answered when
+every worker has applied it.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ _INTERVAL_S = 0.2  # one look at one small file
 
 @dataclass(frozen=True)
 class DesiredState:
-    """What calls have asked for so far.
+    """The state requested by all calls so far.
 
     Attributes:
         generation: number of the last call.
@@ -36,21 +36,21 @@ class DesiredState:
 
 
 class Reconciler:
-    """Keeps one worker's catalog as the directory and the calls have it."""
+    """Keeps one worker's catalog in sync with the directory and the calls."""
 
     def __init__(self, catalog: VersionCatalog, settings: Settings) -> None:
         self._catalog = catalog
         self._settings = settings
         self._files: WorkerFiles | None = None
-        self._wanted = DesiredState()  # as carried out here
+        self._wanted = DesiredState()  # as applied by this worker
         self._applying = asyncio.Lock()
         self._watching: asyncio.Task[None] | None = None
 
     def start(self, files: WorkerFiles | None) -> None:
-        """Opens the catalog, and begins to watch; to be called on the event loop.
+        """Opens the catalog and starts watching; call it on the event loop.
 
         Args:
-            files: what the workers of this server share; None for a worker on its own.
+            files: files shared by the workers of this server; None for a standalone worker.
         """
         self._files = files
         self._wanted = self._read()
@@ -61,14 +61,14 @@ class Reconciler:
         self._watching = asyncio.get_running_loop().create_task(self._watch())
 
     async def load(self, name: str) -> None:
-        """Serves a model again, or what is new of it, in every worker.
+        """Loads an unloaded model, or new versions of a model, in every worker.
 
         Raises:
             UnknownModel: the directory has no such model.
-            LoadFailed: a version of it cannot be served; the others are.
+            LoadFailed: a version cannot be served; the others are.
         """
         await self._call(name, unload=False)
-        async with self._applying:  # not in the midst of a later call
+        async with self._applying:  # not during a later call
             if name in self._catalog.unloaded:
                 raise LoadFailed(f"{name} was unloaded again by a later call")
             served = [entry for entry in self._catalog.entries() if entry.manifest.name == name]
@@ -80,7 +80,7 @@ class Reconciler:
             raise UnknownModel(f"no model is called {name[:100]!r} in {self._settings.artifacts}")
 
     async def unload(self, name: str) -> None:
-        """Lets go of every version of a model, in every worker.
+        """Unloads every version of a model, in every worker.
 
         Raises:
             UnknownModel: see `load`.
@@ -93,11 +93,11 @@ class Reconciler:
         await self._call(name, unload=True)
 
     def check_allowed(self, name: str) -> None:
-        """To be asked before anything of a call is read.
+        """Checks that a call is allowed, before its body is read.
 
         Raises:
-            LoadingOff: the server does not take such calls.
-            UnknownParameter: one version is named; a model is loaded and unloaded with all it has.
+            LoadingOff: the server does not accept such calls.
+            UnknownParameter: the name includes a version; a model is loaded and unloaded with all its versions.
         """
         if not self._settings.allow_loading:
             stays = f"loading and unloading are off, so {name[:100]!r} stays as it is"
@@ -125,7 +125,7 @@ class Reconciler:
 
     def _note_ready(self) -> None:
         if self._files and self._catalog.was_ready:
-            self._files.ready.touch()  # a worker that takes a dead one's place goes by it
+            self._files.ready.touch()  # a replacement worker starts from it
 
     def _reached(self) -> None:
         if self._files:
@@ -144,7 +144,7 @@ class Reconciler:
                     await self._catalog.refresh()
                     self._note_ready()
                     last = loop.time()
-            except Exception:  # a watcher that ended would leave this worker behind for ever
+            except Exception:  # without the watcher this worker would never update again
                 log.exception("the artifacts directory could not be looked at")
 
     def _read(self) -> DesiredState:
@@ -157,11 +157,11 @@ class Reconciler:
         return DesiredState(content["generation"], frozenset(content["unloaded"]))
 
     def _change(self, name: str, *, unload: bool) -> DesiredState:
-        """Writes what is wanted from now on; one worker at a time."""
+        """Writes the new requested state; one worker at a time."""
         if self._files is None:
             return _changed(self._wanted, name, unload=unload)
         with self._files.wanted.with_suffix(".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # held for as long as it takes to write some bytes
+            fcntl.flock(lock, fcntl.LOCK_EX)  # held only while some bytes are written
             wanted = _changed(self._read(), name, unload=unload)
             temporary = self._files.wanted.with_suffix(".tmp")
             temporary.write_bytes(orjson.dumps({"generation": wanted.generation, "unloaded": sorted(wanted.unloaded)}))

@@ -1,4 +1,4 @@
-"""One artifact that is served: checked, opened, with a batcher before its engine."""
+"""One served artifact: checked, opened, with a batcher for its engine."""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
@@ -19,13 +19,13 @@ from service.settings import Settings
 from service.telemetry.metrics import ModelMetrics
 from service.telemetry.request_log import log
 
-# Batches under way at once: on a GPU the next is stacked and copied there while one is computed.
+# Concurrent batches: on a GPU the next is stacked and copied while one is computed.
 _IN_FLIGHT = {"cpu": 1, "cuda": 2}
 
 
 @dataclass(frozen=True)
 class ServedModel:
-    """One artifact, opened and checked. Its engine's thread and memory go with the last reference to it."""
+    """One artifact, opened and checked. Its engine's thread and memory are freed with the last reference to it."""
 
     predictor: Predictor
     batcher: Batcher
@@ -43,10 +43,10 @@ class ServedModel:
         return self.predictor.engine
 
     def run(self, images: Pixels) -> "asyncio.Future[tuple[Floats, Floats]]":
-        """Queues uint8 (N, H, W, C) at the network's size; the future gives probabilities and logits, (N, K) each.
+        """Queues uint8 (N, H, W, C) at the network's size; the future returns probabilities and logits, (N, K) each.
 
         Raises:
-            QueueFull: at once. InferenceFailed, DeviceMemoryFull and DeviceLost come from the future.
+            QueueFull: immediately. InferenceFailed, DeviceMemoryFull and DeviceLost come from the future.
         """
         return self.batcher.submit(images)
 
@@ -56,11 +56,11 @@ class ModelEntry:
     """One version of a model.
 
     Attributes:
-        model: None while it is not in memory, which happens under a memory limit only.
-        batch_size: as it was measured, once; it stays known while the model is not in memory.
-        too_large: why it cannot be brought into memory, once that is known.
-        used: grows from request to request; the smallest was used least recently.
-        loading: under way, for all who wait for it.
+        model: None while it is not in memory, which happens only under a memory limit.
+        batch_size: measured once; kept while the model is not in memory.
+        too_large: the reason that it does not fit into memory, once known.
+        used: increases with every request; the smallest is the least recently used.
+        loading: the current loading task, shared by all who wait for it.
     """
 
     directory: Path
@@ -87,17 +87,17 @@ def open_model(
     metrics: ModelMetrics | None = None,
     batch_size: BatchSize | None = None,
 ) -> ServedModel:
-    """Checks hashes, opens the engine, runs the golden images and times batches unless it is told; in any thread.
+    """Checks hashes, opens the engine, runs the golden images and times batches; in any thread.
 
     Args:
         directory, manifest: the artifact.
-        settings: the server's.
-        gpu: the device, which notes its loss in a run; one of its own if None.
-        metrics: where batches are counted.
-        batch_size: as it was measured before.
+        settings: the server's settings.
+        gpu: the device, which records a loss during a run; a new one if None.
+        metrics: counts batches.
+        batch_size: an earlier measurement, which skips timing.
 
     Raises:
-        ArtifactError, EngineError: the artifact cannot be served; says why.
+        ArtifactError, EngineError: the artifact cannot be served; the message gives the reason.
     """
     predictor = Predictor.open(
         directory,
@@ -128,7 +128,7 @@ def open_model(
 
 
 def describe(model: ServedModel) -> str:
-    """One line for the log: what runs where."""
+    """One log line with the file, engine and device."""
     reason = cuda_provider_unavailable_reason() if model.engine.device == "cuda" and model.predictor.extractor else None
     return (
         f"{model.predictor.label}: {model.engine.file} on {model.engine.name} "

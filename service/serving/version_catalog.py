@@ -1,4 +1,4 @@
-"""The models that are served: found in the artifacts directory, opened, replaced, let go, and looked up."""
+"""The served models: finds them in the artifacts directory, opens, replaces and unloads them, and looks them up."""
 
 import asyncio
 import itertools
@@ -18,21 +18,21 @@ from service.telemetry.request_log import log
 
 
 class VersionCatalog:
-    """All models under the artifacts directory. A bad one is left out and named; the others are served.
+    """All models under the artifacts directory. A bad artifact is reported and left out; the others are served.
 
     Attributes:
-        failures: why an artifact is not served as it lies there, by its directory.
-        unloaded: names of models that are not to be served though they lie there.
-        was_ready: everything was served once. From then on a bad version is named, and the server stays ready.
+        failures: reasons that artifacts are not served, by their directory.
+        unloaded: names of models that are not served although their artifacts exist.
+        was_ready: every artifact has been served once. Later failures are reported, and the server stays ready.
         draining: this worker is about to end.
-        gpu: the device of the models, where it is not the CPU.
+        gpu: the device of the models that do not run on the CPU.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._entries: dict[str, dict[int, ModelEntry]] = {}
-        self._installed: dict[Path, Signature] = {}  # what every directory looked like when it was opened, or refused
-        self._unsettled: dict[Path, Signature] = {}  # and how it has changed since, until it stays so
+        self._installed: dict[Path, Signature] = {}  # snapshot of each directory when opened or refused
+        self._unsettled: dict[Path, Signature] = {}  # later snapshots, until they are stable
         self._lock = asyncio.Lock()
         self._clock = itertools.count(1)
         self.failures: dict[str, str] = {}
@@ -44,9 +44,9 @@ class VersionCatalog:
         self.draining = False
 
     def open(self, unloaded: frozenset[str] = frozenset()) -> None:
-        """Opens every version; reads hashes and runs golden images. Nothing is answered yet.
+        """Opens every version; checks hashes and runs golden images, before the first request.
 
-        Raises nothing, whatever an artifact or an engine does: a worker that fails to start would be started for ever.
+        Never raises, whatever an artifact or an engine does: a worker that fails to start would be restarted forever.
         """
         self.unloaded = unloaded
         try:
@@ -60,19 +60,19 @@ class VersionCatalog:
         self._note_ready()
 
     async def refresh(self, *, settled: bool = True) -> None:
-        """Takes in what has changed in the directory. Requests go on meanwhile, with what there was.
+        """Applies changes of the directory. Meanwhile the present versions answer requests.
 
-        A version that cannot be served replaces nothing. One whose files are gone, or whose model is in `unloaded`, is
-        let go.
+        A version that cannot be served replaces nothing. A version whose files are gone, or whose model is in
+        `unloaded`, is dropped.
 
         Args:
-            settled: passes over what has changed since the last look, for it may still be being written; without it,
-                what could not be served is tried again too, for its cause may lie outside of its files.
+            settled: skip artifacts that changed since the last scan, as they may be incomplete; if false, failed
+                versions are also tried again, as the cause may lie outside their files.
         """
         async with self._lock:
             try:
                 found = await asyncio.to_thread(self._scan)
-            except (ArtifactError, OSError) as error:  # a share that is away for a while: nothing is lost
+            except (ArtifactError, OSError) as error:  # a temporarily unavailable network share: nothing is lost
                 self._record_failure(self._settings.artifacts, str(error))
                 return
             self.failures.pop(str(self._settings.artifacts), None)
@@ -94,7 +94,7 @@ class VersionCatalog:
 
     @property
     def not_ready(self) -> str | None:
-        """Why the server is not ready, or None."""
+        """The reason that the server is not ready, or None."""
         if self.draining:
             return "the server is shutting down"
         if self.gpu.failure:
@@ -110,7 +110,7 @@ class VersionCatalog:
         return None
 
     def entries(self) -> list[ModelEntry]:
-        """Everything that is served, by name and version, in memory or not."""
+        """All served versions, by name and version, in memory or not."""
         return sorted(self._all(), key=lambda entry: (entry.manifest.name, entry.manifest.version))
 
     def models(self) -> list[ServedModel]:
@@ -118,11 +118,11 @@ class VersionCatalog:
         return [entry.model for entry in self.entries() if entry.model]
 
     def entry(self, name: str | None, version: str | None = None) -> ModelEntry:
-        """The model called `name` or `name:version`; the newest version if none is given, the only model if no name is.
+        """The model `name` or `name:version`; by default the newest version, and the only model if no name is given.
 
         Raises:
-            UnknownModel, UnknownParameter, ModelNotReady: the message lists what there is.
-            GpuLost: nothing can be run any more.
+            UnknownModel, UnknownParameter, ModelNotReady: the message lists the served models.
+            GpuLost: the GPU no longer works.
         """
         if self.gpu.failure:
             raise GpuLost(self.gpu.failure)
@@ -140,14 +140,14 @@ class VersionCatalog:
         *,
         on_lookup: Callable[[ModelEntry], None] | None = None,
     ) -> ServedModel:
-        """Finds a model as `entry` does, and loads it if it is not in memory.
+        """Finds a model like `entry`, and loads it if it is not in memory.
 
         Args:
-            on_lookup: called with the version that is about to be returned or loaded.
+            on_lookup: called with the version before it is returned or loaded.
 
         Raises:
-            UnknownModel, UnknownParameter, ModelNotReady, GpuLost: as `entry`; or it does not load, or not fit.
-            DeviceMemoryFull, DeviceLost: while it was being loaded.
+            UnknownModel, UnknownParameter, ModelNotReady, GpuLost: as in `entry`, or it does not load or fit.
+            DeviceMemoryFull, DeviceLost: during loading.
         """
         while True:
             entry = self.entry(name, version)
@@ -156,7 +156,7 @@ class VersionCatalog:
             entry.last_used = next(self._clock)
             if entry.model is not None:
                 return entry.model
-            if entry.loading is None:  # a task of its own: it goes on for the others when this request is given up
+            if entry.loading is None:  # a separate task: it continues for other requests when this one is cancelled
                 entry.loading = asyncio.create_task(self._load(entry))
                 entry.loading.add_done_callback(lambda done: done.cancelled() or done.exception())
             try:
@@ -164,13 +164,13 @@ class VersionCatalog:
             except ModelNotReady:
                 asked_for = version is not None or ":" in (name or "")
                 if asked_for or entry in self._all() or entry.manifest.name not in self._entries:
-                    raise  # else it was the newest and is refused now, and the one before it answers
+                    raise  # otherwise it was the newest and is now refused, and the previous one answers
 
     async def _load(self, entry: ModelEntry) -> ServedModel:
         async with self._lock:
             try:
                 return await asyncio.to_thread(self._load_within_limit, entry)
-            except (ModelNotReady, DeviceMemoryFull, DeviceLost):  # nothing that is wrong with the artifact
+            except (ModelNotReady, DeviceMemoryFull, DeviceLost):  # not a fault of the artifact
                 raise
             except Exception as error:  # see `_load_candidate`
                 reason = _reason(entry.directory, error)
@@ -189,14 +189,14 @@ class VersionCatalog:
         self._evict(entry, 2 * largest / 1e6)
         was_measured = entry.batch_size is not None
         if (model := self._open_within_limit(entry)) is None and not was_measured:
-            model = self._open_within_limit(entry)  # without what larger batches took while they were timed
+            model = self._open_within_limit(entry)  # without the memory of larger batches from timing
         if model is None:
             raise ModelNotReady(entry.too_large)
         entry.model, entry.too_large = model, ""
         return model
 
     def _open_within_limit(self, entry: ModelEntry) -> ServedModel | None:
-        """The model, if this worker is within its limit with it; other models make room first."""
+        """The model, if this worker stays within its limit; evicts other models first."""
         model = self._open_model(entry)
         self._evict(entry, 0)
         if (resident := resident_mb()) <= (limit_mb := self._settings.memory_limit_mb):
@@ -210,7 +210,7 @@ class VersionCatalog:
         return None
 
     def _evict(self, wanted: ModelEntry, more_mb: float) -> None:
-        """Lets go of the least recently used models until `more_mb` fit under the limit, or nothing else is left."""
+        """Evicts the least recently used models until `more_mb` fit under the limit, or no other is left."""
         others = sorted((e for e in self._all() if e.model and e is not wanted), key=lambda e: e.last_used)
         while others and resident_mb() + more_mb > self._settings.memory_limit_mb:
             victim = others.pop(0)
@@ -219,7 +219,7 @@ class VersionCatalog:
             give_back()
 
     def _load_candidate(self, directory: Path) -> ModelEntry | str | None:
-        """A version as it lies there, opened unless that waits; why it cannot be served; or None if it must not be."""
+        """Loads a candidate version, or defers it; returns an entry, the reason it was refused, or None if unloaded."""
         try:
             manifest = read_manifest(directory)
             if manifest.name in self.unloaded:
@@ -230,13 +230,13 @@ class VersionCatalog:
                 entry.model = self._open_model(entry)
             else:
                 check_files(directory, manifest)
-                if any(old.directory == directory for old in self._all()):  # what it replaces is good
+                if any(old.directory == directory for old in self._all()):  # the version it replaces is valid
                     self._load_within_limit(entry)
             other = self._entries.get(name, {}).get(version)
             if other is not None and other.directory != directory:
                 raise ArtifactError(f"{directory} says it is {entry.label}, and so does {other.directory}")
             return entry
-        except Exception as error:  # engines raise what they like on a file that does not fit
+        except Exception as error:  # engines raise arbitrary exceptions for unsuitable files
             return _reason(directory, error)
 
     def _install(self, directory: Path, signature: Signature, prepared: ModelEntry | str | None) -> None:
@@ -277,14 +277,14 @@ class VersionCatalog:
         return (entry for versions in self._entries.values() for entry in versions.values())
 
     def _remove_missing(self, found: Container[Path]) -> bool:
-        """Drops what is not to be served any more, and says whether there was any."""
+        """Drops versions that should no longer be served; returns True if there were any."""
         gone = [e for e in self._all() if e.directory not in found or e.manifest.name in self.unloaded]
         for entry in gone:
             self._uninstall(entry)
-        return bool(gone)  # and not the list, through which all of it would still be in memory
+        return bool(gone)  # not the list, which would keep all of it in memory
 
     def _uninstall(self, entry: ModelEntry) -> None:
-        """Forgets a version; requests that have it finish with it, and then its memory is free."""
+        """Drops a version; its memory is freed once the requests that use it finish."""
         versions = self._entries[entry.manifest.name]
         del versions[entry.manifest.version]
         if not versions:
@@ -308,24 +308,24 @@ def _reason(directory: Path, error: Exception) -> str:
 
 
 def parse_model_name(name: str | None, version: str | None) -> tuple[str | None, str | None]:
-    """Name and version, where the name may be `name:version`.
+    """Splits a name that may be `name:version`.
 
     Raises:
-        UnknownParameter: that version and the other one differ.
+        UnknownParameter: its version and `version` differ.
     """
     if name is None or ":" not in name:
         return name, version
     name, _, inner = name.partition(":")
     if version is not None and version != inner:
-        raise UnknownParameter(f"the model is asked for as {name}:{inner} and as version {version}")
+        raise UnknownParameter(f"the request names {name}:{inner} and also version {version}")
     return name, inner
 
 
 def find_entry(entries: Mapping[str, Mapping[int, ModelEntry]], name: str | None, version: str | None) -> ModelEntry:
-    """One of several entries; the newest version if none is given, the only model if no name is.
+    """Selects an entry; by default the newest version, and the only model if no name is given.
 
     Raises:
-        UnknownModel, UnknownParameter: the message lists what there is.
+        UnknownModel, UnknownParameter: the message lists the served models.
     """
     if name is None:
         if len(entries) > 1:
@@ -340,5 +340,5 @@ def find_entry(entries: Mapping[str, Mapping[int, ModelEntry]], name: str | None
     return versions[max(versions) if version is None else int(version)]
 
 
-def _is_number(text: str) -> bool:  # str.isdecimal takes other scripts' digits, and int() refuses thousands of them
+def _is_number(text: str) -> bool:  # str.isdecimal takes other scripts' digits, and int() raises for thousands of them
     return text.isascii() and text.isdecimal() and len(text) < 10

@@ -1,7 +1,7 @@
-"""What the workers of one server tell each other: a file each, in a folder that only this server has.
+"""Files shared by the workers of one server: one per worker, in a folder private to the server.
 
-prometheus_client's own way, values in memory-mapped files, takes 2 to 4 microseconds an observation, which would be a
-sixth of a small network's requests; and BentoML gives every server on a machine the same folder for them.
+prometheus_client's own multi-process mode, with values in memory-mapped files, takes 2 to 4 microseconds per
+observation, a sixth of a small network's request; and BentoML gives every server on a machine the same folder for it.
 """
 
 import atexit
@@ -15,32 +15,32 @@ import orjson
 
 from service.telemetry.counters import Snapshot, Values
 
-DIRECTORY = "CONVSCOPE_STATE_DIR"  # how the server's first process tells its workers; not a setting
+DIRECTORY = "CONVSCOPE_STATE_DIR"  # passes the folder from the server's first process to its workers; not a setting
 
 
 def make_directory() -> None:
-    """Makes the folder, for the workers that inherit this process's environment; it is removed when this one ends."""
+    """Creates the folder for the workers, which inherit this process's environment; removes it at exit."""
     directory = tempfile.mkdtemp(prefix="convscope-")
     os.environ[DIRECTORY] = directory
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
 
 
 def files_of(worker: int | None) -> "WorkerFiles | None":
-    """This worker's, by its number; None for a worker without one, or in a process that no server has started."""
+    """The files of this worker by its number; None without a number, or in a process not started by a server."""
     directory = os.environ.get(DIRECTORY)
     return WorkerFiles(Path(directory), worker) if worker is not None and directory else None
 
 
 class WorkerFiles:
-    """The files in the folder, of which one is this worker's.
+    """The files in the folder, one of which belongs to this worker.
 
     Args:
-        directory: of this server.
-        worker: its number; a worker that takes a dead one's place has the dead one's number, so files do not pile up.
+        directory: the server's folder.
+        worker: its number; a replacement has the dead worker's number, so files do not accumulate.
 
     Attributes:
-        wanted: where `service.serving.reconciler` writes what calls have asked for.
-        ready: is there once everything has been served.
+        wanted: the state requested by calls, written by `service.serving.reconciler`.
+        ready: exists once every artifact has been served.
     """
 
     def __init__(self, directory: Path, worker: int) -> None:
@@ -50,17 +50,17 @@ class WorkerFiles:
         self._written = b""
 
     def reached(self, generation: int) -> None:
-        """Tells the others that this worker has carried out everything up to a call."""
+        """Records that this worker has applied all calls up to `generation`."""
         temporary = self._reached.with_suffix(".tmp")
         temporary.write_text(f"{os.getpid()} {generation}")
         temporary.replace(self._reached)
 
     def all_reached(self, generation: int) -> bool:
-        """Whether every worker that runs has carried out everything up to a call."""
+        """True if every running worker has applied all calls up to `generation`."""
         return all(done >= generation for process, done in self._told() if _runs(process))
 
     def dead(self) -> list[int]:
-        """Processes of workers that are gone, and that no other has taken the place of."""
+        """Process ids of dead workers without a replacement."""
         return [process for process, _ in self._told() if not _runs(process)]
 
     def _told(self) -> list[tuple[int, int]]:
@@ -68,15 +68,15 @@ class WorkerFiles:
         return [(int(process), int(generation)) for process, generation in pairs]
 
     def before(self) -> Values:
-        """What this worker's predecessor had counted, or nothing."""
+        """The counts of this worker's predecessor, if any."""
         snapshot = _read(self._own)
         return snapshot.counts if snapshot else {}
 
     def write(self, snapshot: Snapshot) -> None:
-        """Replaces this worker's file, if anything has changed.
+        """Replaces this worker's file if anything has changed.
 
         Raises:
-            OSError: it cannot be written.
+            OSError: the file cannot be written.
         """
         content = orjson.dumps(
             {
@@ -88,12 +88,12 @@ class WorkerFiles:
         if content == self._written:
             return
         temporary = self._own.with_suffix(".tmp")
-        temporary.write_bytes(content)  # not models.files.whole_file: waiting for the disk would stop the event loop
+        temporary.write_bytes(content)  # not models.files.whole_file: waiting for the disk would block the event loop
         temporary.replace(self._own)
         self._written = content
 
     def others(self) -> Iterator[Snapshot]:
-        """What the other workers wrote last; without gauges if the process is gone."""
+        """The latest counts of the other workers; without gauges if the process is gone."""
         for path in sorted(self._own.parent.glob("*.json")):
             if path != self._own and (snapshot := _read(path)):
                 yield snapshot if _runs(snapshot.process) else Snapshot(snapshot.process, snapshot.counts, {})
@@ -118,7 +118,7 @@ def _runs(process: int) -> bool:
         return False
     except PermissionError:
         pass
-    try:  # one that nobody has asked for its exit code can still be sent signals
+    try:  # a zombie can still be sent signals
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return not Path("/proc/self").exists()

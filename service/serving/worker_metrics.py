@@ -1,4 +1,4 @@
-"""The counts of all workers: each writes its own to a file that the others read."""
+"""Counts of all workers: each writes its own to a file that the others read."""
 
 import asyncio
 import os
@@ -24,13 +24,13 @@ class WorkerMetrics:
         self._catalog = catalog
         self._files: WorkerFiles | None = None
         self._writing: asyncio.Task[None] | None = None
-        self._failed = ""  # why the file could not be written last time
+        self._failed = ""  # the last error on writing the file
 
     def start(self, files: WorkerFiles | None) -> None:
-        """Begins to write this worker's file; to be called on the event loop.
+        """Starts writing this worker's file; call it on the event loop.
 
         Args:
-            files: what the workers of this server share; None for a worker on its own.
+            files: files shared by the workers of this server; None for a standalone worker.
         """
         self._files = files
         if files:
@@ -38,12 +38,12 @@ class WorkerMetrics:
             self._writing = asyncio.get_running_loop().create_task(self._keep_writing(files))
 
     def stop(self) -> None:
-        """Writes it for the last time; to be called when every request is answered."""
+        """Writes the file a last time; call it when every request is answered."""
         if self._files:
             self._write(self._files)
 
     async def snapshots(self) -> list[Snapshot]:
-        """What every worker has counted: this one until now, the others until at most a second ago."""
+        """The counts of every worker: this one's are current, the others' at most a second old."""
         own, files = self._snapshot(), self._files
         return [own, *(await asyncio.to_thread(lambda: [*files.others()] if files else []))]
 

@@ -1,4 +1,4 @@
-"""Which convscope this is, and what it runs on."""
+"""The versions of convscope and of its runtime."""
 
 import platform
 import subprocess
@@ -13,7 +13,7 @@ _CHECKOUT = Path(service.__file__).parent.parent
 
 @cache
 def build_info() -> dict[str, str]:
-    """Versions by name; empty where one cannot be known. May run git, so not for the event loop."""
+    """Versions by name; empty if unknown. May run git, so do not call it on the event loop."""
     return {
         "version": installed_version("convscope"),
         "revision": _revision(),
@@ -23,7 +23,7 @@ def build_info() -> dict[str, str]:
 
 
 def _revision() -> str:
-    if not (_CHECKOUT / ".git").exists():  # git would take that of any repository around
+    if not (_CHECKOUT / ".git").exists():  # git would use any enclosing repository
         return ""
     words = ["git", "-C", str(_CHECKOUT), "rev-parse", "HEAD"]
     try:

@@ -1,4 +1,4 @@
-"""Counts in plain numbers: adding to one takes a quarter of a microsecond; prometheus_client's own take two to four."""
+"""Counters as plain numbers: an increment takes a quarter of a microsecond; prometheus_client's takes two to four."""
 
 from bisect import bisect_left
 from collections.abc import Iterable
@@ -10,10 +10,10 @@ Values = dict[str, dict[Labels, list[float]]]  # by the name of the metric and i
 
 @dataclass(frozen=True)
 class Definition:
-    """A metric: its name without the suffix that Prometheus adds, what it tells, and its labels.
+    """A metric: its name without Prometheus's suffix, its description, and its labels.
 
     Attributes:
-        buckets: upper bounds, ascending, the infinite one left out; empty for a counter or gauge.
+        buckets: upper bounds, ascending, without the infinite one; empty for a counter or gauge.
     """
 
     name: str
@@ -23,10 +23,10 @@ class Definition:
 
 
 class Series:
-    """One series, of one event loop, so without a lock.
+    """One series, used on one event loop, so without a lock.
 
     Attributes:
-        values: a counter's value; or a histogram's sum, and after it how many fell into each bucket and beyond.
+        values: a counter's value; or a histogram's sum, followed by the count of each bucket and of the infinite one.
     """
 
     __slots__ = ("_buckets", "values")
@@ -46,14 +46,14 @@ class Series:
 
 
 class MetricSeries:
-    """All series of one metric, made when their labels first come."""
+    """All series of one metric, created at the first use of their labels."""
 
     def __init__(self, definition: Definition) -> None:
         self.definition = definition
         self._series: dict[Labels, Series] = {}
 
     def of(self, *labels: str) -> Series:
-        """The series with these labels. They must come from a bounded set, for none is ever forgotten."""
+        """The series with these labels, which must come from a bounded set, as series are never removed."""
         tally = self._series.get(labels)
         if tally is None:
             assert len(labels) == len(self.definition.labels), (labels, self.definition)
@@ -62,7 +62,7 @@ class MetricSeries:
 
     def values(self) -> dict[Labels, list[float]]:
         """A copy of the values, by labels."""
-        series = list(self._series.items())  # at once, for a thread that opens a model may be adding to them
+        series = list(self._series.items())  # atomically, as a thread that opens a model may be adding series
         return {labels: list(tally.values) for labels, tally in series}
 
 
@@ -75,13 +75,13 @@ def add_values(total: Values, more: Values) -> None:
 
 
 def added(first: Iterable[float] | None, second: list[float]) -> list[float]:
-    """The sums of two lists of one length; a copy of the second if there is no first."""
+    """The elementwise sum of two lists of equal length; a copy of the second without a first."""
     return list(second) if first is None else [a + b for a, b in zip(first, second, strict=True)]
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What one worker has counted, and its gauges, which mean nothing once it is gone."""
+    """One worker's counts, and its gauges, which are meaningless once it has ended."""
 
     process: int
     counts: Values

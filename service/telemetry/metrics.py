@@ -1,4 +1,4 @@
-"""What is counted: the table of metrics, and where a worker counts."""
+"""The table of metrics, and a worker's counts."""
 
 from models.images.decode import Floats
 from service.errors import STATUS
@@ -11,8 +11,8 @@ _PROBABILITIES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999
 _MODEL = ("model", "version")
 
 CLASS_LIMIT = 1000
-OTHER_CLASS = "other"  # the label of classes beyond the limit
-INTERNAL, OTHER_CODE = "internal", "other"  # codes of errors that are not in the table: ours, and BentoML's
+OTHER_CLASS = "other"  # label for classes beyond the limit
+INTERNAL, OTHER_CODE = "internal", "other"  # codes of errors outside the table: ours, and BentoML's
 
 COUNTS = tuple(
     Definition(f"convscope_{name}", text, labels, buckets)
@@ -30,10 +30,10 @@ COUNTS = tuple(
     ]
 )
 GAUGES = (
-    Definition("convscope_queue_images", "Images that wait now.", _MODEL),
+    Definition("convscope_queue_images", "Images currently waiting.", _MODEL),
     Definition("convscope_model_loaded", "Workers that serve a model.", (*_MODEL, "file", "engine", "device")),
     Definition("convscope_artifacts_refused", "Artifacts that are not served because a check failed."),
-    Definition("convscope_workers", "Workers that run."),
+    Definition("convscope_workers", "Running workers."),
 )
 
 
@@ -44,13 +44,13 @@ class Metrics:
         self._all = {definition.name: MetricSeries(definition) for definition in (*COUNTS, KEPT)}
         self.errors = self["errors"]
         for code in sorted({kind.code for kind in STATUS} | {INTERNAL, OTHER_CODE}):  # type: ignore[attr-defined]
-            self.errors.of(code)  # there from the start, so that the first error is an increase
+            self.errors.of(code)  # present from the start, so that the first error is an increase
 
     def __getitem__(self, name: str) -> MetricSeries:
         return self._all[f"convscope_{name}"]
 
     def of_requests(self, route: str, model: tuple[str, str], status: str) -> tuple[Series, Series, Series]:
-        """The number, duration and decoding of requests of one kind."""
+        """The number, duration and decoding time of one kind of request."""
         decoding = self["decode_duration_seconds"].of(*model) if any(model) else Series()
         return self["requests"].of(route, *model, status), self["request_duration_seconds"].of(route), decoding
 
@@ -59,7 +59,7 @@ class Metrics:
         return {name: tallies.values() for name, tallies in self._all.items()}
 
     def add(self, values: Values) -> None:
-        """Goes on from what another process counted."""
+        """Continues from another process's counts."""
         for name, series in values.items():
             for labels, more in series.items():
                 own = self._all[name].of(*labels).values
@@ -67,7 +67,7 @@ class Metrics:
 
 
 class ModelMetrics:
-    """The counts of one version of a model; the next one loaded under its name goes on with them."""
+    """The counts of one version of a model; a replacement with the same name and version continues them."""
 
     def __init__(self, metrics: Metrics, name: str, version: int, classes: tuple[str, ...]) -> None:
         self.labels = (name, str(version))
@@ -82,11 +82,11 @@ class ModelMetrics:
         self.statistics = Statistics(metrics["v2_statistics"], self.labels)
 
     def batch(self, probabilities: Floats, seconds: float) -> None:
-        """Counts a batch that was run.
+        """Counts a finished batch.
 
         Args:
             probabilities: (N, K).
-            seconds: that it took.
+            seconds: duration of the batch.
         """
         self._inference.observe(seconds)
         self._batch_size.observe(len(probabilities))

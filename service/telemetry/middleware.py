@@ -1,4 +1,4 @@
-"""What stands around every answer, BentoML's own included: request id, counts, log and trace."""
+"""Wraps every answer, including BentoML's own, with request id, metrics, log and trace."""
 
 from collections.abc import Awaitable, Callable
 from time import perf_counter
@@ -13,17 +13,17 @@ from service.telemetry.request_context import CURRENT, REQUEST_ID, RequestContex
 from service.telemetry.request_log import log_request
 from service.telemetry.tracing import traced
 
-_STATUS_CLASSES = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")  # none: the client hung up before its answer began
+_STATUS_CLASSES = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")  # none: the client disconnected before its answer began
 
 
 class TelemetryMiddleware:
-    """An ASGI application around another.
+    """ASGI middleware.
 
     Args:
-        app: what answers.
-        metrics: where to count.
-        route_of: the route template of a scope that has been answered, from a bounded set.
-        log_all: a line in the log for each request, not for failed ones only.
+        app: the wrapped application.
+        metrics: counts requests.
+        route_of: the route template of an answered scope, from a bounded set.
+        log_all: log every request, not only failed ones.
     """
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics, route_of: Callable[[Scope], str], log_all: bool) -> None:
@@ -52,7 +52,7 @@ class TelemetryMiddleware:
             said = "the server failed on this request; its log says why"
             request.fail(INTERNAL, said, error)
             if request.status:
-                raise  # too late for another answer; the server cuts this one off
+                raise  # too late for another answer; the server aborts this one
             await send_json(send_noted, 500, error_json(scope["path"], INTERNAL, said))
         finally:
             CURRENT.reset(token)

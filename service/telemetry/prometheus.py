@@ -1,4 +1,4 @@
-"""The counts of all workers in Prometheus' text format."""
+"""The counts of all workers in Prometheus's text format."""
 
 from collections.abc import Iterable, Iterator
 from itertools import accumulate
@@ -22,21 +22,21 @@ class PrometheusCollector(Collector):
             add_values(self._values, snapshot.gauges)
 
     def encode(self, accept: str) -> tuple[bytes, str]:
-        """The whole text, in the format that a request's header `Accept` asks for, and its content type."""
+        """The whole text in the format requested by the header `Accept`, and its content type."""
         try:
             encoder, content_type = choose_encoder(accept)
-        except (TypeError, ValueError):  # it compares versions that are none
+        except (TypeError, ValueError):  # it fails on invalid versions
             encoder, content_type = choose_encoder("")
         return encoder(self), content_type
 
     def collect(self) -> Iterator[Metric]:
-        """The metrics, as prometheus_client wants them."""
+        """The metrics in the form of prometheus_client."""
         for definition in COUNTS:
             yield self._histogram(definition) if definition.buckets else self._numbers(CounterMetricFamily, definition)
         for definition in GAUGES:
             yield self._numbers(GaugeMetricFamily, definition)
         info = build_info()
-        build = GaugeMetricFamily("convscope_build_info", "Always 1; what runs stands in the labels.", labels=[*info])
+        build = GaugeMetricFamily("convscope_build_info", "Always 1; the labels have the versions.", labels=[*info])
         build.add_metric([*info.values()], 1)
         yield build
 

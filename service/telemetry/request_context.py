@@ -1,4 +1,4 @@
-"""What becomes known of a request while it is answered, for metrics and logs."""
+"""Facts about a request, collected while it is answered, for metrics and logs."""
 
 import re
 import uuid
@@ -16,14 +16,14 @@ class RequestContext:
     """One request.
 
     Attributes:
-        id: the client's request id, or ours; printable ASCII.
-        status: of the answer; 0 until it begins, and for ever if the client hangs up before.
-        model: name and version of what was asked for, if it is served.
+        id: the client's request id, or a generated one; printable ASCII.
+        status: of the answer; 0 before it begins, also if the client disconnects first.
+        model: name and version of the requested model, if it is served.
         decode_s: time spent on decoding its images.
-        code, message: of the error it was answered with, if any.
-        failure: what we did not expect.
-        image_codes: codes of the errors of single images in an answer that is none as a whole.
-        trace: trace_id and span_id, where OpenTelemetry is configured.
+        code, message: of the error response, if any.
+        failure: an unexpected exception.
+        image_codes: error codes of single images in an otherwise successful answer.
+        trace: trace_id and span_id, if OpenTelemetry is configured.
     """
 
     id: bytes
@@ -38,16 +38,16 @@ class RequestContext:
 
     @property
     def request_id(self) -> str:
-        """The id as text."""
+        """The id as a string."""
         return self.id.decode("ascii")
 
     @property
     def model_name(self) -> str:
-        """`name:version`, or nothing."""
+        """`name:version`, or empty."""
         return ":".join(filter(None, self.model))
 
     def fail(self, code: str, message: str, failure: BaseException | None = None) -> None:
-        """Notes the error that this request is answered with."""
+        """Records the error that answers this request."""
         self.code, self.message, self.failure = code, message, failure
 
 
@@ -55,12 +55,12 @@ CURRENT: ContextVar[RequestContext | None] = ContextVar("observation", default=N
 
 
 def current() -> RequestContext:
-    """That of the request being answered; one that nobody reads outside of any."""
+    """The context of the current request; an unused one outside of requests."""
     return CURRENT.get() or RequestContext(b"")
 
 
 class RequestIds:
-    """Takes a request's id from its header, or makes one: a random prefix of this process and a number."""
+    """Takes a request's id from its header, or generates one: a random prefix of this process and a number."""
 
     def __init__(self) -> None:
         self._prefix = uuid.uuid4().hex[:16].encode()

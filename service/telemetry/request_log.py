@@ -1,4 +1,4 @@
-"""The log: a line for each request that failed, or for each, as text or as JSON."""
+"""The log: a line for each failed request, or for every request, as text or JSON."""
 
 import logging
 import sys
@@ -15,28 +15,28 @@ log = logging.getLogger(NAME)
 
 
 def configure_logging(settings: Settings) -> None:
-    """Sets the level of our lines and, for JSON, the format of this process; to be called after BentoML did as much."""
+    """Sets the level of our lines and, for JSON, the format of this process; call it after BentoML's configuration."""
     log.setLevel(settings.log_level.upper())
-    logging.getLogger("uvicorn.access").propagate = False  # it would format a line a request, which nobody sees
-    # Its warnings are of requests that are no HTTP, and as they never reach us, anybody can cause any number of those.
+    logging.getLogger("uvicorn.access").propagate = False  # it would format an unused line for each request
+    # It warns about requests that are not HTTP; they never reach us, and any client can cause any number of them.
     logging.getLogger("uvicorn.error").addFilter(lambda record: record.levelno != logging.WARNING)
     if settings.log_format == "json":
         handler = logging.StreamHandler(sys.stdout)
         renamed = {"levelname": "level", "name": "logger"}
         handler.setFormatter(JsonFormatter(["levelname", "name", "message"], rename_fields=renamed, timestamp="time"))
         logging.getLogger().handlers[:] = [handler]
-        for name in ("bentoml", "uvicorn.error", "circus"):  # those that BentoML gave handlers of their own
+        for name in ("bentoml", "uvicorn.error", "circus"):  # those with handlers from BentoML
             logging.getLogger(name).handlers.clear()
             logging.getLogger(name).propagate = True
 
 
 def log_request(request: RequestContext, method: str, route: str, seconds: float, *, log_all: bool) -> None:
-    """Writes a request's line: WARNING for 5xx and, as anybody can cause any number of those, DEBUG for 4xx.
+    """Writes a request's line: WARNING for 5xx and, as any client can cause any number of them, DEBUG for 4xx.
 
     Args:
         request: the request.
         method, route: its method, and the template of its route.
-        seconds: that it took.
+        seconds: its duration.
         log_all: INFO for everything but 5xx.
     """
     if request.status >= 500:
@@ -66,5 +66,5 @@ def _line(fields: dict[str, Any], message: str) -> str:
 
 
 def _printable(text: str) -> str:
-    """On one line and of bounded length, for parts of it are a client's words."""
+    """One line of bounded length, as parts of it come from the client."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:_MESSAGE_LIMIT])

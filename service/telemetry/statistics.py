@@ -5,10 +5,10 @@ import time
 
 from service.telemetry.counters import Definition, MetricSeries, Series
 
-# Not for /metrics: one bucket for everything, so that a series is a sum and a count.
+# Not for /metrics: a single bucket, so that a series is a sum and a count.
 KEPT = Definition(
     "convscope_v2_statistics",
-    "What the statistics extension tells.",
+    "Data of the statistics extension.",
     ("model", "version", "what", "batch_size"),
     (math.inf,),
 )
@@ -18,7 +18,7 @@ LAST = "convscope_v2_last_inference"  # seconds since 1970, by model and version
 
 
 class Statistics:
-    """Counts one model's requests and batches, wherever they come from; on one event loop, so without locks.
+    """Counts one model's requests and batches from all routes; on one event loop, so without locks.
 
     Args:
         tallies: of `KEPT`.
@@ -37,13 +37,13 @@ class Statistics:
         self.last_s = 0.0
 
     def ran(self, images: int, seconds: float) -> None:
-        """The engine ran a batch."""
+        """Counts a batch."""
         if (tally := self._batches.get(images)) is None:
             tally = self._batches[images] = self._tallies.of(*self._model, "batch", str(images))
         tally.observe(seconds)
 
     def answered(self, images: int, *, total_s: float, queue_s: float, compute_s: float) -> None:
-        """A request was answered, `total_s` after it came; its batches took `compute_s`, shared with others."""
+        """Counts a request answered after `total_s`; its batches took `compute_s`, shared with other requests."""
         self.last_s = time.time()
         self._images.observe(images)
         self._success.observe(total_s)
@@ -51,6 +51,6 @@ class Statistics:
         self._compute.observe(compute_s)
 
     def failed(self, total_s: float) -> None:
-        """A request was refused by a full queue, given up by its client or deadline, or failed in the engine."""
+        """Counts a request refused by a full queue, abandoned by its client or deadline, or failed in the engine."""
         self.last_s = time.time()
         self._fail.observe(total_s)

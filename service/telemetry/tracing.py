@@ -1,4 +1,4 @@
-"""Trace context, where OpenTelemetry is configured for this process: by `opentelemetry-instrument`, for example."""
+"""Tracing, if OpenTelemetry is configured for this process, for example by `opentelemetry-instrument`."""
 
 from collections.abc import Callable
 
@@ -10,12 +10,12 @@ from service.telemetry.request_context import current
 
 
 class Traced:
-    """Answers each request within a server span, which belongs to the trace that the request's headers name.
+    """Answers each request within a server span of the trace named in the request's headers.
 
     Args:
-        app: what answers.
-        route_of: the route template of a scope that has been answered.
-        provider: of tracers.
+        app: the wrapped application.
+        route_of: the route template of an answered scope.
+        provider: the tracer provider.
     """
 
     def __init__(self, app: ASGIApp, route_of: Callable[[Scope], str], provider: trace.TracerProvider) -> None:
@@ -24,7 +24,7 @@ class Traced:
         self._tracer = provider.get_tracer("convscope")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request; what is done meanwhile finds the span as the current one."""
+        """Answers one request with the span as the current one."""
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         method, request = scope["method"], current()
         with self._tracer.start_as_current_span(method, context=extract(headers), kind=trace.SpanKind.SERVER) as span:
@@ -48,6 +48,6 @@ class Traced:
 
 
 def traced(app: ASGIApp, route_of: Callable[[Scope], str]) -> ASGIApp:
-    """`app` with a span for each request, or `app` itself where no tracer provider is configured."""
+    """`app` with a span for each request, or `app` itself if no tracer provider is configured."""
     provider = trace.get_tracer_provider()
     return app if isinstance(provider, trace.ProxyTracerProvider) else Traced(app, route_of, provider)

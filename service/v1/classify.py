@@ -48,7 +48,7 @@ CLASSIFICATION = Component("Classification", object_schema(model=TEXT, version=F
 class ClassifyRoute:
     """Classifies images.
 
-    A bare ASGI application: no request object is built on the hot path.
+    A plain ASGI application: no request object is built on the hot path.
     """
 
     def __init__(self, context: ServerContext) -> None:
@@ -69,7 +69,7 @@ class ClassifyRoute:
         self._names = query_names(self.parameters)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request; errors are raised for the caller to map."""
+        """Answers one request; the caller maps raised errors."""
         values = parse_query(scope["query_string"], self._names)
         async with asyncio.timeout(self._deadline_s):
             model = await self._context.find(single(values, "model"), single(values, "version"))
@@ -85,7 +85,7 @@ class ClassifyRoute:
             spec, decoders = model.manifest.input, self._context.decoders
             decoded = await decode_uploads(uploads, spec, limit_pixels=self._limit_pixels, executor=decoders)
         if len(decoded) == 1 and isinstance(decoded[0], ImageError):
-            raise decoded[0]  # a lone bad image gets its status
+            raise decoded[0]  # a lone bad image has an error status
         good = [image for image in decoded if not isinstance(image, ImageError)]
         rows = iter(await self._probabilities(model, good, receive))
         current().image_codes = tuple(image.code for image in decoded if isinstance(image, ImageError))
@@ -106,7 +106,7 @@ class ClassifyRoute:
 
 
 def images_body(settings: Settings, *, most: int) -> Json:
-    """The request body of one image, or of a form with up to `most` of them."""
+    """The schema of a body: one image, or a form with up to `most` images."""
     image = {**BINARY, "minLength": 1}
     form = {
         **object_schema({"images": array(image, minItems=1, maxItems=most)}),
@@ -123,7 +123,7 @@ def images_body(settings: Settings, *, most: int) -> Json:
 
 
 def routes(context: ServerContext) -> list[Route]:
-    """The route, with the limits that are set."""
+    """The route, with the configured limits."""
     endpoint, settings = ClassifyRoute(context), context.settings
     return [
         Route(

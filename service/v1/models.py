@@ -1,4 +1,4 @@
-"""GET /v1/models and what is known of each: versions, labels, the graph."""
+"""GET /v1/models and the metadata of each model: versions, labels, the graph."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -69,7 +69,7 @@ class ModelRoutes:
 
 
 def _described(entry: ModelEntry) -> dict[str, Any]:
-    """What is known of a version; what only its engine knows is null while it is not in memory."""
+    """The metadata of a version; values of its engine are null while it is not in memory."""
     manifest, model = entry.manifest, entry.model
     return {
         "name": manifest.name,
@@ -102,7 +102,7 @@ PREPROCESS = Component(
         crop=nullable(_PAIR),
         interpolation=TEXT,
         antialias=FLAG,
-        background=described("what shows through transparent pixels, by channel", array(COUNT)),
+        background=described("value behind transparent pixels, by channel", array(COUNT)),
         mean=array(NUMBER),
         std=array(NUMBER),
     ),
@@ -113,15 +113,15 @@ NODE = Component(
         name=described("as torchvision's get_graph_node_names has it", TEXT),
         op=TEXT,
         parents=array(TEXT),
-        shape=described("of one image's value", array(COUNT)),
-        value=described("its name in the ONNX file; empty where it is not in there", TEXT),
+        shape=described("for one image", array(COUNT)),
+        value=described("its name in the ONNX file; empty if absent", TEXT),
         kernel=nullable(_PAIR),
         stride=nullable(_PAIR),
         padding=nullable(_PAIR),
         dilation=nullable(_PAIR),
         parameters=COUNT,
         macs=described("multiply-accumulate operations for one image", COUNT),
-        receptive_field=described("in input pixels; null where it is all or cannot be told", nullable(_PAIR)),
+        receptive_field=described("in input pixels; null if it is the whole image or unknown", nullable(_PAIR)),
         jump=described("input pixels between neighbouring positions; null likewise", nullable(_PAIR)),
         start=described("input pixel where the first position's field begins; null likewise", nullable(_PAIR)),
     ),
@@ -130,13 +130,13 @@ _MODEL: dict[str, Json] = {
     "name": TEXT,
     "version": FROM_1,
     "network": TEXT,
-    "classes": described("how many", FROM_1),
+    "classes": described("number of classes", FROM_1),
     "input": INPUT,
     "preprocess": PREPROCESS,
-    "file": described("the file that serves; null while the model is not in memory", nullable(TEXT)),
+    "file": described("the serving file; null while the model is not in memory", nullable(TEXT)),
     "engine": nullable(one_of("onnxruntime", "torchscript")),
     "device": nullable(one_of("cpu", "cuda")),
-    "max_batch_size": described("images run together at most, once measured", nullable(FROM_1)),
+    "max_batch_size": described("maximum batch size, once measured", nullable(FROM_1)),
     "inspectable": FLAG,
     "metrics": {"description": "of the training, by split", "type": "object"},
     "dataset": nullable(TEXT),

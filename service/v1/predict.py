@@ -1,6 +1,6 @@
-"""POST /predict: arrays in JSON, as BentoML's own client sends them.
+"""POST /predict: arrays in JSON, in the format of BentoML's own client.
 
-BentoML would parse this body itself, on the event loop, without a limit, and with answers in a shape of its own.
+BentoML itself would parse this body on the event loop, without a limit, and with answers in its own format.
 """
 
 import asyncio
@@ -32,16 +32,16 @@ PATH = "/predict"
 
 
 class PredictRoute:
-    """Class probabilities of pixels, as BentoML's own client asks for them.
+    """Class probabilities of pixels, in the format of BentoML's own client.
 
-    A bare ASGI application.
+    A plain ASGI application.
     """
 
     def __init__(self, context: ServerContext) -> None:
         self._context = context
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers `{"images": [...], "model": "..."}` with probabilities; errors are raised for the caller to map."""
+        """Answers `{"images": [...], "model": "..."}` with probabilities; the caller maps raised errors."""
         content_type = get_header(scope, b"content-type") or "application/json"
         if content_type.partition(";")[0].strip().lower() != "application/json":
             raise UnsupportedType(f"{PATH} takes application/json, not {content_type[:80]}; files go to /v1/classify")
@@ -86,7 +86,7 @@ def _parse(body: bytes, limit_depth: Limit) -> tuple[Pixels, str]:
 
 
 def routes(context: ServerContext) -> list[Route]:
-    """The route, with the limits that are set."""
+    """The route, with the configured limits."""
     settings = context.settings
     pixel = {"type": "integer", "minimum": 0, "maximum": 255}
     image = array(array(array(pixel, minItems=1), minItems=1), minItems=1)

@@ -54,7 +54,7 @@ _BINARY_TYPE = "application/octet-stream"
 class InferRoute:
     """Inference: probabilities, logits, and any layer by its name.
 
-    A bare ASGI application, as `service.v1.classify` is.
+    A plain ASGI application, like `service.v1.classify`.
     """
 
     def __init__(self, context: ServerContext) -> None:
@@ -68,12 +68,12 @@ class InferRoute:
         self._limit_top_k = settings.limit("top_k_limit")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request; errors are raised for the caller to map."""
+        """Answers one request; the caller maps raised errors."""
         async with asyncio.timeout(self._settings.deadline_s):
             model = await self._context.find(**scope["path_params"])
             request, nodes, images = await self._read(model, scope, receive)
             fields, tensors = await self._answer(model, request, nodes, images, receive)
-            # Layers are megabytes; scores are not worth the way to a thread.
+            # Layers are megabytes; scores are too small to be worth a thread.
             answer = (
                 await asyncio.to_thread(encode_answer, fields, tensors) if nodes else encode_answer(fields, tensors)
             )
@@ -86,7 +86,7 @@ class InferRoute:
     async def _read(
         self, model: ServedModel, scope: Scope, receive: Receive
     ) -> tuple[InferRequest, list[Node], Pixels]:
-        """The request, the layers in it, and its images, uint8 (N, H, W, C)."""
+        """The request, its layers, and its images, uint8 (N, H, W, C)."""
         headers = Headers(scope=scope)
         header_bytes = _header_bytes(headers)
         limit = self._limit_json_bytes if header_bytes is None else self._limit_bytes
@@ -136,7 +136,7 @@ class InferRoute:
     async def _answer(
         self, model: ServedModel, request: InferRequest, nodes: Sequence[Node], images: Pixels, receive: Receive
     ) -> tuple[dict[str, Any], list[Tensor]]:
-        """The fields of the answer and its outputs, in the order asked for."""
+        """The fields of the answer and its outputs, in the requested order."""
         manifest = model.manifest
         fields: dict[str, Any] = {"model_name": manifest.name, "model_version": str(manifest.version)}
         if request.id is not None:
@@ -167,7 +167,7 @@ def _tensor(output: RequestedOutput, value: Floats, classes: tuple[str, ...]) ->
 
 
 def _count(output: RequestedOutput, classes: Sequence[str]) -> int:
-    return min(output.classes, len(classes))  # as Triton does, so that top-5 of two classes are both
+    return min(output.classes, len(classes))  # as in Triton, so that top-5 of two classes returns both
 
 
 def _header_bytes(headers: Headers) -> int | None:
@@ -210,7 +210,7 @@ _WANTED = Component(
                 "properties": {
                     "binary_data": nullable(FLAG),
                     "classification": described(
-                        "so many of the highest, as `value:index:label`; bounded like `top_k`", nullable(COUNT)
+                        "number of highest values, as `value:index:label`; limited like `top_k`", nullable(COUNT)
                     ),
                 },
             }
@@ -222,8 +222,8 @@ REQUEST = Component(
     "V2Request",
     object_schema(
         {
-            "id": described("is given back", nullable(TEXT)),
-            "outputs": described("probabilities and logits, if left out", nullable(array(_WANTED))),
+            "id": described("returned in the answer", nullable(TEXT)),
+            "outputs": described("probabilities and logits by default", nullable(array(_WANTED))),
             "parameters": {**_OPEN, "properties": {"binary_data_output": nullable(FLAG)}},
         },
         inputs=array(_TENSOR, minItems=1, maxItems=1),
@@ -234,7 +234,7 @@ _OUTPUT = Component(
     object_schema(
         {
             "data": described("flat, row by row", array({"type": ["number", "string"]})),
-            "parameters": described("in place of `data`", object_schema(binary_data_size=COUNT)),
+            "parameters": described("instead of `data`", object_schema(binary_data_size=COUNT)),
         },
         name=TEXT,
         datatype=one_of("FP32", "BYTES"),
@@ -242,13 +242,13 @@ _OUTPUT = Component(
     ),
 )
 _LAYERS = object_schema(
-    layers_file=described("the file that gave the layers", TEXT),
-    maximum_difference=described("of its probabilities to those of the file that serves", NUMBER),
+    layers_file=described("the file that computed the layers", TEXT),
+    maximum_difference=described("of its probabilities from those of the serving file", NUMBER),
 )
 ANSWER = Component(
     "V2Answer",
     object_schema(
-        {"id": TEXT, "parameters": described("where layers were asked for", _LAYERS)},
+        {"id": TEXT, "parameters": described("if layers were requested", _LAYERS)},
         model_name=TEXT,
         model_version=TEXT,
         outputs=array(_OUTPUT),
@@ -269,19 +269,19 @@ _EXAMPLE: Json = {
 _HEADER: Json = {
     "name": "Inference-Header-Content-Length",
     "in": "header",
-    "description": "how many bytes of the body are JSON; all, if left out",
+    "description": "length of the JSON in the body; by default the whole body",
     "schema": integer_text(least=0),
 }
 
 
 def routes(context: ServerContext) -> list[Route]:
-    """The routes, with the limits that are set."""
+    """The routes, with the configured limits."""
     settings, endpoint = context.settings, InferRoute(context)
     tensor = described("JSON and the tensor after it; or, with a header of 0, the pixels of one image", BINARY)
     body = {
         "required": True,
         "description": f"Up to {settings.body_limit_bytes} bytes, of which up to {settings.json_limit_bytes} are "
-        "JSON; may come with `Content-Encoding: gzip` or `deflate`, and the limits are those of what is inside. "
+        "JSON; may have `Content-Encoding: gzip` or `deflate`, and limits apply to the decompressed content. "
         f"Up to {settings.images_per_request} images.",
         "content": {
             **as_json(REQUEST, example=_EXAMPLE),
@@ -289,7 +289,7 @@ def routes(context: ServerContext) -> list[Route]:
             "image/*": {"schema": described("one image file, with a header of 0", BINARY)},
         },
     }
-    length = {"description": "how many bytes of a binary answer are JSON", "schema": {"type": "integer"}}
+    length = {"description": "length of the JSON in a binary answer", "schema": {"type": "integer"}}
     return [
         Route(
             "POST",

@@ -23,7 +23,7 @@ class LayerOutputs:
     """The values of layers for a batch.
 
     Attributes:
-        file: what was run.
+        file: the file that ran.
         probabilities: (N, K) of that run.
         values: by layer, float32 (N, ...).
     """
@@ -34,7 +34,7 @@ class LayerOutputs:
 
 
 def find_layers(model: ServedModel, outputs: Sequence[RequestedOutput]) -> list[Node]:
-    """The nodes that the outputs other than probabilities and logits name, each by its whole name.
+    """The nodes named by outputs other than probabilities and logits, each by its full name.
 
     Raises:
         NotInspectable: the artifact has no ONNX file.
@@ -46,13 +46,13 @@ def find_layers(model: ServedModel, outputs: Sequence[RequestedOutput]) -> list[
     known = {node.name: node for node in model.manifest.nodes if node.value}
     for name in names:
         if name not in known or model.predictor.extractor is None:
-            select_nodes(model.predictor, [name])  # says why; globs, which it knows, are no names of outputs
+            select_nodes(model.predictor, [name])  # raises with the reason; it accepts globs, which outputs do not
             raise UnknownLayer(f"an output is one layer by its name, got {name!r}")
     return [known[name] for name in names]
 
 
 def check_layers(nodes: Sequence[Node], outputs: Sequence[RequestedOutput], images: int, settings: Settings) -> None:
-    """Raises TooManyValues if the layers of all images together hold more values than an answer may."""
+    """Raises TooManyValues if the layers of all images together exceed the maximum number of values."""
     in_json = {output.name for output in outputs if not output.binary}
     advice = "ask for fewer layers or images"
     check_size(nodes, settings.limit("inspection_limit_values"), advice, images=images)
@@ -67,9 +67,9 @@ async def run_layers(
     """Runs `model.onnx` with the nodes as outputs on uint8 (N, H, W, C).
 
     Raises:
-        QueueFull: too many inspections wait.
-        ClientDisconnect: the client hung up before that.
-        EngineError: the file is not what was loaded.
+        QueueFull: too many inspections are waiting.
+        ClientDisconnect: the client disconnected first.
+        EngineError: the file has changed since it was loaded.
     """
     extractor, values, size = model.predictor.extractor, [node.value for node in nodes], model.batch_size.images
     assert extractor is not None, "find_layers refuses models without an extractor"

@@ -1,6 +1,6 @@
-"""GET routes under /v2 that describe the server and its models, but for statistics.
+"""GET routes under /v2 that describe the server and its models, except statistics.
 
-https://github.com/kserve/open-inference-protocol and, for what it calls extensions, Triton's docs/protocol.
+https://github.com/kserve/open-inference-protocol and, for its extensions, Triton's docs/protocol.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from service.v2.paths import PER_MODEL
 from service.v2.request import INPUT, SCORES
 
 EXTENSIONS = ("binary_tensor_data", "classification", "model_repository", "statistics")
-PLATFORMS = {"onnxruntime": "onnxruntime_onnx", "torchscript": "pytorch_libtorch"}  # Triton's words
+PLATFORMS = {"onnxruntime": "onnxruntime_onnx", "torchscript": "pytorch_libtorch"}  # Triton's names
 
 
 class MetadataRoutes:
@@ -28,7 +28,7 @@ class MetadataRoutes:
         self._context = context
 
     async def server(self, request: Request) -> JSONResponse:
-        """The server and its extensions; the version is empty in a Bento, which has no record of it."""
+        """The server and its extensions; the version is empty in a Bento, which has no installation metadata."""
         build = await asyncio.to_thread(build_info)
         return JSONResponse({"name": "convscope", "version": build["version"], "extensions": EXTENSIONS})
 
@@ -45,7 +45,7 @@ class MetadataRoutes:
     async def model(self, request: Request) -> JSONResponse:
         """Inputs and outputs of a model.
 
-        Layers are outputs only where they are asked for, so they are a parameter.
+        Layers are outputs only on request, so they are listed in a parameter.
         """
         model = await self._context.find(**request.path_params)
         manifest, same = model.manifest, self._context.versions(request.path_params["name"])

@@ -1,4 +1,4 @@
-"""POST /v2/repository: the index of artifacts, and loading and unloading models where that is allowed."""
+"""POST /v2/repository: the index of artifacts, and loading and unloading of models if allowed."""
 
 import asyncio
 from pathlib import Path
@@ -70,7 +70,7 @@ class RepositoryRoutes:
     async def unload(self, request: Request) -> JSONResponse:
         """Unloads a model, in every worker by the time it is answered."""
         async with asyncio.timeout(self._context.settings.deadline_s):
-            await self._check(request, ("unload_dependents",))  # what Triton's client sends; there are none here
+            await self._check(request, ("unload_dependents",))  # sent by Triton's client; ignored here
             await self._context.reconciler.unload(request.path_params["name"])
         return JSONResponse({})
 
@@ -84,7 +84,7 @@ class RepositoryRoutes:
 
 
 def _failed(directory: Path, reason: str) -> dict[str, str]:
-    """An artifact lies in `<name>/<version>`; anything else that failed is a folder of them."""
+    """Name and version of a failed artifact in `<name>/<version>`; any other failed path is a folder of artifacts."""
     named = directory.name.isdecimal()
     return {
         "name": directory.parent.name if named else directory.name,
@@ -99,9 +99,9 @@ INDEX_ENTRY = Component("V2IndexEntry", object_schema(name=TEXT, version=TEXT, s
 
 
 def routes(context: ServerContext) -> list[Route]:
-    """The routes; without CONVSCOPE_ALLOW_LOADING those that change something are declared as refused."""
+    """The routes; without CONVSCOPE_ALLOW_LOADING, loading and unloading are declared as refused."""
     repository = RepositoryRoutes(context)
-    wanted = object_schema({"ready": described("leaves out what is not served", FLAG)})
+    wanted = object_schema({"ready": described("lists only served models", FLAG)})
     index = Route(
         "POST", "/v2/repository/index", repository.index, as_json(array(INDEX_ENTRY)), _READ, body=_body(wanted)
     )

@@ -1,4 +1,4 @@
-"""What an inference request of the Open Inference Protocol asks for: its JSON, and the bytes that follow it.
+"""Inference requests of the Open Inference Protocol: the JSON, and the bytes that follow it.
 
 https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_rest.md
 """
@@ -21,8 +21,8 @@ from service.settings import Limit
 from service.v2.tensors import split_elements
 
 INPUT = "image"
-SCORES = ("probabilities", "logits")  # what every network gives; any other output is a layer
-_LONGEST_NAME = 256  # the nearest names are looked for when one is unknown, which takes long for a long one
+SCORES = ("probabilities", "logits")  # outputs of every network; any other output is a layer
+_LONGEST_NAME = 256  # an unknown name is compared with all known ones, which is slow for long names
 _KINDS = {str: "text", dict: "an object", list: "an array", bool: "true or false", int: "a whole number"}
 T = TypeVar("T", str, dict[str, Any], list[Any], bool, int)
 
@@ -32,8 +32,8 @@ class RequestedOutput:
     """One requested output.
 
     Attributes:
-        binary: as bytes after the JSON.
-        classes: of the classification extension: so many of the highest, as text; 0 for the values themselves.
+        binary: send the values as bytes after the JSON.
+        classes: number of top classes to return as text (classification extension); 0 for the values themselves.
     """
 
     name: str
@@ -46,7 +46,7 @@ class InferRequest:
     """One inference request.
 
     Attributes:
-        id: to be given back, if there is one.
+        id: returned in the answer, if given.
         images: uint8 (N, H, W, C) of the network's size, or N encoded images; N is at least 1.
     """
 
@@ -62,13 +62,13 @@ def parse_request(
 
     Args:
         body: JSON, and after it the tensor if that is binary.
-        header_bytes: how much of it is JSON; None for all.
-        spec: what the network takes.
-        limit_images: most images.
-        limit_json_bytes: largest JSON.
+        header_bytes: length of the JSON; None for the whole body.
+        spec: the network's input specification.
+        limit_images: maximum number of images.
+        limit_json_bytes: maximum length of the JSON.
 
     Raises:
-        BodyEmpty, BodyTooLarge, MalformedBody, TooManyImages, WrongShape: the message says what is wrong where.
+        BodyEmpty, BodyTooLarge, MalformedBody, TooManyImages, WrongShape: the message names the fault and its place.
     """
     if not body:
         raise BodyEmpty("the body is empty; it must begin with an inference request in JSON")
@@ -92,10 +92,10 @@ def parse_request(
 
 
 def raw_request(body: bytes, content_type: str, spec: InputSpec) -> InferRequest:
-    """The request whose whole body is one tensor: the pixels of one image, or the image file it says it is.
+    """Reads a request whose whole body is one tensor: the pixels of one image, or an image file by its Content-Type.
 
     Raises:
-        WrongShape: other than the network's number of pixels.
+        WrongShape: the number of bytes is not the network's.
     """
     outputs = tuple(RequestedOutput(name, binary=True) for name in SCORES)
     if content_type.strip().lower().startswith("image/"):
@@ -110,10 +110,10 @@ def raw_request(body: bytes, content_type: str, spec: InputSpec) -> InferRequest
 
 
 def parse_object(data: bytes | memoryview) -> dict[str, Any]:
-    """JSON that must be an object.
+    """Parses JSON that must be an object.
 
     Raises:
-        MalformedBody: it is not.
+        MalformedBody: it is not JSON, or not an object.
     """
     try:
         return _object(orjson.loads(data), "the request")

@@ -1,4 +1,4 @@
-"""GET /v2/models/stats and a model's /stats: its work since the server started, as the statistics extension has it.
+"""GET /v2/models/stats and a model's /stats: counts since the server started, in the statistics extension's format.
 
 https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_statistics.md
 """
@@ -35,7 +35,7 @@ def routes(context: ServerContext) -> list[Route]:
     """The routes."""
 
     async def statistics(request: Request) -> JSONResponse:
-        """Statistics of one version, of all of a model, or of everything; since the server started, of all workers."""
+        """Statistics of one version, of one model, or of all models; over all workers, since the server started."""
         if "version" in request.path_params:
             chosen = [context.entry(**request.path_params)]
         elif "name" in request.path_params:
@@ -64,13 +64,13 @@ def routes(context: ServerContext) -> list[Route]:
 
 
 def model_stat(name: str, version: int, counts: Values, last_s: float) -> dict[str, Any]:
-    """The protocol's $model_stat; copies to and from a device are part of a run, and so of `compute_infer`.
+    """The protocol's $model_stat; copies to and from a device are part of `compute_infer`.
 
     Args:
-        name: of the model.
-        version: of it.
-        counts: of all workers.
-        last_s: when the last request ended in any of them.
+        name: the model's name.
+        version: its version.
+        counts: counts of all workers.
+        last_s: end of the last request in any worker.
     """
     model = (name, str(version))
     series = {labels[2:]: values for labels, values in counts.get(KEPT.name, {}).items() if labels[:2] == model}

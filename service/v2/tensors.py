@@ -1,6 +1,7 @@
 """Tensors of the Open Inference Protocol as bytes, after the binary tensor data extension.
 
-Numbers are little-endian and row by row; an element of a BYTES tensor is its length, unsigned 32 bits, and its bytes.
+Numbers are little-endian in row-major order; an element of a BYTES tensor is its length, unsigned 32 bits, and its
+bytes.
 https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md
 """
 
@@ -15,7 +16,7 @@ import orjson
 from models.images.decode import Floats
 from service.errors import MalformedBody
 
-HEADER_LENGTH = "inference-header-content-length"  # how many bytes of a body with binary tensors are JSON
+HEADER_LENGTH = "inference-header-content-length"  # length of the JSON in a body with binary tensors
 _LENGTH = struct.Struct("<I")
 
 
@@ -43,7 +44,7 @@ def split_elements(data: bytes | memoryview, count: int) -> list[bytes]:
 
 
 def join_elements(elements: Sequence[bytes]) -> bytes:
-    """What `split_elements` takes apart."""
+    """The inverse of `split_elements`."""
     return b"".join(_LENGTH.pack(len(element)) + element for element in elements)
 
 
@@ -53,7 +54,7 @@ class Tensor:
 
     Attributes:
         values: float32 of `shape`, or UTF-8 texts in row-major order.
-        binary: whether it follows the JSON as bytes or stands in it as `data`.
+        binary: true if it follows the JSON as bytes, false if it is in the JSON as `data`.
     """
 
     name: str
@@ -63,17 +64,17 @@ class Tensor:
 
     @property
     def datatype(self) -> Literal["FP32", "BYTES"]:
-        """The protocol's word for the type."""
+        """The protocol's name of the type."""
         return "BYTES" if isinstance(self.values, list) else "FP32"
 
     def to_bytes(self) -> bytes:
-        """The values as the extension has them."""
+        """The values in the extension's binary format."""
         if isinstance(self.values, list):
             return join_elements(self.values)
         return np.ascontiguousarray(self.values, "<f4").tobytes()
 
     def to_json(self) -> Any:
-        """The values as the JSON has them, flat, for orjson with `OPT_SERIALIZE_NUMPY`."""
+        """The flat values for JSON, for orjson with `OPT_SERIALIZE_NUMPY`."""
         if isinstance(self.values, list):
             return [value.decode() for value in self.values]
         return np.ascontiguousarray(self.values).reshape(-1)
@@ -81,14 +82,14 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Encoded:
-    """An answer's body; `header_bytes` is the length of the JSON in it, or None where there is nothing else."""
+    """An answer's body; `header_bytes` is the length of its JSON, or None if the body is only JSON."""
 
     body: bytes
     header_bytes: int | None = None
 
 
 def encode_answer(fields: dict[str, Any], tensors: Sequence[Tensor]) -> Encoded:
-    """An inference response: `fields` with the key `outputs` added, and the binary tensors after it, in their order."""
+    """An inference response: `fields` with the key `outputs` added, followed by the binary tensors in order."""
     outputs, parts = [], []
     for tensor in tensors:
         entry: dict[str, Any] = {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.shape}

@@ -1,6 +1,6 @@
-"""Mixing of the images of a batch with one another: mixup (Zhang et al., 2018) and cutmix (Yun et al., 2019).
+"""Mixing of images within a batch: mixup (Zhang et al., 2018) and cutmix (Yun et al., 2019).
 
-Not torchvision's v2 transforms: they draw from the global generator, so a resumed run would not repeat.
+Not torchvision's v2 transforms: they use the global generator, so a resumed run would not be reproducible.
 """
 
 import math
@@ -13,7 +13,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class MixedLabels:
-    """Labels (N,) of the images mixed in, and their weight in the loss, in [0, 1]."""
+    """Labels (N,) of the mixed-in images, and their weight in the loss, in [0, 1]."""
 
     labels: Tensor
     weight: float
@@ -22,17 +22,17 @@ class MixedLabels:
 def mix(
     images: Tensor, labels: Tensor, *, mixup: float, cutmix: float, generator: torch.Generator
 ) -> tuple[Tensor, MixedLabels]:
-    """Blends every image with another of the batch, or pastes a rectangle of it.
+    """Blends every image with another one of the batch, or pastes a rectangle from it.
 
     Args:
         images: uint8 (N, H, W, C).
         labels: int64 (N,).
         mixup: alpha of the beta distribution of the weights, 0 for none.
-        cutmix: alpha of the beta distribution of the areas that stay, 0 for none; with both, either by a fair coin.
+        cutmix: alpha of the beta distribution of the areas that stay, 0 for none; with both, either at random (50 %).
         generator: on the CPU, so that no draw waits for an accelerator.
 
     Returns:
-        Images (N, H, W, C), float32 in [0, 255] if blended and else uint8, and what was mixed in.
+        Images (N, H, W, C), float32 in [0, 255] if blended and otherwise uint8, and their mixing partners.
     """
     coin, seed = torch.rand(1, generator=generator).item(), torch.randint(2**62, (1,), generator=generator).item()
     partner = torch.randperm(len(images), generator=generator).to(images.device)
@@ -51,7 +51,7 @@ def mix(
 
 
 def _rectangle(height: int, width: int, area: float, draw: np.random.Generator) -> tuple[int, int, int, int]:
-    """Top, bottom, left, right: of the image's proportions, of the share `area`, cut off at the edges; paper, eq. 2."""
+    """Top, bottom, left, right of a box with the image's aspect and the share `area`, clipped; paper, eq. 2."""
     tall, wide = (round(side * math.sqrt(area)) for side in (height, width))
     top, left = int(draw.integers(height)) - tall // 2, int(draw.integers(width)) - wide // 2
     return max(0, top), min(height, top + tall), max(0, left), min(width, left + wide)

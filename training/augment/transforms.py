@@ -1,4 +1,4 @@
-"""Augmentation of a whole batch of uint8 images at once, on whatever device they are."""
+"""Augmentation of a whole batch of uint8 images at once, on their device."""
 
 import math
 
@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-CROP_ASPECT = (3 / 4, 4 / 3)  # width by height: Szegedy et al., Going deeper with convolutions (2015), section 6
-ERASED_AREA = (0.02, 0.2)  # of the image: Zhong et al., Random Erasing Data Augmentation (2017), section 4
+CROP_ASPECT = (3 / 4, 4 / 3)  # width / height: Szegedy et al., Going deeper with convolutions (2015), section 6
+ERASED_AREA = (0.02, 0.2)  # shares of the image: Zhong et al., Random Erasing Data Augmentation (2017), section 4
 ERASED_ASPECT = (0.3, 3.3)
 
 
@@ -23,20 +23,20 @@ def augment(
     background: int,
     generator: torch.Generator,
 ) -> Tensor:
-    """Mirrors half of the images left to right, crops, turns and moves every one, and overwrites a part of some.
+    """Flips half of the images horizontally, crops, rotates and shifts all, and erases a rectangle in some.
 
     Args:
         images: uint8 (N, H, W, C).
-        shift: the largest move, in pixels; whole numbers from -shift to shift are equally likely.
-        crop: the smallest area of a crop, as a share of the image's; crops are scaled to full size. 0 is off.
-        rotation: the largest turn to either side, in degrees.
+        shift: maximum shift, in pixels; integers from -shift to shift are equally likely.
+        crop: minimum area of a crop, as a share of the image's; crops are scaled to full size. 0 is off.
+        rotation: maximum rotation to either side, in degrees.
         erasing: probability that a rectangle is overwritten with noise.
-        reflect: fill what the turn and the move uncover with the mirrored image.
-        background: grey level (0-255) that fills it otherwise.
+        reflect: fill uncovered areas with the mirrored image.
+        background: grey level (0-255) that fills them otherwise.
         generator: on the device of the images.
 
     Returns:
-        uint8 (N, H, W, C); the input itself if there is nothing to do.
+        uint8 (N, H, W, C); the input itself if nothing is enabled.
     """
     n = len(images)
     if flip:
@@ -53,9 +53,9 @@ def augment(
 
 
 def rotate(images: Tensor, degrees: Tensor, *, background: int, reflect: bool = False) -> Tensor:
-    """Turns uint8 images (N, H, W, C) anticlockwise about their centres by `degrees` (N,), bilinearly.
+    """Rotates uint8 images (N, H, W, C) anticlockwise about their centres by `degrees` (N,), bilinearly.
 
-    What comes in from outside is `background`, or with `reflect` the mirrored image.
+    Areas outside the image become `background`, or with `reflect` the mirrored image.
     """
     _, height, width, _ = images.shape
     radians = degrees * (math.pi / 180)
@@ -80,13 +80,13 @@ def resized_crops(images: Tensor, boxes: Tensor) -> Tensor:
 
 
 def _boxes(images: Tensor, smallest: float, generator: torch.Generator) -> Tensor:
-    """Random boxes (N, 4) within the images, of at least the share `smallest` of their area but for rounding."""
+    """Random boxes (N, 4) within the images, of at least the share `smallest` of their area, up to rounding."""
     n, height, width, _ = images.shape
     area, aspect, top, left = torch.rand((4, n), generator=generator, device=images.device)
     area = (smallest + area * (1 - smallest)) * height * width
     low, high = map(math.log, CROP_ASPECT)
     aspect = (low + aspect * (high - low)).exp()
-    # What would be wider or taller than the image is as wide or tall, and so much taller or wider that the area stays.
+    # Boxes wider or taller than the image are clipped, and extended in the other direction to keep the area.
     tall = torch.maximum((area / aspect).sqrt(), area / width).round().clamp(1, height)
     wide = torch.maximum((area * aspect).sqrt(), area / height).round().clamp(1, width)
     return torch.stack(((top * (height - tall + 1)).floor(), (left * (width - wide + 1)).floor(), tall, wide), dim=1)
@@ -98,7 +98,7 @@ def _sampled(images: Tensor, source: Tensor, *, outside: str, background: int = 
     `source` (N, 2, 3) maps (x, y, 1) of the result to (x, y) of the input, both from -1 to 1; `outside` is torch's
     padding mode.
     """
-    x = images.permute(0, 3, 1, 2).float() - background  # (N, C, H, W); what lies outside is 0 to grid_sample
+    x = images.permute(0, 3, 1, 2).float() - background  # (N, C, H, W); grid_sample fills the outside with 0
     grid = functional.affine_grid(source, list(x.shape), align_corners=False)
     x = functional.grid_sample(x, grid, padding_mode=outside, align_corners=False) + background
     return x.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
@@ -112,7 +112,7 @@ def _padded(images: Tensor, border: int, background: int) -> Tensor:
 
 
 def _mirrored(images: Tensor, border: int) -> Tensor:
-    """The images within a border that is their mirror image; the outermost pixels are not repeated."""
+    """Pads the images with their mirror image; the outermost pixels are not repeated."""
     for axis in (1, 2):
         last = images.shape[axis] - 1
         there = torch.arange(-border, last + border + 1, device=images.device)
@@ -121,9 +121,9 @@ def _mirrored(images: Tensor, border: int) -> Tensor:
 
 
 def _shifted(padded: Tensor, shift: int, generator: torch.Generator) -> Tensor:
-    """A window of each image (N, H + 2k, W + 2k, C), at random, k being `shift`."""
+    """A random window of each image (N, H + 2k, W + 2k, C), with k = `shift`."""
     n, height, width = len(padded), padded.shape[1] - 2 * shift, padded.shape[2] - 2 * shift
-    # Every window as a view, of which each image takes one: 3-8 times faster here than gathering its pixels.
+    # All windows as views, of which each image takes one: 3-8 times faster here than gathering its pixels.
     windows = padded.unfold(1, height, 1).unfold(2, width, 1)  # (N, 2k+1, 2k+1, C, H, W)
     top, left = torch.randint(2 * shift + 1, (2, n), generator=generator, device=padded.device)
     images = windows[torch.arange(n, device=padded.device), top, left]  # (N, C, H, W)

@@ -12,9 +12,9 @@ from models.networks.torchvision import PREFIX, torchvision_names
 
 
 def parse_options(model: str, words: Sequence[str]) -> dict[str, Any]:
-    """Reads `key=value` words; values are Python literals (84, 0.5, 120,84, True) or else plain text.
+    """Parses `key=value` words; values are Python literals (84, 0.5, 120,84, True) or otherwise plain text.
 
-    Where the network's default is a tuple, a single value becomes one.
+    If the network's default is a tuple, a single value becomes one.
 
     Raises:
         ValueError: no such network or option, a word without `=`, or a key given twice.
@@ -41,7 +41,7 @@ def parse_options(model: str, words: Sequence[str]) -> dict[str, Any]:
 def check_options(model: str, options: dict[str, Any], *, size: int | None) -> None:
     """Builds the network to check its options and size, if any are given.
 
-    Channels and classes are known with the data only; custom networks may insist on theirs and so are not checked.
+    Channels and classes are known only from the data; custom networks may need specific ones and are not checked.
 
     Raises:
         ValueError: it cannot be built; the message quotes the options or the size.
@@ -53,6 +53,6 @@ def check_options(model: str, options: dict[str, Any], *, size: int | None) -> N
     try:
         with torch.random.fork_rng(devices=[]):
             build_network(model, channels=3, height=side, width=side, classes=10, **options)
-    except (TypeError, RuntimeError) as error:  # what torch raises for values that it cannot use
+    except (TypeError, RuntimeError) as error:  # raised by torch for invalid values
         given = ", ".join(f"{key}={value!r}" for key, value in options.items()) or f"--size {size}"
         raise UserError(f"{model} cannot be built with {given}: {str(error).splitlines()[0]}") from error

@@ -1,4 +1,4 @@
-"""Shows a training run: a live bar on a terminal, a line an epoch elsewhere."""
+"""Shows a training run: a live bar on a terminal, otherwise a line per epoch."""
 
 import shlex
 import time
@@ -12,12 +12,12 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from training.events import EpochFinished, Event, RunFinished, RunStarted, StepFinished
 from training.loop.resume import RESUME_FILE
 
-READ_EVERY_S = 0.5  # reading a running loss makes an accelerator wait
+READ_EVERY_S = 0.5  # reading the running loss synchronises with the accelerator
 CLASSES_NAMED = 10
 
 
 class TrainingProgress:
-    """A `Report` and context manager that restores the terminal however the run ends."""
+    """A `Report` and context manager that always restores the terminal."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -33,7 +33,7 @@ class TrainingProgress:
         )
         self.task: TaskID | None = None
         self.processes = 1
-        self.directory: Path | None = None  # known once the run has begun
+        self.directory: Path | None = None  # known after the run begins
         self.epochs = self.train_images = self.first_epoch = 0
         self.read_at = self.epoch_began = 0.0
 
@@ -65,7 +65,7 @@ class TrainingProgress:
                 self._line(f"test accuracy {accuracy:.2%} after {event.seconds:.1f} s of training")
 
     def print_resume_command(self, model: str, data: str, options: Sequence[str]) -> None:
-        """Prints the command that resumes the interrupted run, if it had begun; `options` are those of its data."""
+        """Prints the command that resumes the interrupted run, if it had begun; `options` are its data options."""
         self.bar.stop()
         if self.directory is None or not (self.directory / RESUME_FILE).is_file():
             self._line("interrupted before the first step; nothing to resume")

@@ -43,8 +43,8 @@ def train(
     For example `convscope train lenet --data mnist --data-dir ../shared/data --epochs 10`, or with several processes
     `torchrun --nproc-per-node 2 -m training lenet --data mnist`.
 
-    Recipe settings that are left out get defaults for the network and the data set; config.json has them all.
-    Ctrl-C leaves a run that `--resume` continues.
+    Omitted recipe settings get defaults for the network and the data set; config.json records all of them.
+    After Ctrl-C, `--resume` continues the run.
 
     Args:
         model: A network's name, for example lenet, simple_cnn or resnet18; `convscope summary` lists its layers.
@@ -52,13 +52,13 @@ def train(
         out: The checkpoint directory [default: runs/MODEL-DATA, with -2, -3... if that is taken].
         resume: Continue the unfinished run in --out, with its settings.
         overwrite: Replace the run in --out.
-        size: Height and width the network sees [default: the images' own, if the network takes it].
+        size: Height and width of the network's input [default: the images' own, if the network takes it].
         option: A network's own option as key=value, for example hidden=84; repeatable.
-        weights: Begin with these: a file of tensors by name (.pth, .safetensors), a checkpoint directory, or for
+        weights: Initial weights: a file of tensors by name (.pth, .safetensors), a checkpoint directory, or for
             torchvision's networks DEFAULT or another name of its published weights. A last layer for another number
-            of classes stays random; --epochs 0 trains nothing.
-        recipe_file: JSON with settings, or a checkpoint's config.json; flags override it.
-        print_recipe: Print the recipe as JSON and train nothing.
+            of classes stays random; --epochs 0 skips training.
+        recipe_file: JSON file of settings, or a checkpoint's config.json; flags override it.
+        print_recipe: Print the recipe as JSON without training.
     """
     with usage_errors():
         options = parse_options(model, option or [])

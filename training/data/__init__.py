@@ -1,1 +1,1 @@
-"""Data sets: by name or folder, in memory or streamed, and their splits."""
+"""Data sets by name or folder, in memory or streamed, and their splits."""

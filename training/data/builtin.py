@@ -1,4 +1,4 @@
-"""The data sets that are always there: scikit-learn's digits and generated stripes, both 8x8 and white on black."""
+"""The built-in data sets: scikit-learn's digits and generated stripes, both 8x8 and white on black."""
 
 from collections.abc import Sequence
 
@@ -36,7 +36,7 @@ def _make_dataset(name: str, images: Pixels, labels: Labels, classes: Sequence[s
 
 def load_digits() -> RawDataset:
     """scikit-learn's 1,797 handwritten digits, 0..16 scaled to 0..255."""
-    from sklearn import datasets  # slow to import, and needed by this set alone
+    from sklearn import datasets  # slow to import, and used only here
 
     bunch = datasets.load_digits()
     images = np.round(bunch.images * (255 / 16)).astype(np.uint8)  # (1797, 8, 8), 0..16 to 0..255

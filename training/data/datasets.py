@@ -1,4 +1,4 @@
-"""The data sets by name, and folders of images by path."""
+"""Data sets by name, and folders of images by path."""
 
 import difflib
 import os
@@ -15,7 +15,7 @@ DATASETS = ("digits", "stripes", *TORCHVISION_SETS)
 
 
 def check_dataset(name: str) -> None:
-    """Raises ValueError, with the nearest names, unless it is one of `DATASETS` or an existing folder."""
+    """Raises ValueError with the nearest names unless `name` is one of `DATASETS` or an existing folder."""
     if name in DATASETS or Path(name).is_dir():
         return
     if "/" in name or os.sep in name:
@@ -32,7 +32,7 @@ def load_dataset(name: str, options: DataOptions = DATA_DEFAULTS, *, test_only: 
         test_only: accept a folder without training images, see `load_folder`.
 
     Raises:
-        ValueError: no such data set, or its files are absent or damaged; the message names the folders.
+        ValueError: no such data set, or its files are missing or damaged; the message names the folders.
     """
     check_dataset(name)
     if name in TORCHVISION_SETS:

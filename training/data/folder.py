@@ -21,7 +21,7 @@ from training.data.raw import LabeledImages, RawDataset, select_test_images
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".gif", ".bmp", ".webp", ".tif", ".tiff"})
 VALIDATION = ("val", "valid", "validation")
-SAMPLED = 2000  # images whose headers decide the common mode and size; reading one takes a fifth of a millisecond
+SAMPLED = 2000  # headers sampled for the common mode and size; reading one takes 0.2 ms
 WHITE = 255
 GREY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B"})
 
@@ -29,18 +29,18 @@ GREY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B"})
 def load_folder(root: Path, *, skip_bad: bool = False, test_only: bool = False) -> RawDataset:
     """Reads `root/train/<class>/...` and `root/test/<class>/...`, optionally `root/val/<class>/...`.
 
-    `valid` and `validation` stand for `val`, and `Train` beside `Test` for `train` and `test`. Without `test`, `val` is
-    the test split, as with ImageNet, and validation images are drawn from `train`. Without any of these the class
-    folders are in `root` itself, and `select_test_images` draws the test split. Files without an image's suffix and
+    `valid` and `validation` are aliases of `val`, and `Train` with `Test` of `train` and `test`. Without `test`, `val`
+    is the test split, as with ImageNet, and validation images are drawn from `train`. Without any of these the class
+    folders are in `root` itself, and `select_test_images` draws the test split. Files without an image suffix and
     names that begin with a dot are ignored.
 
     Args:
         skip_bad: decode every file once and leave out those that cannot be decoded.
-        test_only: ignore a missing or faulty `train`; one class is enough, and splits may differ in theirs.
+        test_only: ignore a missing or faulty `train`; one class is enough, and splits may have different classes.
 
     Raises:
-        ValueError: a missing split, splits by other names, no class folders, one only, one without images, classes that
-            differ between splits, or a damaged file among those sampled.
+        ValueError: a missing split, splits with other names, fewer than two class folders, one without images, classes
+            that differ between splits, or a damaged file in the sample.
     """
     places = _splits_in(root, test_only=test_only)
     bad: list[Path] = []
@@ -84,12 +84,12 @@ def load_folder(root: Path, *, skip_bad: bool = False, test_only: bool = False) 
 
 
 def _splits_in(root: Path, *, test_only: bool) -> dict[str, Path]:
-    """The folders of the splits `train`, `test` and `val`; none in a flat folder, which may have a class `valid`."""
+    """Folders of the splits `train`, `test` and `val`; none in a flat folder, which may have a class `valid`."""
     folders = {path.name: path for path in root.iterdir() if path.is_dir() and path.name[0] != "."}
     smaller = {name.lower(): path for name, path in folders.items()}
     splits = {"train", "test", *VALIDATION} & smaller.keys()
     if len(smaller) == len(folders) and splits and (splits > {"train"} or splits == smaller.keys()):
-        folders = smaller  # or `Train` may be a class, of vehicles
+        folders = smaller  # otherwise `Train` may be a class of vehicles
     found = {name: folders[name] for name in ("train", "test", *VALIDATION) if name in folders}
     others = sorted(folders.keys() - found.keys())
     if not {"train", "test", "val"} & found.keys() and (others or not found):
@@ -120,7 +120,7 @@ def _splits_in(root: Path, *, test_only: bool) -> dict[str, Path]:
 
 
 def _check_classes(root: Path, folders: Mapping[str, Path]) -> None:
-    """Refuses splits by other names, such as `seg_train` and `seg_test` with the same classes."""
+    """Refuses splits with other names, such as `seg_train` and `seg_test` with the same classes."""
     training = [path for name, path in folders.items() if "train" in name.lower()]
     other = [path for name, path in folders.items() if any(word in name.lower() for word in ("test", "val"))]
     for first, second in product(training, other):
@@ -133,7 +133,7 @@ def _check_classes(root: Path, folders: Mapping[str, Path]) -> None:
 
 
 def _scan(folder: Path, bad: list[Path] | None, *, least: int) -> dict[str, list[Path]]:
-    """The images of each class folder, both sorted; damaged ones go to `bad` if it is given."""
+    """The images of each class folder, both sorted; damaged ones are added to `bad` if it is given."""
     names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     if not names:
         raise UserError(
@@ -171,7 +171,7 @@ def _check_both_sides(root: Path, classes: Sequence[str], whole: LabeledImages, 
 
 
 def _damaged(paths: Sequence[Path]) -> list[Path]:
-    """The files that cannot be decoded; the size does not matter."""
+    """The files that cannot be decoded at any size."""
     spec = InputSpec(mode="RGB", height=8, width=8, resize=(8, 8), background=(0,) * 3, mean=(0.0,) * 3, std=(1.0,) * 3)
 
     def decodes(path: Path) -> bool:
@@ -188,7 +188,7 @@ def _damaged(paths: Sequence[Path]) -> list[Path]:
 def _images_in(folder: Path) -> Iterator[Path]:
     seen = set()
     for place, folders, files in os.walk(folder, followlinks=True):
-        if (real := os.path.realpath(place)) in seen:  # a link to what holds it
+        if (real := os.path.realpath(place)) in seen:  # a link to its parent
             folders.clear()
             continue
         seen.add(real)
@@ -206,9 +206,9 @@ def _check_same_classes(first: Path, wanted: Iterable[str], second: Path, found:
 
 
 def _common(paths: Sequence[Path]) -> tuple[Literal["L", "RGB"], tuple[int, int] | None]:
-    """Grey if every sampled image is; their (height, width) if all have the same.
+    """The mode, grey if every sampled image is, and the common (height, width), if any.
 
-    The sample is random, with a fixed seed: names may alternate between kinds of images, as a stride would.
+    The sample is random with a fixed seed: a regular stride could coincide with a pattern in the names.
     """
     modes, sizes = set(), set()
     for index in np.random.default_rng(0).permutation(len(paths))[:SAMPLED]:
@@ -223,13 +223,13 @@ def _common(paths: Sequence[Path]) -> tuple[Literal["L", "RGB"], tuple[int, int]
 
 
 def _duplicates(splits: dict[str, LabeledImages], contents: dict[Path, str]) -> int:
-    """The number of test images that are training images, too."""
+    """The number of test images that are also training images."""
     trained, tested = ({contents[path] for path in splits[name].images} for name in ("train", "test"))
     return sum(contents[path] in trained & tested for path in splits["test"].images)
 
 
 def _hash(root: Path, contents: dict[Path, str], drawn: dict[str, LabeledImages]) -> str:
-    """Over names and contents; a name in a split that was `drawn` here begins with the split's, as if in its folder."""
+    """SHA-256 over names and contents; names in a split `drawn` here get its name as a prefix, as if in its folder."""
     side = {path: f"{name}/" for name, split in drawn.items() for path in split.images}
     digest = hashlib.sha256()
     for path in sorted(contents):

@@ -15,7 +15,7 @@ from models.images.errors import ImageError
 from models.images.input_spec import InputSpec
 from training.data.raw import LabeledImages
 
-CHUNK = 256  # images a thread takes at a time: a task of its own for each would cost more than a small resize
+CHUNK = 256  # images per thread task: one task per image would cost more than a small resize
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,10 @@ class InMemoryDataset:
 
 
 def load_into_memory(split: LabeledImages, spec: InputSpec) -> InMemoryDataset:
-    """Brings every image to the size and mode of `spec` and stacks them; ValueError names a damaged file."""
+    """Resizes and converts every image to `spec` and stacks them; ValueError names a damaged file."""
     labels = torch.from_numpy(np.ascontiguousarray(split.labels))
     if isinstance(split.images, np.ndarray) and _fits(split.images, spec):
-        # What `preprocess_image` would return for each; copied, as some arrays are read-only, which torch warns of.
+        # The result of `preprocess_image` for each; copied, as torch warns about read-only arrays.
         return InMemoryDataset(torch.from_numpy(split.images.reshape(-1, *spec.shape).copy()), labels)
     images = torch.empty((len(split), *spec.shape), dtype=torch.uint8)
     out = images.numpy()
@@ -59,7 +59,7 @@ def load_into_memory(split: LabeledImages, spec: InputSpec) -> InMemoryDataset:
         for i in range(start, min(start + CHUNK, len(split))):
             out[i] = load_pixels(split.images[i], spec)
 
-    with ThreadPoolExecutor() as pool:  # Pillow decodes and resizes without the interpreter's lock
+    with ThreadPoolExecutor() as pool:  # Pillow decodes and resizes without the GIL
         for _ in pool.map(fill, range(0, len(split), CHUNK)):
             pass
     return InMemoryDataset(images, labels)
@@ -71,7 +71,7 @@ def _fits(images: Pixels, spec: InputSpec) -> bool:
 
 
 def load_pixels(image: Pixels | Path, spec: InputSpec) -> Pixels:
-    """An image, or that in a file, at the size and mode of `spec`: uint8 (H, W, C); ValueError names a damaged file."""
+    """An image or image file at the size and mode of `spec`, uint8 (H, W, C); ValueError names a damaged file."""
     if not isinstance(image, Path):
         return preprocess_image(to_pil(image), spec)
     try:

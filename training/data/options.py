@@ -12,12 +12,12 @@ MAX_WORKERS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class SourceOptions:
-    """Where images come from and whether they are kept in memory.
+    """Location of the images, and the limit for keeping them in memory.
 
     Attributes:
         data_dir: Searched first for data files; then CONVSCOPE_DATA_DIR, then ./data.
-        memory_limit_mb: A folder whose images, decoded and resized, are larger is decoded anew for every epoch or use.
-        workers: Processes that decode then [default: one a processor, up to 8].
+        memory_limit_mb: Folders larger than this when decoded and resized are decoded again for every epoch or use.
+        workers: Processes that decode in that case [default: one per processor, up to 8].
     """
 
     data_dir: Path | None = None
@@ -44,10 +44,10 @@ class SourceOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class DataOptions(SourceOptions):
-    """The same for training, which may also fetch files and leave some out.
+    """The same for training, which may also download files and skip damaged ones.
 
     Attributes:
-        download: Fetch data files that are absent.
+        download: Download missing data files.
         skip_bad: Leave damaged files of a folder out; config.json counts them and names the first.
     """
 
@@ -55,7 +55,7 @@ class DataOptions(SourceOptions):
     skip_bad: bool = False
 
     def to_flags(self) -> list[str]:
-        """The command's flags for what differs from the defaults, except --download."""
+        """The command's flags for values that differ from the defaults, except --download."""
         flags: list[str] = []
         for option in fields(self):
             value = getattr(self, option.name)

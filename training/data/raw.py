@@ -1,4 +1,4 @@
-"""Labelled images at their own size, and how they are split."""
+"""Labelled images at their own size, and their splits."""
 
 import hashlib
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from models.images.decode import Pixels
 
 Labels = npt.NDArray[np.int64]
 
-TEST_FRACTION = 0.2  # of sets that come without a test split
+TEST_FRACTION = 0.2  # for data sets without a test split
 SPLIT_SEED = 1998
 
 
@@ -52,10 +52,10 @@ class RawDataset:
         size: the common (height, width), or None if sizes differ.
         background: grey level (0-255) behind transparent pixels and beyond the edges.
         sha256: over images and labels of all splits; for a folder over relative names and file bytes.
-        flat: whether it is a folder of class folders alone, which was split here.
-        test_folder: the folder used in place of a missing test/, "val" for example.
-        duplicates: test images that are training images too, byte for byte.
-        skipped_files: damaged files that are in no split, by relative name.
+        flat: true for a folder of class folders alone, which is split here.
+        test_folder: the folder used in place of a missing test/, for example "val".
+        duplicates: number of test images that are byte for byte also training images.
+        skipped_files: damaged files left out of all splits, by relative name.
     """
 
     name: str
@@ -88,10 +88,10 @@ class RawDataset:
 
 
 def stratified_split(labels: Labels, *, fraction: float, seed: int) -> tuple[Labels, Labels]:
-    """Sorted indices of what stays and of what is split off, the same fraction of every class.
+    """Sorted indices of the remaining and the split-off images, with the same fraction of every class.
 
     Raises:
-        ValueError: a class too small to be in both.
+        ValueError: a class too small for both parts.
     """
     generator = np.random.default_rng(seed)
     chosen = np.zeros(len(labels), dtype=bool)
@@ -107,9 +107,9 @@ def stratified_split(labels: Labels, *, fraction: float, seed: int) -> tuple[Lab
 def select_test_images(labels: Labels, contents: Sequence[str]) -> npt.NDArray[np.bool_]:
     """Selects about `TEST_FRACTION` of every class for the test split of a folder, as bool (N,).
 
-    Each image is drawn by the hash of its content, so it keeps its side when it is renamed and when others come or go,
-    and copies are on the same side. A class that would have no image on a side gives that side its nearest one; a class
-    of copies of one image is for training as a whole.
+    Each image is assigned by the hash of its content, so it keeps its split when it is renamed and when others are
+    added or removed, and copies are in the same split. If a class would have no image in a split, its nearest one is
+    moved there; a class of copies of a single image is used only for training.
     """
     drawn = [hashlib.sha256(f"{SPLIT_SEED} {content}".encode()).digest()[:6] for content in contents]
     places = np.array([int.from_bytes(number) / 2**48 for number in drawn])  # in [0, 1), exactly

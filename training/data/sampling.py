@@ -11,13 +11,13 @@ from models.images.decode import Pixels, to_mode
 from training.data.raw import RawDataset
 from training.data.streaming import Dataset
 
-COUNT = 128  # two batches of 64, the largest size that export compares
+COUNT = 128  # two batches of 64
 RAW_COUNT = 16
-LONGEST_SIDE = 512  # raw photographs are shrunk to this, or a checkpoint would hold megabytes of them
+LONGEST_SIDE = 512  # raw photographs are shrunk to this, as they would add megabytes to a checkpoint
 
 
 def sample_test_images(raw: RawDataset, test: Dataset) -> VerificationImages:
-    """Images spread evenly over the test split, which may be sorted by class."""
+    """Selects images spread evenly over the test split, which may be sorted by class."""
     chosen = np.unique(np.linspace(0, len(test) - 1, COUNT).astype(np.int64))
     few = chosen[:: max(1, len(chosen) // RAW_COUNT)][:RAW_COUNT]
     taken = test.take(torch.from_numpy(chosen)).in_memory()

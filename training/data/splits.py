@@ -16,7 +16,7 @@ from training.data.streaming import CHUNK, Dataset, StreamingDataset, sequential
 
 @dataclass(frozen=True)
 class Splits:
-    """The images to train on, those to watch and to fit the temperature on, and those evaluated once at the end."""
+    """The training split, the validation split, and the test split, which is evaluated once at the end."""
 
     train: Dataset
     validation: Dataset
@@ -24,7 +24,7 @@ class Splits:
 
     @property
     def streamed(self) -> bool:
-        """True if images are decoded when they are needed."""
+        """True if images are decoded on demand."""
         return isinstance(self.train, StreamingDataset)
 
 
@@ -41,9 +41,9 @@ def prepare_splits(
 
     Args:
         size: (height, width) for the network.
-        fraction: share of the training images that becomes the validation split, if the data set has none.
-        seed: of that draw.
-        options: files of all splits that together exceed its memory limit are streamed.
+        fraction: share of the training images for the validation split, if the data set has none.
+        seed: seed of that split.
+        options: all splits are streamed if their files together exceed its memory limit.
         like: the specification of the initial weights; kept if its mode and size are the same.
 
     Raises:
@@ -72,13 +72,13 @@ def prepare_splits(
 def open_dataset(
     split: LabeledImages, spec: InputSpec, options: SourceOptions = SOURCE_DEFAULTS, *, together: int | None = None
 ) -> Dataset:
-    """Opens a split at the size and mode of `spec`: in memory, or streamed if its files exceed the memory limit.
+    """Opens a split at the size and mode of `spec`: in memory, or streamed above the memory limit.
 
     Args:
         together: images that count towards the limit; by default those of this split.
 
     Raises:
-        ValueError: a damaged file, which is named, unless it is streamed.
+        ValueError: a damaged file, which is named, unless the split is streamed.
     """
     count = len(split) if together is None else together
     if isinstance(split.images, list) and count * int(np.prod(spec.shape)) > options.memory_limit_mb * 2**20:
@@ -87,10 +87,10 @@ def open_dataset(
 
 
 def split_validation(images: Dataset, *, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
-    """Splits at random into training images, with some of every class, and the share `fraction` for validation.
+    """Splits randomly into training images, with some of every class, and the share `fraction` for validation.
 
     Raises:
-        ValueError: one of them would be empty.
+        ValueError: one of the parts would be empty.
     """
     count = max(1, round(fraction * len(images)))
     if count >= len(images):
@@ -108,8 +108,8 @@ def split_validation(images: Dataset, *, fraction: float, seed: int) -> tuple[Da
 def channel_statistics(images: Dataset) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each channel of the images, scaled to [0, 1].
 
-    From histograms, so that neither a float copy is made nor a sum overflows. A channel that is constant gets the
-    deviation of one grey level.
+    Computed from histograms, which needs no float copy and cannot overflow. A constant channel gets the deviation of
+    one grey level.
     """
     counts: Tensor | int = 0
     for batch in images.batches(sequential_batches(len(images), CHUNK)):
@@ -125,7 +125,7 @@ def channel_statistics(images: Dataset) -> tuple[tuple[float, ...], tuple[float,
 
 
 def _plain_spec(raw: RawDataset, size: tuple[int, int]) -> InputSpec:
-    """The specification less its mean and deviation. Images of other proportions are cut, not stretched."""
+    """The specification without mean and deviation. Images of another aspect ratio are cropped, not stretched."""
     channels = 1 if raw.mode == "L" else 3
     stretch = raw.size is not None and raw.size[0] * size[1] == raw.size[1] * size[0]
     return InputSpec(

@@ -1,4 +1,4 @@
-"""Images decoded when they are needed, for data sets larger than memory."""
+"""Images decoded on demand, for data sets larger than memory."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,14 +14,14 @@ from models.images.input_spec import InputSpec
 from training.data.in_memory import InMemoryDataset, load_pixels
 
 CHUNK = 256
-PREFETCH = 4  # batches each worker decodes beforehand
+PREFETCH = 4  # batches that each worker decodes in advance
 
 
 class _Files(torch_data.Dataset[Tensor | str]):
-    """Decoded images, uint8 (H, W, C), by index, or the error message, as an exception would carry its traceback."""
+    """Decoded images, uint8 (H, W, C), by index, or an error message instead of an exception with its traceback."""
 
     def __init__(self, paths: Sequence[str], spec: InputSpec) -> None:
-        self.paths, self.spec = np.asarray(paths), spec  # an array: forked workers would copy a list's pages
+        self.paths, self.spec = np.asarray(paths), spec  # an array, as forked workers would copy a list's pages
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -53,7 +53,7 @@ def _stack(items: list[Tensor | str]) -> Tensor | str:
 
 @dataclass(frozen=True)
 class StreamingDataset:
-    """Like `InMemoryDataset`, but decodes each batch from files, in worker processes that live as long as this does.
+    """Like `InMemoryDataset`, but decodes each batch from files, in persistent worker processes.
 
     Attributes:
         labels: int64 (N,), on the CPU.
@@ -79,11 +79,11 @@ class StreamingDataset:
         return StreamingDataset(chosen, self.labels[index.cpu()], self.spec, self.workers, self.device)
 
     def to(self, device: torch.device) -> "StreamingDataset":
-        """The same, whose batches are brought to `device`."""
+        """The same with batches on `device`."""
         return StreamingDataset(self.paths, self.labels, self.spec, self.workers, device)
 
     def in_memory(self) -> InMemoryDataset:
-        """All of them, decoded, on the CPU."""
+        """All images, decoded, on the CPU."""
         images = torch.empty((len(self), *self.spec.shape), dtype=torch.uint8)
         order = sequential_batches(len(self), CHUNK)
         for index, batch in zip(order, self.to(torch.device("cpu")).batches(order), strict=True):
@@ -91,7 +91,7 @@ class StreamingDataset:
         return InMemoryDataset(images, self.labels)
 
     def batches(self, indices: Sequence[Tensor]) -> Iterator[InMemoryDataset]:
-        """The images at each of `indices`, decoded ahead of their use; ValueError names a damaged file."""
+        """The images at each of `indices`, decoded ahead; ValueError names a damaged file."""
         if not self._loaders:
             order = _BatchSequence()
             loader = torch_data.DataLoader(
@@ -102,7 +102,7 @@ class StreamingDataset:
                 persistent_workers=self.workers > 0,
                 prefetch_factor=PREFETCH if self.workers else None,
                 pin_memory=self.device.type == "cuda",
-                generator=torch.Generator(),  # or it would draw a base seed from the global one
+                generator=torch.Generator(),  # otherwise it would draw a base seed from the global generator
             )
             self._loaders.append((order, loader))
         order, loader = self._loaders[0]
@@ -115,7 +115,7 @@ class StreamingDataset:
 
 
 def sequential_batches(count: int, size: int) -> tuple[Tensor, ...]:
-    """Indices of `count` images in batches of `size`, the last of which may be smaller."""
+    """Indices of `count` images in batches of `size`; the last may be smaller."""
     return torch.split(torch.arange(count), size) if count else ()
 
 

@@ -1,4 +1,4 @@
-"""MNIST, FashionMNIST and CIFAR-10 from the files that torchvision reads."""
+"""MNIST, FashionMNIST and CIFAR-10 from torchvision's files."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from models.errors import UserError
 from models.files import check_writable
 from training.data.raw import LabeledImages, RawDataset, arrays_hash
 
-# data set: (torchvision's class, the folder its files are in, below the place that is searched)
+# data set: (torchvision's class, its folder below the searched directory)
 TORCHVISION_SETS = {
     "mnist": ("MNIST", "MNIST/raw"),
     "fashion-mnist": ("FashionMNIST", "FashionMNIST/raw"),
@@ -19,10 +19,10 @@ TORCHVISION_SETS = {
 
 
 def load_torchvision(name: str, places: Sequence[Path], *, download: bool) -> RawDataset:
-    """Reads one of `TORCHVISION_SETS` from the first folder that has it; downloads go to the first folder.
+    """Reads one of `TORCHVISION_SETS` from the first folder that contains it; downloads go to the first folder.
 
     Raises:
-        ValueError: no folder has all its files, one is damaged, or they cannot be fetched.
+        ValueError: no folder has all its files, one is damaged, or they cannot be downloaded.
         UnwritableError: the first folder cannot be written.
     """
     from torchvision import datasets  # slow to import
@@ -55,7 +55,7 @@ def load_torchvision(name: str, places: Sequence[Path], *, download: bool) -> Ra
 
 
 def _split(part: Any, folder: str) -> LabeledImages:
-    """A training or test set of torchvision; its labels are checked, as torchvision accepts any."""
+    """Reads a training or test set of torchvision and checks its labels, as torchvision accepts any."""
     labels, where = np.asarray(part.targets, dtype=np.int64), Path(part.root) / folder
     bad = np.flatnonzero((labels < 0) | (labels >= len(part.classes)))
     if len(bad):
@@ -68,14 +68,14 @@ def _split(part: Any, folder: str) -> LabeledImages:
 
 
 def _read(kind: Any, place: Path, folder: str, *, download: bool = False) -> tuple[Any, Any] | None:
-    """torchvision's training and test set, or None if a file is absent there."""
+    """torchvision's training and test set, or None if a file is missing."""
     try:
         return kind(place, train=True, download=download), kind(place, train=False)
     except (OSError, RuntimeError) as error:
-        if download:  # no network, a full disk, or not what was expected
+        if download:  # no network, a full disk, or an unexpected file
             raise UserError(f"{place / folder} could not be fetched: {' '.join(str(error).split())}") from error
-        if isinstance(error, OSError):  # unreadable, as the message has it
+        if isinstance(error, OSError):  # unreadable, as in the message
             raise
-        return None  # torchvision's word for absent
-    except Exception as error:  # its readers raise what they stumble over: AssertionError, UnpicklingError, ...
+        return None  # torchvision's exception for missing files
+    except Exception as error:  # its readers raise arbitrary exceptions: AssertionError, UnpicklingError, ...
         raise UserError(f"{place / folder}: a file is damaged ({type(error).__name__}: {error})") from error

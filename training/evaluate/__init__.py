@@ -1,1 +1,1 @@
-"""Metrics, calibration and their pictures."""
+"""Metrics, calibration and their plots."""

@@ -1,4 +1,4 @@
-"""Evaluation of a classifier on labelled images: probabilities and metrics."""
+"""Evaluates a classifier on labelled images: probabilities and metrics."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -71,12 +71,12 @@ class Evaluation:
         return reliability(self.probabilities, self.labels)
 
     def most_confident_mistakes(self, count: int) -> npt.NDArray[np.int64]:
-        """Up to `count` indices of wrongly classified images, the most confident first."""
+        """Up to `count` indices of misclassified images, the most confident first."""
         wrong = np.flatnonzero(self.predictions != self.labels)
         return wrong[np.argsort(-self.probabilities[wrong].max(axis=1), kind="stable")][:count]
 
     def to_json(self) -> dict[str, float]:
-        """The metrics as config.json has them."""
+        """The metrics for config.json."""
         return {
             "accuracy": self.accuracy,
             "top5_accuracy": self.top5_accuracy,
@@ -101,7 +101,7 @@ def logits_of(classify: Classify, images: Dataset, *, batch_size: int = BATCH) -
 
 
 def evaluate(classify: Classify, images: Dataset, *, batch_size: int = BATCH, temperature: float = 1.0) -> Evaluation:
-    """Evaluates a classifier on all images, see `logits_of`; its logits are divided by `temperature`."""
+    """Evaluates a classifier on all images (see `logits_of`), with its logits divided by `temperature`."""
     logits = logits_of(classify, images, batch_size=batch_size)
     with torch.inference_mode():
         return Evaluation.of(logits, images.labels.to(logits.device), temperature=temperature)

@@ -1,6 +1,6 @@
-"""Figures of merit from probabilities and labels: top-k accuracy, precision, recall, F1, calibration error.
+"""Metrics from probabilities and labels: top-k accuracy, precision, recall, F1, calibration error.
 
-Not scikit-learn's: it breaks ties of top-k towards the later class, has no calibration error, and takes 1 s to import.
+Not scikit-learn's: it breaks top-k ties towards the later class, has no calibration error, and takes 1 s to import.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ BINS = 15  # as in Guo et al. (2017), table 1
 class ClassScores:
     """Precision, recall and their harmonic mean F1 of each class, (K,) each, in [0, 1].
 
-    As in scikit-learn a share of nothing is 0: the precision of a class never predicted, the recall of an absent one.
+    As in scikit-learn, 0/0 is 0: the precision of a class that is never predicted, the recall of an absent one.
     """
 
     precision: Floats
@@ -32,10 +32,10 @@ class Reliability:
     """Images by confidence, the probability of the predicted class, in bins of equal width over [0, 1].
 
     Attributes:
-        edges: (B + 1,), of the bins; each holds its upper edge.
-        counts: (B,), images.
-        confidence: (B,), their mean, 0 where there are none.
-        accuracy: (B,), share that is right, 0 where there are none.
+        edges: (B + 1,), edges of the bins; each bin includes its upper edge.
+        counts: (B,), number of images.
+        confidence: (B,), mean confidence, 0 for an empty bin.
+        accuracy: (B,), share of correct predictions, 0 for an empty bin.
     """
 
     edges: Floats
@@ -51,7 +51,7 @@ class Reliability:
 
 
 def reliability(probabilities: Floats, labels: Counts, *, bins: int = BINS) -> Reliability:
-    """Sorts (N, K) probabilities by their greatest into `bins` bins and compares each bin's mean with its accuracy."""
+    """Bins (N, K) probabilities by their maximum, and computes each bin's mean confidence and accuracy."""
     confidence = probabilities.max(axis=1).astype(np.float64)
     right = probabilities.argmax(axis=1) == labels
     index = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)  # (a, b]
@@ -77,7 +77,7 @@ def class_scores(confusion: Counts) -> ClassScores:
 
 
 def top_k_accuracy(probabilities: Floats, labels: Counts, *, k: int) -> float:
-    """Share of images whose label is among the k most probable classes; of equal ones the earlier class comes first."""
+    """Share of images whose label is among the k most probable classes; ties go to the earlier class."""
     own = np.take_along_axis(probabilities, labels[:, None], axis=1)  # (N, 1)
     earlier = np.arange(probabilities.shape[1]) < labels[:, None]
     ahead = (probabilities > own) | ((probabilities == own) & earlier)

@@ -1,4 +1,4 @@
-"""The pictures of a run and of an evaluation. Nothing global: no pyplot, no style set."""
+"""Plots of a run and of an evaluation, without global state: no pyplot, no style."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,11 +16,11 @@ from training.events import EpochFinished
 
 TRAIN_COLOUR, VALIDATION_COLOUR, GREY = "#9aa5b1", "#1f6feb", "#57606a"
 MISTAKES = 25
-ANNOTATED_CLASSES = 20  # with more, numbers in the cells are unreadable
+ANNOTATED_CLASSES = 20  # with more classes, numbers in the cells are unreadable
 
 
 def write_figures(directory: Path, figures: dict[str, Figure]) -> None:
-    """Writes each figure as a PNG under its name."""
+    """Writes each figure as a PNG named after it."""
     for name, figure in figures.items():
         FigureCanvasAgg(figure)
         with atomic_write(directory / name) as path:
@@ -28,7 +28,7 @@ def write_figures(directory: Path, figures: dict[str, Figure]) -> None:
 
 
 def draw_curves(history: Sequence[EpochFinished]) -> Figure:
-    """Loss and accuracy by epoch."""
+    """Plots loss and accuracy by epoch."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     epochs = [line.epoch for line in history]
     panels = (
@@ -49,7 +49,7 @@ def draw_curves(history: Sequence[EpochFinished]) -> Figure:
 
 
 def draw_confusion(test: Evaluation, *, classes: Sequence[str]) -> Figure:
-    """Shares of each class's test images by prediction, with the counts in the cells."""
+    """Confusion matrix: shares of each class's test images by prediction, with counts in the cells."""
     confusion = test.confusion
     share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     k = len(classes)
@@ -74,7 +74,7 @@ def draw_confusion(test: Evaluation, *, classes: Sequence[str]) -> Figure:
 
 
 def draw_reliability(after: Evaluation, before: Evaluation | None = None) -> Figure:
-    """Accuracy by confidence, and how many images have it; `before` is without the temperature, if there is one."""
+    """Reliability diagram: accuracy and number of images by confidence; `before` is without temperature scaling."""
     figure = Figure(figsize=(5.5, 6.5), layout="constrained")
     top, bottom = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
     bins = after.reliability
@@ -98,7 +98,7 @@ def draw_reliability(after: Evaluation, before: Evaluation | None = None) -> Fig
 
 
 def draw_mistakes(test: Evaluation, pictures: Pixels, *, classes: Sequence[str]) -> Figure:
-    """The test images of `most_confident_mistakes(MISTAKES)`, uint8 (n, H, W, C), with truth and prediction."""
+    """The test images of `most_confident_mistakes(MISTAKES)`, uint8 (n, H, W, C), with label and prediction."""
     wrong = int((test.predictions != test.labels).sum())
     surest = test.most_confident_mistakes(MISTAKES)
     columns = 5
@@ -124,5 +124,5 @@ def _score(test: Evaluation) -> str:
 
 
 def _short(name: str, limit: int = 18) -> str:
-    name = name.replace("$", r"\$")  # or matplotlib takes it for mathematics
+    name = name.replace("$", r"\$")  # escaped, as matplotlib would read it as maths
     return name if len(name) <= limit else name[: limit - 1] + "…"

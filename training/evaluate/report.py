@@ -1,4 +1,4 @@
-"""evaluation.json and its pictures, as `convscope evaluate` writes them."""
+"""evaluation.json and its plots, as written by `convscope evaluate`."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -31,10 +31,10 @@ def write_evaluation(
     """Writes evaluation.json, confusion.png, reliability.png and mistakes.png to a folder, created if absent.
 
     Args:
-        result: with the temperature.
+        result: with temperature scaling.
         before: without it.
         pictures: returns uint8 (n, H, W, C) for n indices into the images.
-        subject: title of the evaluated model.
+        subject: name of the evaluated model.
     """
     directory.mkdir(parents=True, exist_ok=True)
     figures = {
@@ -50,7 +50,7 @@ def write_evaluation(
 
 
 def evaluation_json(result: Evaluation, before: Evaluation, *, classes: Sequence[str]) -> dict[str, Any]:
-    """Every figure as primitives; shares in [0, 1], losses in nats.
+    """All metrics as primitives; shares in [0, 1], losses in nats.
 
     Macro averages are unweighted, over the classes that have images.
     """

@@ -7,16 +7,16 @@ from torch import Tensor
 from models.errors import UserError
 
 LOWEST, HIGHEST = 0.05, 20.0
-MIN_IMAGES, MIN_MISTAKES = 50, 5  # of fewer, one mistake decides
+MIN_IMAGES, MIN_MISTAKES = 50, 5  # with fewer, a single mistake decides
 BISECTION_STEPS = 60
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     """The temperature, in [0.05, 20], that maximises the likelihood of `labels` when logits are divided by it.
 
-    The negative log-likelihood is convex in the inverse of the temperature, so its slope is bisected. With fewer than
-    50 images or 5 mistakes it is 1: without any mistake the likelihood grows for ever towards temperature 0, and a
-    single narrow one has its optimum near there. Logits (N, K) must be of images the network was not trained on.
+    The negative log-likelihood is convex in the inverse temperature, so its slope is bisected. With fewer than 50
+    images or 5 mistakes the result is 1: without mistakes the likelihood increases all the way to temperature 0, and
+    with a single narrow one the optimum is close to 0. Logits (N, K) must be of images not used for training.
 
     Raises:
         ValueError: there are no images, or logits that are not finite.
@@ -31,7 +31,7 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
         return 1.0
 
     def slope(inverse: float) -> float:
-        """Derivative of the mean negative log-likelihood: mean logit under the prediction, less the label's."""
+        """Derivative of the mean negative log-likelihood: mean logit under the prediction, minus the label's."""
         return float(((logits * inverse).softmax(1) * logits).sum(1).mean() - own.mean())
 
     low, high = math.log(1 / HIGHEST), math.log(1 / LOWEST)

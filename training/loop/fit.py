@@ -19,7 +19,7 @@ from training.recipes.recipe import Recipe
 
 @dataclass(frozen=True)
 class FitResult:
-    """The epochs of a training, and the last weights, or their average if there is one, on the CPU."""
+    """The epochs of a training, and the final weights, or their moving average if enabled, on the CPU."""
 
     history: tuple[EpochFinished, ...]
     weights: Weights
@@ -37,29 +37,29 @@ def fit(
     state: RunState | None = None,
     group: ProcessGroup = SINGLE_PROCESS,
 ) -> FitResult:
-    """Trains a network in place and keeps the weights of the last epoch, as docs/training.md explains.
+    """Trains a network in place and keeps the weights of the last epoch; docs/training.md gives the reasons.
 
-    Before the first epoch and after each one, resume.pt and log.jsonl are written to `workdir`; an exception, Ctrl-C
-    included, leaves the last ones there. The test split is not used.
+    Before the first epoch and after each one, resume.pt and log.jsonl are written to `workdir`; on an exception,
+    including Ctrl-C, the last ones stay there. The test split is not used.
 
     Args:
         network: freshly initialised, or any if `state` is given.
         data: at the size of `spec`; data in memory move to the recipe's device as a whole.
         workdir: a folder, created unless the settings do not suit the network.
         report: called with `StepFinished` and `EpochFinished`.
-        facts: kept in resume.pt, for the caller to compare before resuming.
-        state: of an interrupted run of the same network, data and recipe.
+        facts: stored in resume.pt, for the caller to compare before resuming.
+        state: from an interrupted run of the same network, data and recipe.
         group: the processes that train together, each of which makes the same call; the main one writes.
 
     Raises:
-        ValueError: settings that do not suit the network, such as muon where there is no convolution.
+        ValueError: settings that do not suit the network, such as muon without convolutions.
         LossError: a loss became infinite or NaN; checked every 50 steps.
-        UnwritableError: the disk is full, for example; resume.pt is then as it was after the last epoch.
+        UnwritableError: the disk is full, for example; resume.pt keeps the state of the last epoch.
     """
     trainer = Trainer(network, data, recipe, spec, facts or {}, group)
     if group.is_main:
         workdir.mkdir(parents=True, exist_ok=True)
-    with fork_rng(recipe.seed + group.rank, trainer.device):  # dropout draws from the global generator
+    with fork_rng(recipe.seed + group.rank, trainer.device):  # dropout uses the global generator
         if state is not None:
             trainer.restore(state)
         try:

@@ -24,11 +24,11 @@ Forward = Callable[[Tensor], Tensor]
 
 @dataclass
 class Learner:
-    """Everything that a training step uses and changes.
+    """The state that a training step uses and changes.
 
     Attributes:
         forward: images (N, H, W, C) in [0, 255] to logits (N, K), through `network`; see `training_forward`.
-        autocast: compute in bf16 where that is safe.
+        autocast: use bf16 autocast.
     """
 
     network: nn.Module
@@ -42,17 +42,17 @@ class Learner:
 
     @property
     def evaluation_network(self) -> nn.Module:
-        """The network whose weights are evaluated and kept."""
+        """The network to evaluate and keep."""
         return self.network if self.average is None else self.average.network
 
 
 def pick_device(name: str, *, local_rank: int | None = None) -> torch.device:
-    """The device of a recipe; `auto` is CUDA where there is one.
+    """The device of a recipe; `auto` is CUDA if available.
 
-    `local_rank` is the GPU's number where each of several processes has its own.
+    `local_rank` is the GPU's number if each of several processes has its own.
 
     Raises:
-        ValueError: an absent CUDA device.
+        ValueError: the CUDA device does not exist.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -74,7 +74,7 @@ def pick_precision(recipe: Recipe, device: torch.device) -> str:
         return recipe.precision
     if device.type == "cuda":
         return "bf16"
-    processor: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # newer than the oldest torch we take
+    processor: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # newer than the oldest supported torch
     fast = processor.get("avx512_bf16") or processor.get("amx_bf16")
     return "bf16" if fast else "fp32"
 
@@ -82,7 +82,7 @@ def pick_precision(recipe: Recipe, device: torch.device) -> str:
 def make_forward(
     network: Callable[[Tensor], Tensor], spec: InputSpec, *, device: torch.device, channels_last: bool = False
 ) -> Forward:
-    """The network behind the normalisation that is also exported: uint8 (N, H, W, C) to logits (N, K)."""
+    """The network preceded by the exported normalisation: uint8 (N, H, W, C) to logits (N, K)."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
     normalize = Normalize(spec, memory_format=layout).to(device)
 
@@ -96,9 +96,9 @@ def make_forward(
 def training_forward(
     network: nn.Module, spec: InputSpec, recipe: Recipe, *, group: ProcessGroup = SINGLE_PROCESS
 ) -> Forward:
-    """The forward pass for training, with gradients averaged over the group, and compiled if the recipe says so.
+    """The forward pass for training, with gradients averaged over the group, and compiled if the recipe enables it.
 
-    It must be made anew when the set of trainable parameters changes.
+    Create it again when the set of trainable parameters changes.
     """
     device = next(network.parameters()).device
     module: Callable[[Tensor], Tensor] = group.data_parallel(network)
@@ -136,8 +136,8 @@ def train_step(
     Args:
         images: uint8, or float32 in [0, 255], (N, H, W, C).
         labels: int64 (N,).
-        partners: of images that were mixed.
-        weight: of the loss.
+        partners: mixing partners of the images, if any.
+        weight: weight of the loss.
 
     Returns:
         float64 (2,), on the device: the loss summed over the images, and the number of correct predictions.

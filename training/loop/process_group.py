@@ -1,4 +1,4 @@
-"""The processes, started by torchrun, that train one network together; or the one that trains it alone."""
+"""The processes, started by torchrun, that train one network together; or the single process."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -17,12 +17,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """This process among those that train together.
+    """This process in the group that trains together.
 
     Attributes:
-        rank: from 0; the main process, which writes and reports, has 0.
+        rank: from 0; the main process, which writes and reports, has rank 0.
         size: the number of processes.
-        local_rank: among those on this machine, the number of its GPU.
+        local_rank: rank on this machine, the number of its GPU.
     """
 
     rank: int = 0
@@ -35,7 +35,7 @@ class ProcessGroup:
         return self.rank == 0
 
     def shard(self, index: Tensor) -> Tensor:
-        """This process's part of (N,); the parts are disjoint, are all of it, and differ in length by one at most."""
+        """This process's part of (N,); the parts are disjoint and complete, and differ in length by at most one."""
         return index.tensor_split(self.size)[self.rank]
 
     def sum(self, tensor: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ class ProcessGroup:
         return tensor
 
     def average_buffers(self, network: nn.Module) -> None:
-        """Makes the running statistics of batch norms the mean of all processes'."""
+        """Averages the running statistics of batch norms over all processes."""
         if self.size > 1:
             for buffer in network.buffers():
                 if buffer.is_floating_point():
@@ -61,7 +61,7 @@ class ProcessGroup:
         return values
 
     def broadcast_from_main(self, make: Callable[[], T]) -> T:
-        """Returns the main process's `make()` in every process; an error there is a UserError in every one."""
+        """Returns the main process's `make()` in every process; its error becomes a UserError in all of them."""
         if self.size == 1:
             return make()
         outcome: list[Any] = [None, None]
@@ -82,11 +82,11 @@ class ProcessGroup:
             distributed.barrier()
 
     def data_parallel(self, network: nn.Module) -> nn.Module:
-        """The network with its gradients averaged over all processes; itself if there is one process."""
+        """The network with gradients averaged over all processes; unchanged for a single process."""
         if self.size == 1:
             return network
-        # With a static graph it finds in the first step which parameters have no part in the logits, and waits for no
-        # gradient of theirs. Searching for them in every step would take time and print a warning.
+        # With a static graph the first step finds the parameters that do not affect the logits, and later steps do not
+        # wait for their gradients. Searching for them in every step would take time and print a warning.
         return DistributedDataParallel(network, static_graph=True)
 
 
@@ -95,9 +95,9 @@ SINGLE_PROCESS = ProcessGroup()
 
 @contextmanager
 def process_group(*, cuda: bool) -> Iterator[ProcessGroup]:
-    """Joins the processes that torchrun started, over NCCL with CUDA and gloo without; else `SINGLE_PROCESS`.
+    """Joins the processes started by torchrun, over NCCL with CUDA and gloo without; otherwise `SINGLE_PROCESS`.
 
-    Reads the environment that torchrun sets.
+    Reads the environment variables of torchrun.
     """
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         yield SINGLE_PROCESS

@@ -1,4 +1,4 @@
-"""resume.pt: the state from which an interrupted training continues to the same result."""
+"""resume.pt: the state from which an interrupted training continues with identical results."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,12 +23,12 @@ class RunState:
     """A training between two epochs; tensors and primitives only, so that it loads with `weights_only=True`.
 
     Attributes:
-        facts: what must be equal for the run to continue: network, options, classes, input, data set.
+        facts: values that must be equal to continue: network, options, classes, input, data set.
         recipe: every setting.
-        epoch: epochs done.
-        history: a dict an epoch.
+        epoch: number of finished epochs.
+        history: one dict per epoch.
         average: weights and steps of the moving average, or None without one.
-        generators: for each process, states by name, torch's global ones among them.
+        generators: for each process, states by name, including torch's global generators.
     """
 
     facts: dict[str, Any]
@@ -42,19 +42,19 @@ class RunState:
     generators: list[dict[str, Tensor]]
 
     def write(self, workdir: Path) -> None:
-        """Writes resume.pt, whole or not at all."""
+        """Writes resume.pt atomically."""
         with (
             atomic_write(workdir / RESUME_FILE) as path,
             path.open("wb") as file,
-        ):  # given a path, torch gives no reason
+        ):  # with a path, torch's error has no reason
             torch.save({"schema": SCHEMA, **vars(self)}, file)
 
 
 def read_state(workdir: Path) -> RunState:
-    """Reads what `RunState.write` wrote, onto the CPU.
+    """Reads a file from `RunState.write`, onto the CPU.
 
     Raises:
-        ValueError: there is none, or it is damaged or of another version.
+        ValueError: it is missing, damaged or of another version.
     """
     path = workdir / RESUME_FILE
     if not path.is_file():
@@ -62,12 +62,12 @@ def read_state(workdir: Path) -> RunState:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         schema = content.pop("schema")
-    except Exception as error:  # torch.load raises whatever its unpickler stumbles over
+    except Exception as error:  # torch.load raises arbitrary exceptions from its unpickler
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"{path} is damaged: {reason}") from None
     if schema != SCHEMA:
         raise UserError(f"{path}: schema is {schema!r}; this version reads {SCHEMA}")
-    for once in ("best_epoch", "best_weights"):  # from when the epoch to keep was chosen
+    for once in ("best_epoch", "best_weights"):  # from versions that selected the best epoch
         content.pop(once, None)
     try:
         state = RunState(**content)
@@ -81,13 +81,13 @@ def read_state(workdir: Path) -> RunState:
 
 
 def resume_hint(epoch: int) -> str:
-    """The hint for a file that could not be written; `epoch` is the last that resume.pt holds."""
+    """The hint for a file that could not be written; `epoch` is the last one in resume.pt."""
     return f"{RESUME_FILE} is as it was after epoch {epoch}, and --resume continues from there"
 
 
 @contextmanager
 def fork_rng(seed: int, device: torch.device) -> Iterator[None]:
-    """Seeds torch's global generators of the CPU and of `device` inside, and restores them afterwards."""
+    """Seeds torch's global generators of the CPU and of `device` inside the block, and restores them afterwards."""
     cuda = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
         torch.default_generator.manual_seed(seed)
@@ -107,7 +107,7 @@ def generator_states(own: dict[str, torch.Generator], device: torch.device) -> d
 
 
 def set_generator_states(own: dict[str, torch.Generator], device: torch.device, states: dict[str, Tensor]) -> None:
-    """Sets what `generator_states` returned."""
+    """Restores states from `generator_states`."""
     for name, generator in own.items():
         generator.set_state(states[name])
     torch.set_rng_state(states["torch.cpu"])

@@ -31,7 +31,7 @@ from training.optim.freezing import count_trainable_layers, parameter_layers, se
 from training.recipes.recipe import Recipe
 
 LOG_FILE = "log.jsonl"
-LOSS_CHECK_INTERVAL = 50  # steps; reading a loss makes an accelerator wait
+LOSS_CHECK_INTERVAL = 50  # steps; reading a loss synchronises with the accelerator
 
 
 def check_input_sizes(network: nn.Module, spec: InputSpec, sizes: Iterable[tuple[int, int]]) -> None:
@@ -42,7 +42,7 @@ def check_input_sizes(network: nn.Module, spec: InputSpec, sizes: Iterable[tuple
         try:
             with temporary_mode(network):
                 forward(torch.zeros(1, height, width, spec.shape[2], device=device))
-        except Exception:  # its code may be anybody's
+        except Exception:  # custom code may raise anything
             raise UserError(
                 f"images cannot be smaller at first: this network takes none of {height}x{width}, only of "
                 f"{spec.height}x{spec.width} for certain; leave initial_scale at 1"
@@ -54,7 +54,7 @@ class LossError(UserError):
 
 
 class Trainer:
-    """Trains epoch by epoch. Every process of the group has one, with its share of each batch."""
+    """Trains epoch by epoch. Every process of the group has its own trainer, with its share of each batch."""
 
     def __init__(
         self,
@@ -88,8 +88,8 @@ class Trainer:
         parameters = self.learner.network.parameters()
         self.fixed = frozenset(id(parameter) for parameter in parameters if not parameter.requires_grad)
         self.history: list[EpochFinished] = []
-        self.saved: int | None = None  # epochs that resume.pt holds
-        self.compiled_for_layers = 0  # so many of the last layers learning
+        self.saved: int | None = None  # epochs in resume.pt
+        self.compiled_for_layers = 0  # number of last layers that train
 
     def restore(self, state: RunState) -> None:
         if len(state.generators) != self.group.size:
@@ -104,7 +104,7 @@ class Trainer:
         self.saved = state.epoch
 
     def save(self, workdir: Path) -> None:
-        """Writes resume.pt and log.jsonl in the main process; `saved` is the epoch that resume.pt holds."""
+        """Writes resume.pt and log.jsonl in the main process; `saved` is the epoch in resume.pt."""
         lines = [line.to_json() for line in self.history]
         generators = self.group.gather(generator_states(self.generators, self.device))
         if not self.group.is_main:
@@ -197,9 +197,9 @@ class Trainer:
                 raise LossError(f"the training loss is {loss} at step {total} (epoch {number}, its step {bad})")
 
     def _batches(self) -> Iterator[tuple[InMemoryDataset, float]]:
-        """Images and the weight of the loss, of this process's share of each batch.
+        """Images and the weight of the loss, for this process's share of each batch.
 
-        Every image comes once, in random order; sizes differ by one at most, as batch norm minds a tiny last batch.
+        Every image occurs once, in random order; sizes differ by at most one, as a tiny last batch harms batch norm.
         """
         order = torch.randperm(len(self.train), generator=self.generators["order"])
         whole = order.tensor_split(self.steps)
@@ -207,7 +207,7 @@ class Trainer:
             whole = order.to(self.device).tensor_split(self.steps)
         shares = [self.group.shard(index) for index in whole]
         for index, batch in zip(whole, self.train.batches(shares), strict=True):
-            # Gradients are averaged over the processes: shares of unequal size must count by theirs.
+            # Gradients are averaged over the processes, so shares of unequal size are weighted by their size.
             weight = self.group.size * len(batch) / len(index) if self.group.size > 1 else 1.0
             yield batch, weight
 

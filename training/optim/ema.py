@@ -1,4 +1,4 @@
-"""A moving average of a network's weights, which often classifies better than the weights themselves.
+"""A moving average of a network's weights, which is often more accurate than the weights themselves.
 
 Not torch.optim.swa_utils.AveragedModel: an update takes 1.2 (ResNet-18) to 6.5 (LeNet) times as long.
 """
@@ -12,14 +12,14 @@ from models.checkpoint.weights import Weights, load_tensors
 
 
 class ExponentialMovingAverage:
-    """A copy of a network that follows it: each value moves by 1 - decay towards the network's at every step.
+    """A copy of a network that tracks it: each value moves by 1 - decay towards the network's at every step.
 
-    Early on it moves faster, by 9 / (10 + steps), so that initial weights are soon forgotten. The running statistics of
-    batch norms are averaged too, as they belong to the weights they were taken with; whole numbers are copied.
+    Early steps are larger, 9 / (10 + steps), so that initial weights soon lose their influence. The running statistics
+    of batch norms are also averaged, as they belong to the weights they were computed with; integers are copied.
 
     Attributes:
         network: the copy, in evaluation mode.
-        steps: updates so far.
+        steps: number of updates.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
@@ -32,7 +32,7 @@ class ExponentialMovingAverage:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Moves the copy by one step."""
+        """Updates the copy by one step."""
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         torch._foreach_lerp_(self._own, self._followed, 1 - decay)

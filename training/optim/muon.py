@@ -1,4 +1,4 @@
-"""Muon for the kernels of convolutions, AdamW for all else."""
+"""Muon for the kernels of convolutions, AdamW for all other parameters."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,9 +11,9 @@ from models.errors import UserError
 
 
 def convolution_kernels(network: nn.Module) -> list[nn.Parameter]:
-    """Weights of convolutions, except grouped ones (their rows differ in kind) and computed ones (weight norm)."""
+    """Weights of convolutions, except grouped ones (with rows for different inputs) and weight-normed ones."""
     convolutions = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-    kernels: dict[int, nn.Parameter] = {}  # by id: two convolutions may share one
+    kernels: dict[int, nn.Parameter] = {}  # by id, as convolutions may share weights
     for module in network.modules():
         if isinstance(module, convolutions) and module.groups == 1 and isinstance(module.weight, nn.Parameter):
             kernels[id(module.weight)] = module.weight
@@ -21,11 +21,11 @@ def convolution_kernels(network: nn.Module) -> list[nn.Parameter]:
 
 
 class KernelMuon(Optimizer):
-    """Jordan et al., Muon: An optimizer for hidden layers in neural networks (2024), on kernels seen as matrices.
+    """Jordan et al., Muon: An optimizer for hidden layers in neural networks (2024), on kernels as matrices.
 
-    A kernel is a matrix with a row per output channel. Its momentum is made orthogonal and then as long as a step of
-    AdamW usually is (Liu et al., Muon is Scalable for LLM Training (2025), section 2.2), so that one rate suits both.
-    `param_groups` are AdamW's and, behind them, the one of the kernels.
+    A kernel is a matrix with a row per output channel. Its momentum is orthogonalised and scaled to the usual length
+    of an AdamW step (Liu et al., Muon is Scalable for LLM Training (2025), section 2.2), so that one rate suits both.
+    `param_groups` are AdamW's, followed by the one of the kernels.
     """
 
     def __init__(self, kernels: list[nn.Parameter], adamw: AdamW, *, lr: float, weight_decay: float) -> None:
@@ -33,7 +33,7 @@ class KernelMuon(Optimizer):
             raise UserError("the optimizer muon is for convolutions without groups; this network has none")
         self.kernels, self.adamw = kernels, adamw
         for kernel in kernels:
-            if _matrix(kernel.detach()).data_ptr() != kernel.data_ptr():  # strides of no usual layout
+            if _matrix(kernel.detach()).data_ptr() != kernel.data_ptr():  # strides of neither usual layout
                 kernel.data = kernel.detach().contiguous()
         self.matrices = [nn.Parameter(_matrix(kernel.detach())) for kernel in kernels]  # the same memory
         self.muon = Muon(self.matrices, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
@@ -42,7 +42,7 @@ class KernelMuon(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]  # as torch's own
-        """One step of both, with the rates of `param_groups`; kernels without a gradient stay as they are."""
+        """One step of both, with the rates of `param_groups`; kernels without a gradient stay unchanged."""
         assert closure is None
         self.adamw.step()
         self.muon.param_groups[0]["lr"] = self.param_groups[-1]["lr"]
@@ -51,19 +51,19 @@ class KernelMuon(Optimizer):
         self.muon.step()  # type: ignore[no-untyped-call]  # torch's own
 
     def state_dict(self) -> dict[str, Any]:
-        """The states of both, and the settings of the kernels' group, where schedules keep theirs."""
+        """The states of both, and the settings of the kernels' group, which include the schedule's values."""
         settings = {name: value for name, value in self.param_groups[-1].items() if name != "params"}
         return {"rest": self.adamw.state_dict(), "muon": self.muon.state_dict(), "kernels": settings}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restores what `state_dict` returned."""
+        """Restores a state from `state_dict`."""
         self.adamw.load_state_dict(state_dict["rest"])
         self.muon.load_state_dict(state_dict["muon"])
         self.param_groups = [*self.adamw.param_groups, self.param_groups[-1] | state_dict["kernels"]]
 
 
 def _matrix(kernel: Tensor, *, like: Tensor | None = None) -> Tensor:
-    """(O, I, ...) as (O, I * ...), in the order in which the elements of `like` lie, by default the kernel's own."""
+    """(O, I, ...) as (O, I * ...), in the memory order of `like`, by default the kernel itself."""
     layout = kernel if like is None else like
     order = sorted(range(1, kernel.ndim), key=layout.stride, reverse=True)
     return kernel.permute(0, *order).flatten(1)

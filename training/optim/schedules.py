@@ -1,4 +1,4 @@
-"""Optimizers and schedules of the learning rate by the names a recipe gives them."""
+"""Optimizers and learning-rate schedules by their names in a recipe."""
 
 import math
 from typing import Any
@@ -11,13 +11,13 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 from training.optim.muon import KernelMuon, convolution_kernels
 from training.recipes.recipe import Recipe
 
-# In the names of parameters with several dimensions that are no weights: torchvision's class_token, pos_embedding,
+# In the names of multidimensional parameters that are not weights: torchvision's class_token, pos_embedding,
 # relative_position_bias_table, layer_scale and logit_scale, and timm's pos_embed.
 NO_DECAY_NAMES = frozenset({"bias", "token", "embed", "embedding", "scale"})
 
 
 def make_optimizer(network: nn.Module, recipe: Recipe) -> Optimizer:
-    """The recipe's, over all parameters; biases, normalisations', embeddings and `NO_DECAY_NAMES` are not decayed.
+    """The recipe's optimizer; biases, normalisation parameters, embeddings and `NO_DECAY_NAMES` are not decayed.
 
     Raises:
         ValueError: muon for a network without convolutions.
@@ -37,7 +37,7 @@ def make_optimizer(network: nn.Module, recipe: Recipe) -> Optimizer:
         momentum = recipe.momentum
         sgd = SGD(groups, lr=rate, momentum=momentum, nesterov=momentum > 0, fused=True)
         for parameter in network.parameters() if momentum else ():
-            # Or those that are unfrozen later have none when others do, which the fused step refuses.
+            # Otherwise layers unfrozen later have no state when others do, which the fused step refuses.
             sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         return sgd
     adamw = AdamW(groups, lr=rate, fused=True)
@@ -47,16 +47,16 @@ def make_optimizer(network: nn.Module, recipe: Recipe) -> Optimizer:
 
 
 def make_schedule(optimizer: Optimizer, recipe: Recipe, *, steps: int) -> LRScheduler:
-    """The recipe's, over `steps` steps.
+    """The recipe's learning-rate schedule over `steps` steps.
 
-    One cycle is Smith and Topin, Super-Convergence (2017), with cosines; the first beta of adamw goes against the rate
-    from 0.95 to 0.85 and back, momentum and muon's betas stay. Cosine is Loshchilov and Hutter, SGDR (2016), eq. 5,
-    without restarts.
+    One cycle is Smith and Topin, Super-Convergence (2017), with cosines; the first beta of adamw moves inversely to the
+    rate from 0.95 to 0.85 and back, momentum and muon's betas stay constant. Cosine is Loshchilov and Hutter, SGDR
+    (2016), eq. 5, without restarts.
     """
     rising, steps = recipe.warmup_epochs / max(1, recipe.epochs), max(1, steps)  # no epochs: never stepped
     if recipe.schedule == "onecycle":
         share = rising or 0.3
-        if math.isclose(share * steps, 1):  # then torch divides by 0, the length of the rise
+        if math.isclose(share * steps, 1):  # torch divides by the length of the rise, here 0
             share = 1.5 / steps
         return OneCycleLR(
             optimizer,

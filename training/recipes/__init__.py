@@ -1,1 +1,1 @@
-"""Recipes: all settings of a training run, and their defaults."""
+"""Recipes: the settings of a training run, and their defaults."""

@@ -1,4 +1,4 @@
-"""The settings of a training run, and the command's flags for them."""
+"""The settings of a training run, and their command-line flags."""
 
 import json
 import math
@@ -20,39 +20,39 @@ class Recipe:
     """All settings of a training run besides the data and the network.
 
     Attributes:
-        epochs: Passes over the training images; 0, with weights from a file, trains nothing.
-        batch_size: Images a step, over all processes.
+        epochs: Passes over the training images; 0, with initial weights, skips training.
+        batch_size: Images per step, over all processes.
         optimizer: adamw, sgd with Nesterov momentum, or muon for convolutions and adamw for the rest.
-        learning_rate: The highest rate of the schedule.
-        weight_decay: The optimizer's; biases and normalisation parameters have none.
+        learning_rate: Peak rate of the schedule.
+        weight_decay: Weight decay; none for biases and normalisation parameters.
         momentum: Momentum of sgd.
         schedule: onecycle, or cosine after a linear warm-up.
-        warmup_epochs: Epochs in which the rate rises to its highest; 0 is 30 % of them for onecycle, none for cosine.
-        clip_norm: Shorten longer gradients to this Euclidean norm; 0 leaves them.
+        warmup_epochs: Epochs in which the rate rises to its peak; 0 is 30 % of them for onecycle, none for cosine.
+        clip_norm: Maximum Euclidean norm of gradients, longer ones are scaled down; 0 is off.
         ema: Evaluate and keep a moving average of the weights with this decay, for example 0.999; 0 is off.
         label_smoothing: Share of a label that is spread over all classes, 0 to below 1.
-        mixup: Alpha of the mixing of two images, for example 0.2; 0 is off.
-        cutmix: Alpha of the pasting of a part of another image, for example 1; 0 is off. With mixup, either by chance.
-        shift: Move training images at random by up to so many pixels: a random crop after padding.
-        flip: Mirror half of the training images left to right.
-        crop: Smallest area of a random crop, as a share of the image, that is scaled to full size; for photographs, for
+        mixup: Alpha for blending two images, for example 0.2; 0 is off.
+        cutmix: Alpha for pasting a part of another image, for example 1; 0 is off. With mixup, one of them at random.
+        shift: Maximum random shift of training images in pixels: a random crop after padding.
+        flip: Flip half of the training images horizontally.
+        crop: Minimum area of a random crop scaled to full size, as a share of the image; for photographs, for
             example 0.35; 0 is off.
-        rotation: Turn training images at random by up to so many degrees.
-        reflect: Fill what shift and rotation uncover with the mirrored image, not with the background's grey.
+        rotation: Maximum random rotation of training images in degrees.
+        reflect: Fill areas uncovered by shift and rotation with the mirrored image, not with the background's grey.
         erasing: Share of the training images in which a random rectangle is overwritten with noise.
-        initial_scale: Sides of training images in the first half of the epochs, as a share of the full ones, which the
-            last fifth has; for networks that take any size.
-        freeze_epochs: First epochs in which all but the last layer stay as they are, for fine-tuning.
-        unfreeze_epochs: Epochs after those in which layer after layer joins, the last ones first; with 0 all at once.
-        validation_fraction: Share of the training images held out to watch the training and to fit the temperature.
-        seed: Of initialisation, order, augmentation, dropout and the validation split.
-        precision: auto is bf16 autocast with CUDA, and on a CPU that has instructions for it; else fp32.
-        channels_last: Keep images with their channels innermost; faster for networks of many channels.
-        compile: Train through torch.compile; slow to start.
-        device: auto is CUDA where there is a device.
+        initial_scale: Sides of training images in the first half of the epochs, as a share of the full size used in
+            the last fifth; for networks that take any size.
+        freeze_epochs: First epochs in which only the last layer trains, for fine-tuning.
+        unfreeze_epochs: Following epochs in which further layers join, from last to first; 0 adds all at once.
+        validation_fraction: Share of the training images held out to monitor training and to fit the temperature.
+        seed: Seed of initialisation, order, augmentation, dropout and the validation split.
+        precision: auto is bf16 autocast with CUDA, and on a CPU with bf16 instructions; otherwise fp32.
+        channels_last: Use the channels-last memory layout; faster for networks with many channels.
+        compile: Train with torch.compile; slow to start.
+        device: auto is CUDA if available.
 
     Raises:
-        ValueError: a value out of its range.
+        ValueError: a value is out of range.
     """
 
     epochs: int = 20
@@ -129,11 +129,11 @@ class Recipe:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The fields, as config.json and resume.pt have them."""
+        """The fields for config.json and resume.pt."""
         return asdict(self)
 
     def override(self, values: dict[str, Any]) -> "Recipe":
-        """A copy with some fields replaced; raises ValueError for an unknown field or a value out of its range."""
+        """A copy with some fields replaced; raises ValueError for an unknown field or a value out of range."""
         known = [field.name for field in fields(self)]
         if unknown := sorted(set(values) - set(known)):
             raise UserError(f"a recipe has no {unknown[0]!r}; it has {', '.join(known)}")
@@ -143,7 +143,7 @@ class Recipe:
 if TYPE_CHECKING:
     RecipeFlags = dict[str, Any]
 else:
-    # The command's flags: the same fields with the same help, all optional.
+    # The command-line flags: the same fields with the same help, all optional.
     RecipeFlags = TypedDict("RecipeFlags", get_type_hints(Recipe), total=False)
     RecipeFlags.__doc__ = Recipe.__doc__
 
@@ -152,10 +152,10 @@ def read_recipe(path: Path, *, fresh: bool = False) -> dict[str, Any]:
     """Reads some or all fields of a recipe from a JSON object or its key `recipe`.
 
     Args:
-        fresh: the run begins with random weights, so the configuration of one that did not is refused.
+        fresh: the run begins with random weights, so the config.json of a run that did not is refused.
 
     Raises:
-        ValueError: not such a file, an unknown field, or a value out of its range.
+        ValueError: not a recipe, an unknown field, or a value out of range.
     """
     try:
         content = json.loads(path.read_text())
@@ -179,7 +179,7 @@ def read_recipe(path: Path, *, fresh: bool = False) -> dict[str, Any]:
 
 
 def with_minimum_epochs(fields: dict[str, Any]) -> dict[str, Any]:
-    """Adds enough epochs for the settings that count them, if none are given, so that the others can be checked."""
+    """Adds a sufficient number of epochs if none is given, so that the other settings can be checked."""
     counts = [fields.get(name, 0) for name in ("warmup_epochs", "freeze_epochs", "unfreeze_epochs")]
     numbers = all(isinstance(count, int | float) and math.isfinite(count) for count in counts)
     return {"epochs": max(0, int(sum(counts))) + 1, **fields} if numbers else fields

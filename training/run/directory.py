@@ -1,4 +1,4 @@
-"""The directory of a run: never one that holds another, except to overwrite or resume it."""
+"""The directory of a run: never one with another run, except to overwrite or resume it."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,11 +13,11 @@ RUNS = Path("runs")
 
 
 def new_run_directory(out: Path | None, *, model: str, dataset: str, overwrite: bool = False) -> Path:
-    """The directory for a new run: `out`, or `runs/<model>-<dataset>` with -2, -3... while another run is there.
+    """The directory for a new run: `out`, or `runs/<model>-<dataset>`, with -2, -3... if another run is there.
 
     Raises:
-        ValueError: `out` holds a run, finished or not, and is not to be overwritten; or it is no directory.
-        UnwritableError: nothing can be written there.
+        ValueError: `out` holds a run, finished or not, and `overwrite` is false; or it is not a directory.
+        UnwritableError: the directory cannot be written.
     """
     if out is None:
         out = next(path for path in _names(model, dataset) if overwrite or not (_finished(path) or _unfinished(path)))
@@ -32,11 +32,11 @@ def new_run_directory(out: Path | None, *, model: str, dataset: str, overwrite: 
 
 
 def resumable_run_directory(out: Path | None, *, model: str, dataset: str, overwrite: bool = False) -> Path:
-    """The directory of the run to continue: `out`, or the last of the default names that holds an unfinished one.
+    """The directory of the run to continue: `out`, or the last default name that holds an unfinished run.
 
     Raises:
-        ValueError: there is no unfinished run, or `overwrite` is given as well.
-        UnwritableError: nothing can be written there.
+        ValueError: there is no unfinished run, or `overwrite` is also given.
+        UnwritableError: the directory cannot be written.
     """
     if overwrite:
         raise UserError("--resume continues a run and --overwrite replaces it; give one of them")
@@ -73,4 +73,4 @@ def _finished(path: Path) -> bool:
 
 
 def _unfinished(path: Path) -> bool:
-    return (path / RESUME_FILE).is_file()  # beside a finished one, which it is to replace, perhaps
+    return (path / RESUME_FILE).is_file()  # possibly beside a finished one that it will replace

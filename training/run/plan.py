@@ -25,7 +25,7 @@ from training.loop.resume import RunState
 from training.recipes.defaults import default_recipe
 from training.recipes.recipe import Recipe
 
-NAMED = 10  # files that are left out, in config.json
+NAMED = 10  # maximum number of skipped files listed in config.json
 LIBRARIES = ("torch", "torchvision", "numpy", "pillow", "safetensors")
 
 
@@ -39,7 +39,7 @@ class TrainingRequest:
         size: height and width of the network's input; by default `input_size_for` of the images' own.
         options: the network's own keyword arguments.
         overrides: values of `Recipe` fields that differ from `default_recipe`.
-        weights: initial weights, as `resolve_weights` takes them; by default random ones.
+        weights: initial weights, as in `resolve_weights`; by default random.
     """
 
     model: str
@@ -51,7 +51,7 @@ class TrainingRequest:
     weights: str | None = None
 
     def resuming(self, state: RunState) -> "TrainingRequest":
-        """The request with what it leaves out taken from an interrupted run."""
+        """The request with omitted values taken from an interrupted run."""
         return replace(
             self,
             size=self.size or state.facts["size"],
@@ -64,7 +64,7 @@ class TrainingRequest:
 
 @dataclass(frozen=True)
 class Plan:
-    """Configuration, without metrics yet, recipe and data of a run."""
+    """Configuration (without metrics), recipe and data of a run."""
 
     config: CheckpointConfig
     recipe: Recipe
@@ -73,7 +73,7 @@ class Plan:
 
     @property
     def left_out(self) -> int:
-        """Damaged files that are not used."""
+        """Damaged files that are skipped."""
         count: int = self.config.dataset.get("left_out", {}).get("count", 0)
         return count
 
@@ -81,14 +81,14 @@ class Plan:
 def make_plan(
     request: TrainingRequest, *, weights: InitialWeights | None = None, state: RunState | None = None
 ) -> Plan:
-    """Loads the data and decides the rest.
+    """Loads the data and completes the settings.
 
     Args:
-        weights: those that `request.weights` names.
-        state: of the run to continue.
+        weights: the weights named by `request.weights`.
+        state: state of the run to continue.
 
     Raises:
-        ValueError: an unknown name, a value out of range, absent or damaged data.
+        ValueError: an unknown name, a value out of range, missing or damaged data.
     """
     raw = load_dataset(request.dataset, request.data_options)
     size = _input_size(request, raw)
@@ -126,7 +126,7 @@ def make_plan(
 
 
 def plan_recipe(request: TrainingRequest) -> Recipe:
-    """The recipe that `make_plan` would choose."""
+    """The recipe that `make_plan` chooses."""
     raw = load_dataset(request.dataset, request.data_options)
     return _recipe(request, raw, _input_size(request, raw), None, pretrained=request.weights is not None)
 
@@ -147,7 +147,7 @@ def _recipe(
 
 
 def _default(request: TrainingRequest, raw: RawDataset, size: tuple[int, int], *, pretrained: bool) -> Recipe:
-    folder = isinstance(raw.train.images, list)  # its name is its owner's, and may be that of a data set
+    folder = isinstance(raw.train.images, list)  # a folder's name may coincide with a data set's
     recipe = default_recipe(
         request.model,
         "" if folder else raw.name,
@@ -158,7 +158,7 @@ def _default(request: TrainingRequest, raw: RawDataset, size: tuple[int, int], *
         pretrained=pretrained,
     )
     epochs = request.overrides.get("epochs", recipe.epochs)
-    return replace(recipe, freeze_epochs=min(recipe.freeze_epochs, max(0, epochs - 1)))  # the other layers train too
+    return replace(recipe, freeze_epochs=min(recipe.freeze_epochs, max(0, epochs - 1)))  # one for the other layers
 
 
 def _weights_facts(weights: InitialWeights | None, state: RunState | None) -> dict[str, Any]:
@@ -168,17 +168,17 @@ def _weights_facts(weights: InitialWeights | None, state: RunState | None) -> di
 
 
 def _known_input(weights: InitialWeights | None, state: RunState | None) -> InputSpec | None:
-    """The input specification of the initial weights; a resumed run need not find the weights again."""
+    """The input specification of the initial weights; a resumed run does not need the weights again."""
     if state is not None:
         return InputSpec.from_json(state.facts["input"])
     return None if weights is None else weights.input
 
 
 def build(config: CheckpointConfig) -> nn.Module:
-    """The network with fresh weights; unless epochs is 0 its output in training mode is checked too.
+    """The network with fresh weights; unless epochs is 0, its output in training mode is also checked.
 
     Raises:
-        ValueError: options that it does not take, or an output that is no logits.
+        ValueError: invalid options, or an output that is not logits.
     """
     try:
         network = config.build_network()
@@ -193,7 +193,7 @@ def build(config: CheckpointConfig) -> nn.Module:
 
 
 def resume_facts(config: CheckpointConfig) -> dict[str, Any]:
-    """The facts besides the recipe that must be equal for a run to continue."""
+    """The values besides the recipe that must be equal to continue a run."""
     return {
         "model": config.model,
         "options": config.options,
@@ -206,9 +206,9 @@ def resume_facts(config: CheckpointConfig) -> dict[str, Any]:
 
 
 def check_resumable(workdir: Path, state: RunState, config: CheckpointConfig) -> None:
-    """Raises ValueError, naming what differs, unless the interrupted run can continue with this configuration."""
+    """Raises ValueError with the difference unless the interrupted run can continue with this configuration."""
     there, here = {**state.facts, **Recipe(**state.recipe).to_json()}, {**resume_facts(config), **config.recipe}
-    for facts in (there, here):  # the rest follows from these, and earlier versions recorded less of it
+    for facts in (there, here):  # the rest follows from these, and earlier versions recorded less
         facts["dataset"] = {name: facts["dataset"].get(name) for name in ("name", "counts", "sha256")}
     for name in here:
         if there.get(name) != here[name]:
@@ -219,7 +219,7 @@ def check_resumable(workdir: Path, state: RunState, config: CheckpointConfig) ->
 
 
 def _revision() -> str | None:
-    """The git commit of this code, `-dirty` if it was changed since; None outside a repository or without git."""
+    """The git commit of this code, with `-dirty` for local changes; None outside a repository or without git."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True)

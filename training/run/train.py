@@ -34,19 +34,19 @@ def train_checkpoint(
     report: Report = ignore_events,
     group: ProcessGroup = SINGLE_PROCESS,
 ) -> Path:
-    """Trains a network and writes its checkpoint directory, which it returns. Prints nothing.
+    """Trains a network, and writes and returns its checkpoint directory. Prints nothing.
 
     Args:
-        out: the directory; by default `runs/<model>-<dataset>`, or that with -2, -3... if there is one already.
-        resume: continue the unfinished run in `out`; what the request leaves out is then as it was in that run.
+        out: the directory; by default `runs/<model>-<dataset>`, with -2, -3... if that exists.
+        resume: continue the unfinished run in `out`, with its values for settings omitted in the request.
         overwrite: replace the run in `out`; a finished checkpoint there stays until the new one is complete.
         report: called with every `Event`, in the main process.
         group: the processes that train together, each of which makes the same call.
 
     Raises:
-        ValueError: an unknown name, a value out of range, absent or damaged data, an `out` that holds another run, an
-            unfinished run that does not fit, or a loss that became infinite.
-        UnwritableError: the directory cannot be written, or the disk is full; the message names what is kept.
+        ValueError: an unknown name, a value out of range, missing or damaged data, an `out` that holds another run, an
+            unfinished run that does not match, or an infinite loss.
+        UnwritableError: the directory cannot be written, or the disk is full; the message names the kept files.
     """
     model, dataset, named = request.model, request.dataset, request.weights
     find = resumable_run_directory if resume else new_run_directory
@@ -56,7 +56,7 @@ def train_checkpoint(
         request = request.resuming(state)
     weights = group.broadcast_from_main(lambda: resolve_weights(named, model=model)) if named else None
     plan = None
-    if request.data_options.download and group.size > 1:  # one fetches, then the others find the files
+    if request.data_options.download and group.size > 1:  # one process downloads, then the others find the files
         plan = make_plan(request, weights=weights, state=state) if group.is_main else None
         group.barrier()
     plan = plan or make_plan(request, weights=weights, state=state)
@@ -133,7 +133,7 @@ def _train(
 
 
 def _evaluate_and_save(workdir: Path, plan: Plan, network: nn.Module, result: FitResult) -> dict[str, dict[str, float]]:
-    """Fits the temperature, looks once at the test split, and writes the checkpoint."""
+    """Fits the temperature, evaluates once on the test split, and writes the checkpoint."""
     config, data = plan.config, plan.data
     load_tensors(network, result.weights)
     device = next(network.parameters()).device
