@@ -28,6 +28,7 @@ from models.checkpoint.samples import SAMPLES_FILE, VerificationImages, load_sam
 from models.errors import UserError
 from models.graph.node import Node
 from models.graph.node_table import node_table
+from models.graph.trace_check import check_trace
 from models.images.decode import Pixels, preprocess_image, to_pil
 from training.data.streaming import Dataset
 
@@ -86,7 +87,9 @@ def export_checkpoint(
     name, limits = artifact.check_name(name or directory.resolve().name), limits or Limits()
     checkpoint = load_checkpoint(directory)
     samples = load_samples(directory / SAMPLES_FILE)
-    nodes = node_table(checkpoint.network, checkpoint.config.input)
+    spec = checkpoint.config.input
+    check_trace(checkpoint.network, (spec.channels, spec.height, spec.width))
+    nodes = node_table(checkpoint.network, spec)
     network = reference(checkpoint)
     with stage_artifact(out, name) as staging:
         shutil.copyfile(directory / WEIGHTS_FILE, staging.path / artifact.WEIGHTS_FILE)

@@ -40,7 +40,8 @@ def write_onnx(
     spec = checkpoint.config.input
     # The last node is the logits, an output in any case.
     nodes = (*(replace(node, value=_value_name(node.name)) for node in nodes[:-1]), replace(nodes[-1], value="logits"))
-    tapped = DeployableWithFeatures(checkpoint, trace(checkpoint.network).returning([node.name for node in nodes[:-1]]))
+    traced = trace(checkpoint.network, (spec.channels, spec.height, spec.width))
+    tapped = DeployableWithFeatures(checkpoint, traced.returning([node.name for node in nodes[:-1]]))
     example = torch.zeros(2, *spec.shape, dtype=torch.uint8)  # the exporter would treat batch 1 as a constant
     with _quiet():
         program = torch.onnx.export(

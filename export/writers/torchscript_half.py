@@ -6,6 +6,7 @@ softmax stay in float32, as rounding them would cost accuracy and gain nothing.
 
 import copy
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -35,8 +36,8 @@ class HalfDeployable(Deployable):
     """
 
     def __init__(self, checkpoint: Checkpoint, precision: HalfPrecision) -> None:
-        dtype = DTYPES[precision]
-        folded = fold_batch_norms(checkpoint.network)
+        dtype, spec = DTYPES[precision], checkpoint.config.input
+        folded = fold_batch_norms(checkpoint.network, (spec.channels, spec.height, spec.width))
         super().__init__(checkpoint, folded.to(dtype).to(memory_format=torch.channels_last))
         self.normalize = Normalize(checkpoint.config.input, memory_format=torch.channels_last)
         self.dtype = dtype
@@ -47,15 +48,18 @@ class HalfDeployable(Deployable):
         return self.probabilities(logits), logits
 
 
-def fold_batch_norms(network: nn.Module) -> nn.Module:
+def fold_batch_norms(network: nn.Module, shape: Sequence[int] | None = None) -> nn.Module:
     """A copy in evaluation mode whose batch norms are folded into the convolutions before them.
 
     Folding before rounding loses less than rounding both. Shared convolutions and batch norms, batch norms without
     running statistics, and networks that cannot be traced stay unchanged.
+
+    Args:
+        shape: of one image, (channels, height, width), as in `trace_whole`.
     """
     network = copy.deepcopy(network).eval()
     try:
-        graph = trace_whole(network)
+        graph = trace_whole(network, shape)
     except ValueError:
         return network
     uses = Counter(node.target for node in graph.nodes if node.op == "call_module")

@@ -25,7 +25,7 @@ def node_table(network: nn.Module, spec: InputSpec) -> tuple[Node, ...]:
     Raises:
         ValueError: the network cannot be traced, or does not take images of this size.
     """
-    traced = trace(network)
+    traced = trace(network, (spec.channels, spec.height, spec.width))
     profiler = GraphProfiler(traced.module, [ReceptiveField()])
     device = next((parameter.device for parameter in network.parameters()), None)
     x = torch.zeros(1, spec.channels, spec.height, spec.width, device=device)

@@ -17,12 +17,12 @@ _POINTWISE_MODULES = (
     nn.Identity,
 )  # fmt: skip
 _POINTWISE_CALLS = {
-    torch.relu, torch.sigmoid, torch.tanh, torch.add, torch.sub, torch.mul, torch.clone, functional.relu,
+    torch.relu, torch.sigmoid, torch.tanh, torch.clamp, torch.add, torch.sub, torch.mul, torch.clone, functional.relu,
     functional.relu6, functional.leaky_relu, functional.elu, functional.silu, functional.gelu, functional.hardtanh,
     functional.hardswish, functional.hardsigmoid, functional.sigmoid, functional.tanh, functional.dropout,
     functional.dropout2d, functional.batch_norm, operator.add, operator.mul, operator.sub,
     operator.truediv, operator.neg, operator.iadd, operator.imul, torchvision.ops.stochastic_depth, "relu", "sigmoid",
-    "tanh", "contiguous", "clone", "add", "sub", "mul", "div",
+    "tanh", "clamp", "contiguous", "clone", "add", "sub", "mul", "div",
 }  # fmt: skip
 _ALONG_CHANNELS = {torch.cat: 1, torch.chunk: 2, torch.split: 2, "chunk": 2, "split": 2}  # and the position of `dim`
 _ADAPTIVE_MODULES = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)

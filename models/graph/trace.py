@@ -4,22 +4,18 @@ Module hooks would miss functional calls and merge calls of a shared module; the
 """
 
 import copy
-import inspect
-import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
-import torchvision
 from torch import Tensor, fx, nn
-from torchvision.models.feature_extraction import NodePathTracer
 
 from models.errors import UserError
+from models.graph.example import blank_images
+from models.graph.in_place import make_ordinary, may_write
+from models.graph.tracer import FeatureTracer
 
 INPUT = "input"
-_TORCHVISION_LAYERS = [
-    member for _, member in inspect.getmembers(torchvision.ops, inspect.isclass) if issubclass(member, nn.Module)
-]
 
 
 @dataclass(frozen=True)
@@ -39,25 +35,22 @@ class Trace:
         return fx.GraphModule(self.module, graph)
 
 
-def trace(network: nn.Module) -> Trace:
+def trace(network: nn.Module, shape: Sequence[int]) -> Trace:
     """Traces a copy of `network` in evaluation mode, with in-place operations replaced by ordinary ones.
 
+    Args:
+        shape: of one image, (channels, height, width), by which conditions on shapes are decided; the graph takes any
+            number of images.
+
     Raises:
-        ValueError: the network cannot be traced symbolically, since its control flow depends on the data.
+        ValueError: the network cannot be traced symbolically: its control flow depends on the data or on the number of
+            images, or it overwrites a value in a way that has no ordinary form. The message has the line.
     """
     root = copy.deepcopy(network).eval()
-    for module in root.modules():
-        if getattr(module, "inplace", False):
-            module.inplace = False  # type: ignore[assignment]  # a value that is overwritten cannot be shown
-    # The same leaves and wrapped functions as torchvision's create_feature_extractor, so that names match.
-    tracer = NodePathTracer(autowrap_modules=(math, torchvision.ops), leaf_modules=_TORCHVISION_LAYERS)
-    try:
-        graph = tracer.trace(root)
-    except (fx.proxy.TraceError, TypeError, RuntimeError) as error:  # the last two: range(x.shape[0]), len(x)
-        raise UserError(f"{type(network).__name__} cannot be traced: {error}") from None
-    for node in graph.nodes:
-        if node.kwargs.get("inplace"):
-            node.kwargs = {**node.kwargs, "inplace": False}
+    tracer = FeatureTracer(shape)
+    graph = tracer.trace_graph(root)
+    if may_write(root, graph):  # a value that is overwritten cannot be shown
+        make_ordinary(root, graph, tracer.lines, blank_images(root, 2, shape))
     names: dict[fx.Node, str] = {}
     for node in graph.nodes:
         if node.op == "placeholder":
@@ -77,18 +70,16 @@ def inner_graph(module: nn.Module) -> fx.GraphModule | None:
         return None
 
 
-def trace_whole(module: nn.Module) -> fx.Graph:
-    """The graph of a module down to torch's own layers.
+def trace_whole(module: nn.Module, shape: Sequence[int] | None = None) -> fx.Graph:
+    """The graph of a module down to torch's own layers, with its in-place operations.
+
+    Args:
+        shape: of one image, as in `trace`; None to refuse conditions on shapes.
 
     Raises:
         ValueError: it cannot be traced.
     """
-    tracer = NodePathTracer(autowrap_modules=(math, torchvision.ops), leaf_modules=[])
-    try:
-        graph: fx.Graph = tracer.trace(module)
-    except (fx.proxy.TraceError, TypeError, RuntimeError) as error:
-        raise UserError(f"{type(module).__name__} cannot be traced: {error}") from None
-    return graph
+    return FeatureTracer(shape, whole=True).trace_graph(module)
 
 
 def capture(network: nn.Module, x: Tensor, names: Collection[str] | None = None) -> dict[str, Tensor]:
@@ -103,9 +94,9 @@ def capture(network: nn.Module, x: Tensor, names: Collection[str] | None = None)
         Tensors (N, ...) by node name.
 
     Raises:
-        ValueError: a name that the network does not have.
+        ValueError: the network cannot be traced, or has no node of a name.
     """
-    traced = trace(network)
+    traced = trace(network, x.shape[1:])
     known = [name for name in traced.names.values() if name != INPUT]
     if unknown := [name for name in names or () if name not in known]:
         raise UserError(f"the network has no node {unknown[0]!r}; it has {', '.join(known)}")

@@ -13,6 +13,7 @@ from models.checkpoint.directory import CheckpointConfig
 from models.checkpoint.initial_weights import InitialWeights
 from models.checkpoint.samples import VerificationImages
 from models.errors import UserError
+from models.graph.trace_check import check_trace
 from models.images.input_spec import InputSpec
 from models.networks.registry import input_size_for
 from models.networks.spec import check_logits
@@ -175,10 +176,11 @@ def _known_input(weights: InitialWeights | None, state: RunState | None) -> Inpu
 
 
 def build(config: CheckpointConfig) -> nn.Module:
-    """The network with fresh weights; unless epochs is 0, its output in training mode is also checked.
+    """The network with fresh weights, which can be traced; unless epochs is 0, its output in training mode is also
+    checked.
 
     Raises:
-        ValueError: invalid options, or an output that is not logits.
+        ValueError: invalid options, an output that is not logits, or a network that cannot be traced and exported.
     """
     try:
         network = config.build_network()
@@ -189,6 +191,7 @@ def build(config: CheckpointConfig) -> nn.Module:
         device = next((parameter.device for parameter in network.parameters()), None)
         x = torch.zeros(2, channels, height, width, device=device)
         check_logits(config.model, network, x, classes=len(config.classes), training=True)
+    check_trace(network, (channels, height, width))
     return network
 
 

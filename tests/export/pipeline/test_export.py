@@ -161,6 +161,33 @@ def test_an_export_with_dropout_on_publishes_nothing(tmp_path: Path, monkeypatch
     assert os.listdir(tmp_path / "artifacts") == []
 
 
+UNSEEN = """
+from torch import nn
+
+
+class Unseen(nn.Module):
+    def __init__(self, *, classes):
+        super().__init__()
+        self.conv, self.last = nn.Conv2d(1, 4, 3), nn.Linear(4 * 36, classes)
+
+    def forward(self, x):
+        x = self.conv(x)
+        x.data = x.relu()
+        return self.last(x.flatten(1))
+"""
+
+
+def test_a_network_whose_graph_computes_something_else_is_not_exported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("unseen_at_export.py").write_text(UNSEEN)
+    checkpoint = make_checkpoint(tmp_path / "run", model="unseen_at_export:Unseen", size=8, count=9)
+    with pytest.raises(ValueError, match="Unseen cannot be traced: the graph differs from the network at last"):
+        export_checkpoint(checkpoint, out=tmp_path / "artifacts", formats=["onnx"])
+    assert not (tmp_path / "artifacts").exists()
+
+
 def test_a_failed_export_leaves_the_last_version(
     lenet_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -46,8 +46,8 @@ class LinearValues(fx.Interpreter):
     a largest value passes the gradient of one position only.
     """
 
-    def __init__(self, network: nn.Module) -> None:
-        traced = trace(network)
+    def __init__(self, network: nn.Module, size: int) -> None:
+        traced = trace(network, (1, size, size))
         super().__init__(traced.module, garbage_collect_values=False)
         self._names = traced.names
         self.values: dict[str, Any] = {}

@@ -80,7 +80,7 @@ def test_gradients_reach_exactly_the_boxes_of_every_registered_network(name: str
     widest = max((max(field.size) + 3 * max(field.jump) for field in fields), default=1)
     long, across = -(-widest // 32) * 32, 32
     x = torch.rand(1, 1, *((long, across) if tall else (across, long)), dtype=torch.float64, requires_grad=True)
-    values = LinearValues(network).run_until_refused(x)
+    values = LinearValues(network, size).run_until_refused(x)
     height, width = x.shape[-2:]
     for field, node in fields.items():
         y = values[node]

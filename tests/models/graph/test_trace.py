@@ -147,4 +147,4 @@ class Measuring(nn.Module):
 @pytest.mark.parametrize("network", [Branching(), Counting(), Measuring()], ids=lambda m: type(m).__name__)
 def test_a_network_whose_path_depends_on_the_data_is_refused(network: nn.Module) -> None:
     with pytest.raises(ValueError, match=f"{type(network).__name__} cannot be traced: "):
-        trace(network)
+        trace(network, (3, 32, 32))

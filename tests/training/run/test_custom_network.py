@@ -76,3 +76,87 @@ def test_a_network_that_is_another_while_it_learns_is_taken_where_it_does_not(
 def test_buffers_that_cannot_be_written_to_are_left_alone() -> None:
     Path("expanded.py").write_text(OWN)
     assert run("train", "expanded:Expanded", "--data", "digits", "--epochs", "1", "--out", "out") == 0
+
+
+UNTRACEABLE = """
+import torch
+from torch import nn
+
+
+class Own(nn.Module):
+    def __init__(self, *, classes):
+        super().__init__()
+        self.conv, self.last = nn.Conv2d(1, 4, 3), nn.LazyLinear(classes)
+
+    def forward(self, x):
+        return self.last(self.inner(self.conv(x)).flatten(1))
+
+
+class Branching(Own):
+    def inner(self, x):
+        return x if x.sum() > 0 else -x  # Branching
+
+
+class Assigning(Own):
+    def inner(self, x):
+        x[:, 0] = 0  # Assigning
+        return x
+
+
+class Overwriting(Own):
+    def inner(self, x):
+        torch.relu_(x.flatten(1))  # Overwriting
+        return x
+
+
+class Unseen(Own):
+    def inner(self, x):
+        x.data = x.relu()
+        return x
+
+
+class OnShapes(Own):
+    def forward(self, x):
+        assert x.shape[1] in (1, 3)
+        return super().forward(x if x.dim() == 4 else x[None])
+
+    def inner(self, x):
+        return x.relu_()
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("Branching", "the value depends on the pixels"),
+        ("Assigning", "assigning to elements has no ordinary form"),
+        ("Overwriting", "relu_ also changes another value that shares its memory and is read later"),
+    ],
+)
+def test_a_network_that_cannot_be_traced_is_refused_before_it_learns(
+    name: str, reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = f"untraceable_{name.lower()}"
+    Path(f"{module}.py").write_text(UNTRACEABLE)
+    number = next(i for i, line in enumerate(UNTRACEABLE.splitlines(), 1) if line.endswith(f"# {name}"))
+    before = set(Path().iterdir())
+    for words in ([], ["--out", "out"]):
+        assert run("train", f"{module}:{name}", "--data", "digits", *words) == 1
+        out, err = capsys.readouterr()
+        assert out == "" and err.count("\n") == 1
+        assert f"{name} cannot be traced: {module}.py:{number}: {reason}" in err
+    assert {path for path in Path().iterdir() if path.name != "__pycache__"} == before
+
+
+def test_a_change_that_tracing_does_not_see_is_refused_before_it_learns(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("unseen.py").write_text(UNTRACEABLE)
+    assert run("train", "unseen:Unseen", "--data", "digits", "--out", "out") == 1
+    assert "Unseen cannot be traced: the graph differs from the network at last; its forward" in capsys.readouterr().err
+    assert not Path("out").exists()
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_a_network_that_asserts_shapes_and_works_in_place_is_trained(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("on_shapes.py").write_text(UNTRACEABLE)
+    words = ["--data", "digits", "--epochs", "1", "--out", "out"]
+    assert run("train", "on_shapes:OnShapes", *words) == 0, capsys.readouterr().err
