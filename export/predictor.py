@@ -18,7 +18,8 @@ from export.engines.protocol import Engine
 from export.engines.selection import open_engine
 from models.images.decode import Floats, Pixels, decode_image, preprocess_image, to_pil
 from models.images.errors import ImageError
-from models.images.header import DEFAULT_LIMIT_PIXELS
+from models.images.geometry import oriented_size
+from models.images.header import DEFAULT_LIMIT_PIXELS, open_image
 from models.results import ImageFailure, Prediction, Result
 
 Image = bytes | str | Path | PillowImage.Image | npt.NDArray[np.uint8]
@@ -103,6 +104,15 @@ class Predictor:
             image = to_pil(image)
         return preprocess_image(image, spec)
 
+    def picture_size(self, image: Image) -> tuple[int, int]:
+        """(height, width) of an image as it is before `decode` resizes it, its EXIF orientation applied."""
+        if isinstance(image, str | Path):
+            image = Path(image).read_bytes()
+        if isinstance(image, bytes):
+            with open_image(image) as opened:
+                return oriented_size(opened)
+        return image.shape[:2] if isinstance(image, np.ndarray) else oriented_size(image)
+
     def run(self, images: Pixels) -> tuple[Floats, Floats]:
         """Probabilities and logits, float32 (N, K), of uint8 (N, H, W, C) at the network's size."""
         return self.engine.run(images)
@@ -141,10 +151,9 @@ class Predictor:
 def _extractor(directory: Path, manifest: Manifest, engine: Engine, threads: int) -> OnnxFeatureExtractor | None:
     if ONNX_FILE not in manifest.files:
         return None
-    values = [node.value for node in manifest.nodes if node.value]
     device: Device = "auto" if engine.device == "cuda" else "cpu"  # the GPU may be used by torch, not ONNX Runtime
     sha256 = manifest.files[ONNX_FILE].sha256
-    return OnnxFeatureExtractor(directory / ONNX_FILE, values, sha256=sha256, device=device, threads=threads)
+    return OnnxFeatureExtractor(directory / ONNX_FILE, manifest.nodes, sha256=sha256, device=device, threads=threads)
 
 
 def top_predictions(probabilities: Floats, classes: tuple[str, ...], top_k: int) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import threading
+from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -10,9 +11,13 @@ from typing import Any, Literal
 import onnxruntime
 
 from export.engines.cuda import Device, cuda_unavailable_reason, explain
+from export.engines.onnx_graph import IMAGE, OnnxGraph
+from export.engines.onnx_tail import Tail, write_tail
 from export.engines.protocol import EngineError
+from models.graph.node import Node
 from models.images.decode import Floats, Pixels
 
+_TAILS = 3  # sessions that are kept open, each with weights of its own
 _FATAL_ONLY = 4  # otherwise a failing CUDA provider prints its reason, which is in the exception or queried below
 
 
@@ -78,33 +83,81 @@ class OnnxEngine:
 
 
 class OnnxFeatureExtractor:
-    """Returns values inside `model.onnx`: the same graph with them added as outputs, opened on first use.
+    """Returns values inside `model.onnx`: the same graph with all of them as outputs, opened on first use.
 
     Extra outputs prevent fusions, so this session is separate from the serving one. It may also use another device:
     `auto` takes the CPU if this build of ONNX Runtime has no CUDA provider.
+
+    Args:
+        path: the file.
+        nodes: rows of the node table.
+        sha256: of the file, which may have changed since it was loaded for serving; not compared if empty.
+        device, threads: see `open_session`.
     """
 
     def __init__(
-        self, path: Path, values: Sequence[str], *, sha256: str = "", device: Device = "cpu", threads: int = 0
+        self, path: Path, nodes: Sequence[Node], *, sha256: str = "", device: Device = "cpu", threads: int = 0
     ) -> None:
         self.file = path.name
         self._sha256 = sha256
-        self._path, self._values, self._device, self._threads = path, list(values), device, threads
-        self._session: onnxruntime.InferenceSession | None = None
+        self._path, self._nodes, self._device, self._threads = path, nodes, device, threads
+        self._opened: tuple[OnnxGraph, onnxruntime.InferenceSession] | None = None
         self._opening = threading.Lock()
+        self._tails: OrderedDict[str, tuple[onnxruntime.InferenceSession, tuple[str, ...]]] = OrderedDict()
+
+    @property
+    def graph(self) -> OnnxGraph:
+        """The file's operations and weights."""
+        return self._open()[0]
 
     def run(self, images: Pixels, values: Sequence[str]) -> tuple[Floats, list[Floats]]:
-        """Probabilities (N, K) and the values named `values`, (N, ...) each.
+        """Probabilities (N, K) and the values named `values` in the file, (N, ...) each.
 
         Raises:
-            EngineError: the graph has no such value.
+            EngineError: the file was changed, or lacks a value of the node table.
         """
-        with self._opening:
-            self._session = self._session or self._open()
-        probabilities, *found = self._session.run(["probabilities", *values], {"image": images})
+        probabilities, *found = self._open()[1].run(["probabilities", *values], {"image": images})
         return probabilities, found
 
-    def _open(self) -> onnxruntime.InferenceSession:
+    def tail(self, image: Pixels, value: str) -> Tail:
+        """The part of the network from a value on, with everything else as it is for one image.
+
+        Args:
+            image: uint8 (1, H, W, C).
+            value: its name in the file.
+
+        Raises:
+            ValueError: the logits do not depend on the value.
+        """
+        graph = self.graph
+        value = graph.passed_on(value)
+        with self._opening:
+            kept = self._tails.pop(value) if value in self._tails else None
+            session, others = kept or self._open_tail(graph, image, value)
+            self._tails[value] = session, others
+            if len(self._tails) > _TAILS:
+                self._tails.popitem(last=False)
+        return Tail(session, value, self._arrays(image, (value, *others)))
+
+    def _open_tail(
+        self, graph: OnnxGraph, image: Pixels, value: str
+    ) -> tuple[onnxruntime.InferenceSession, tuple[str, ...]]:
+        content, others = write_tail(graph, value, lambda names: self._arrays(image, names))
+        return open_session(content, device=self._device, threads=self._threads), others
+
+    def _arrays(self, image: Pixels, names: Sequence[str]) -> dict[str, Any]:
+        """Values by name; `image` is one too."""
+        assert self._opened is not None, "tail opens the graph first"
+        wanted = [name for name in names if name != IMAGE]
+        found = self._opened[1].run(wanted, {IMAGE: image}) if wanted else []
+        return {IMAGE: image, **dict(zip(wanted, found, strict=True))}
+
+    def _open(self) -> tuple[OnnxGraph, onnxruntime.InferenceSession]:
+        with self._opening:
+            self._opened = self._opened or self._read()
+            return self._opened
+
+    def _read(self) -> tuple[OnnxGraph, onnxruntime.InferenceSession]:
         import onnx  # only inspection needs it
 
         try:
@@ -114,8 +167,11 @@ class OnnxFeatureExtractor:
         if self._sha256 and hashlib.sha256(content).hexdigest() != self._sha256:
             raise EngineError(f"{self._path} was changed since it was loaded for serving")
         model = onnx.load_model_from_string(content)
-        known: dict[str, Any] = {name: None for node in model.graph.node for name in node.output}
-        if missing := [value for value in self._values if value not in known]:
+        graph = OnnxGraph(model, self._nodes)
+        if missing := [node.value for node in self._nodes if node.value and node.value not in graph.producers]:
             raise EngineError(f"{self._path.name} has no inner value {missing[0]!r}")
-        model.graph.output.extend(onnx.ValueInfoProto(name=value) for value in self._values)
-        return open_session(model.SerializeToString(), device=self._device, threads=self._threads)
+        outputs = {output.name for output in model.graph.output}
+        inner = [name for name, made in graph.producers.items() if made.op != "Constant" and name not in outputs]
+        model.graph.output.extend(onnx.ValueInfoProto(name=value) for value in inner)
+        session = open_session(model.SerializeToString(), device=self._device, threads=self._threads)
+        return graph, session

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from models.images.errors import ImageError, ImageTooNarrow, ImageUndecodable, UnsupportedMode
+from models.images.geometry import ORIENTATION, crop_origin, resized_size
 from models.images.header import DEFAULT_LIMIT_PIXELS, open_image, over_limit, reason
 from models.images.input_spec import INTERPOLATIONS, InputSpec
 
@@ -20,7 +21,6 @@ Floats = npt.NDArray[np.float32]
 # A JPEG is decoded at 1/2, 1/4 or 1/8 scale if the result is at least this many times the target size. 12 megapixels
 # take a quarter of the time, and 99 % of the network's input pixels stay within 5 of 255 levels.
 DRAFT_OVERSAMPLING = 2
-ORIENTATION = 0x0112  # the EXIF tag
 
 
 def decode_image(data: bytes, spec: InputSpec, *, limit_pixels: int = DEFAULT_LIMIT_PIXELS) -> Pixels:
@@ -108,16 +108,12 @@ def to_mode(image: Image.Image, mode: Literal["L", "RGB"], background: tuple[int
 
 def _to_size(image: Image.Image, spec: InputSpec) -> Image.Image:
     width, height = image.size
-    if isinstance(spec.resize, int):  # lengths and offsets are rounded as in torchvision's Resize and CenterCrop
-        longer = int(spec.resize * max(width, height) / min(width, height))
-        target_height, target_width = (spec.resize, longer) if height <= width else (longer, spec.resize)
-    else:
-        target_height, target_width = spec.resize
+    target_height, target_width = resized_size(spec, height, width)
     if target_width * target_height > DEFAULT_LIMIT_PIXELS:  # a long narrow image would take gigabytes in between
         what = f"image of {width}x{height}, scaled to {target_width}x{target_height},"
         raise ImageTooNarrow(over_limit(what, target_width * target_height, DEFAULT_LIMIT_PIXELS))
     image = image.resize((target_width, target_height), INTERPOLATIONS[spec.interpolation])
     if spec.crop is not None:
-        left, top = round((target_width - spec.crop[1]) / 2), round((target_height - spec.crop[0]) / 2)
+        top, left = crop_origin(spec, target_height, target_width)
         image = image.crop((left, top, left + spec.crop[1], top + spec.crop[0]))
     return image

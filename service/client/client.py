@@ -27,6 +27,7 @@ from service.client.protocol import (
     classify_exchange,
     feature_maps_exchange,
     models_exchange,
+    unit_exchange,
 )
 
 __all__ = ["AsyncClient", "Client", "NoAnswer", "Policy", "Result"]
@@ -89,6 +90,21 @@ class Client:
         """
         return self._drive(feature_maps_exchange(image, self._policy, model=model, layers=layers))
 
+    def unit(self, image: Image, layer: str, index: Sequence[int], *, model: str) -> dict[str, Any]:
+        """The arithmetic of one number inside the served network, as `POST /v1/models/{model}/unit` answers it.
+
+        Args:
+            image: a path, or an encoded image.
+            layer: a layer's name, or the `source` of another unit's term.
+            index: its position: (channel, row, column) in a feature map, (element,) in a vector.
+            model: `NAME` or `NAME:VERSION`.
+
+        Raises:
+            NoAnswer: as for `classify`; there is no such layer or position.
+            OSError: the file cannot be read.
+        """
+        return self._drive(unit_exchange(image, self._policy, model=model, layer=layer, index=index))
+
     def close(self) -> None:
         """Closes the connections."""
         self._http.close()
@@ -144,6 +160,10 @@ class AsyncClient:
     async def feature_maps(self, image: Image, *, model: str, layers: str = "*") -> dict[str, npt.NDArray[Any]]:
         """See `Client.feature_maps`."""
         return await self._drive(feature_maps_exchange(image, self._policy, model=model, layers=layers))
+
+    async def unit(self, image: Image, layer: str, index: Sequence[int], *, model: str) -> dict[str, Any]:
+        """See `Client.unit`."""
+        return await self._drive(unit_exchange(image, self._policy, model=model, layer=layer, index=index))
 
     async def close(self) -> None:
         """Closes the connections."""

@@ -132,6 +132,24 @@ def feature_maps_exchange(
         raise _unexpected_response(answer) from None
 
 
+def unit_exchange(
+    image: bytes | Path, policy: Policy, *, model: str, layer: str, index: Sequence[int]
+) -> Exchange[dict[str, Any]]:
+    """See `Client.unit`."""
+    data = image if isinstance(image, bytes) else image.read_bytes()
+    step = Step(
+        method="POST",
+        path=f"/v1/models/{model}/unit",
+        parameters={"layer": layer, "index": ",".join(map(str, index))},
+        files=[("image", ("image", data))],
+    )
+    answer = yield from _ask(step, policy)
+    found = _json(answer)
+    if not (isinstance(found, dict) and "terms" in found):
+        raise _unexpected_response(answer)
+    return found
+
+
 def _ask(step: Step, policy: Policy) -> Exchange[httpx.Response]:
     """One request, repeated while the server is busy or unreachable.
 

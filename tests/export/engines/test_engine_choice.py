@@ -91,5 +91,5 @@ def test_auto_opens_sessions_on_the_cpu_with_such_a_package(lenet_artifact: Path
     manifest = read_manifest(lenet_artifact)
     values = [node.value for node in manifest.nodes if node.name == "conv1"]
     images = np.zeros((1, *manifest.input.shape), np.uint8)
-    _, (conv,) = OnnxFeatureExtractor(lenet_artifact / "model.onnx", values, device="auto").run(images, values)
+    _, (conv,) = OnnxFeatureExtractor(lenet_artifact / "model.onnx", (), device="auto").run(images, values)
     assert conv.shape == (1, 6, 28, 28)

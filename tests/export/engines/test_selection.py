@@ -151,7 +151,7 @@ def test_a_session_reads_bytes_and_no_file(lenet_artifact: Path, images: Pixels)
 
 
 def test_taps_give_the_served_files_probabilities(lenet_artifact: Path, manifest: Manifest, images: Pixels) -> None:
-    taps = OnnxFeatureExtractor(lenet_artifact / "model.onnx", [node.value for node in manifest.nodes[:-1]])
+    taps = OnnxFeatureExtractor(lenet_artifact / "model.onnx", manifest.nodes)
     probabilities, (relu,) = taps.run(images, ["relu"])
     served, _ = OnnxEngine(lenet_artifact / "model.onnx", device="cpu").run(images)
     np.testing.assert_allclose(probabilities, served, rtol=0, atol=1e-6)

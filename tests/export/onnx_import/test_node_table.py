@@ -29,7 +29,7 @@ def table_of(path: Path, size: int = 16) -> tuple[dict[str, Node], OnnxFeatureEx
     wrapped.write_bytes(to_proto(graph, {}).SerializeToString())
     rows = onnx_node_table(graph, wrapped, spec)
     assert len({row.name for row in rows}) == len(rows)
-    return {row.name: row for row in rows}, OnnxFeatureExtractor(wrapped, [row.value for row in rows])
+    return {row.name: row for row in rows}, OnnxFeatureExtractor(wrapped, rows)
 
 
 def node(op: str, inputs: list[str], output: str, name: str = "", **attributes):

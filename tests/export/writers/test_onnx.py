@@ -18,6 +18,7 @@ from export.engines.protocol import EngineError
 from export.pipeline.export import export_checkpoint
 from export.writers.onnx import write_onnx
 from models.checkpoint.directory import Checkpoint, CheckpointConfig, load_checkpoint
+from models.graph.node import Node
 from models.graph.node_table import node_table
 from models.images.decode import Pixels, preprocess_image, to_pil
 from models.images.input_spec import InputSpec
@@ -64,7 +65,7 @@ def test_inner_values_are_the_trained_networks(exported: Exported) -> None:
         extract = create_feature_extractor(checkpoint.network, return_nodes=names)
         wanted = extract(normalised(images, manifest.input))
     values = [node.value for node in manifest.nodes]
-    taps = OnnxFeatureExtractor(exported.artifact / "model.onnx", [value for value in values if value != "logits"])
+    taps = OnnxFeatureExtractor(exported.artifact / "model.onnx", ())
     _, found = taps.run(images, values)
     assert len(set(values)) == len(values) == len(wanted)
     for node, value in zip(manifest.nodes, found, strict=True):
@@ -111,7 +112,8 @@ def test_the_file_describes_itself(lenet_artifact: Path) -> None:
 
 
 def test_an_inner_value_that_is_not_there_is_named(lenet_artifact: Path) -> None:
-    taps = OnnxFeatureExtractor(lenet_artifact / "model.onnx", ["conv1", "conv7"])
+    node = Node(name="conv7", op="Conv2d", parents=(), shape=(1,), value="conv7")
+    taps = OnnxFeatureExtractor(lenet_artifact / "model.onnx", [node])
     with pytest.raises(EngineError, match=r"model.onnx has no inner value 'conv7'"):
         taps.run(batch(read_manifest(lenet_artifact).input, 1), ["conv1"])
 
@@ -134,7 +136,7 @@ def test_nodes_named_like_the_graphs_ends_keep_values_of_their_own(tmp_path: Pat
     nodes = write_onnx(checkpoint, node_table(checkpoint.network, config.input), tmp_path / "model.onnx")
     assert [node.value for node in nodes] == ["image.inner", "probabilities.inner", "logits.inner", "logits"]
     images = batch(config.input, 2)
-    _, (conv, flat, logits) = OnnxFeatureExtractor(tmp_path / "model.onnx", ["image.inner", "logits.inner"]).run(
+    _, (conv, flat, logits) = OnnxFeatureExtractor(tmp_path / "model.onnx", ()).run(
         images, ["image.inner", "logits.inner", "logits"]
     )
     with torch.no_grad():
@@ -163,11 +165,59 @@ def test_nodes_named_like_values_of_the_exporter_keep_their_names(tmp_path: Path
     values = [node.value for node in nodes]
     assert values == ["permute", "sub", "truediv", "flatten", "logits"]
     images = batch(config.input, 2)
-    _, found = OnnxFeatureExtractor(tmp_path / "model.onnx", values[:-1]).run(images, values)
+    _, found = OnnxFeatureExtractor(tmp_path / "model.onnx", ()).run(images, values)
     with torch.no_grad():
         x = normalised(images, config.input).permute(0, 2, 3, 1)
         for value, wanted in zip(found, [x, x - 0.5, (x - 0.5) / 0.25], strict=False):
             np.testing.assert_allclose(value, wanted, atol=1e-5)
+
+
+class InPlace(nn.Module):
+    """Overwrites values: a method, and a module whose input is also carried past it; its sizes are asserted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.relu = nn.Conv2d(1, 2, 3), nn.Conv2d(2, 2, 3, padding=1), nn.ReLU(inplace=True)
+        self.fc = nn.Linear(2 * 6 * 6, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert x.shape[1] in (1, 3)
+        x = self.first(x).tanh_()
+        y = self.relu(self.second(x))
+        y += x
+        skip = x = self.second(y)
+        x = self.relu(x) * 0.5 + skip
+        return self.fc(x.reshape(x.shape[0], -1))  # type: ignore[no-any-return]
+
+
+def test_inner_values_of_a_network_that_works_in_place_are_those_computed(tmp_path: Path) -> None:
+    config = CheckpointConfig(model="in-place", classes=("a", "b", "c", "d"), input=make_spec(8))
+    network = InPlace().eval()
+    nodes = write_onnx(Checkpoint(config, network), node_table(network, config.input), tmp_path / "model.onnx")
+    images = batch(config.input, 3)
+    x = normalised(images, config.input)
+    with torch.no_grad():
+        first = network.first(x)
+        second = network.second(first.tanh())
+        sum_ = second.relu() + first.tanh()
+        again = network.second(sum_)
+        logits = network.fc((1.5 * again.relu()).flatten(1))
+        torch.testing.assert_close(logits, network(x))
+    wanted = {
+        "first": first,
+        "tanh_": first.tanh(),
+        "second": second,
+        "relu": second.relu(),
+        "add": sum_,
+        "second_1": again,
+        "relu_1": again.relu(),
+        "add_1": 1.5 * again.relu(),
+        "logits": logits,
+    }
+    assert set(wanted) <= {node.value for node in nodes}
+    _, found = OnnxFeatureExtractor(tmp_path / "model.onnx", ()).run(images, list(wanted))
+    for name, value in zip(wanted, found, strict=True):
+        np.testing.assert_allclose(value, wanted[name], atol=1e-5, err_msg=name)
 
 
 def test_exporting_twice_gives_the_same_values(lenet_checkpoint: Path, lenet_artifact: Path, tmp_path: Path) -> None:

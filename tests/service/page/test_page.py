@@ -134,7 +134,7 @@ def test_hovering_reads_the_value_and_its_receptive_field(page, lenet_artifact, 
     text = page.locator("#readout").inner_text()
     manifest = read_manifest(lenet_artifact)
     node = next(node for node in manifest.nodes if node.name == "conv2")
-    taps = OnnxFeatureExtractor(lenet_artifact / "model.onnx", [node.value])
+    taps = OnnxFeatureExtractor(lenet_artifact / "model.onnx", [node])
     value = taps.run(decode_image(data, manifest.input)[np.newaxis], [node.value])[1][0][0]
     found = re.search(r"channel 1 · row (\d+) · column (\d+) ≈ (\S+)", text)
     assert found, text
