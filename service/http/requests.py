@@ -1,12 +1,15 @@
 """Query parameters: only known names, each once unless it is a list, numbers within their range."""
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import TypeVar
 from urllib.parse import parse_qs
 
 from starlette.types import Scope
 
 from service.errors import UnknownParameter
 from service.settings import Limit
+
+T = TypeVar("T", bound=str)
 
 
 def parse_query(query: bytes, known: Collection[str]) -> dict[str, list[str]]:
@@ -56,12 +59,12 @@ def is_number(text: str) -> bool:
     return text.isascii() and text.isdecimal() and len(text) < 10
 
 
-def choice(values: Mapping[str, Sequence[str]], name: str, options: Sequence[str]) -> str:
+def choice(values: Mapping[str, Sequence[str]], name: str, options: Sequence[T]) -> T:
     """One of `options`, by default the first; raises UnknownParameter for any other value."""
     given = single(values, name)
     if given is not None and given not in options:
         raise UnknownParameter(f"{name} is {given[:20]!r}; wanted one of {', '.join(options)}")
-    return given or options[0]
+    return next((option for option in options if option == given), options[0])
 
 
 def get_header(scope: Scope, name: bytes) -> str:

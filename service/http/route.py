@@ -40,6 +40,7 @@ class Route:
         errors: besides these, every route may answer 500, and every route that is not public 401.
         parameters: in the path, the query and the headers.
         public: answered without a token.
+        cached: answers 304 to a client that sends the answer's entity tag.
         summary: one line; by default the first line of the endpoint's docstring.
     """
 
@@ -54,6 +55,7 @@ class Route:
     description: str = ""
     raw: bool = False
     public: bool = False
+    cached: bool = False
     summary: str = ""
 
     @property

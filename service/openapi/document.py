@@ -23,6 +23,7 @@ errors of that path, except 405 of `/livez`, `/healthz`, `/readyz` and `/schema.
 the header `X-Request-Id`: the request's own, if that is 1 to 128 printable ASCII characters, or a new one.
 """
 _REQUEST_ID = {"X-Request-Id": {"$ref": "#/components/headers/RequestId"}}
+_ETAG: Json = {"ETag": {"description": "send it as If-None-Match to be answered 304", "required": True, "schema": TEXT}}
 _AUTHENTICATE = {"WWW-Authenticate": {"required": True, "schema": {"const": "Bearer"}}}
 _RETRY_AFTER: Json = {
     "description": "seconds to wait before a retry",
@@ -95,6 +96,9 @@ def _operation(route: Route) -> Json:
     responses: Json = {}
     if route.answers:
         headers = {**_REQUEST_ID, **route.headers}
+        if route.cached:
+            headers |= _ETAG
+            responses["304"] = {"description": "unchanged since the answer with this tag", "headers": headers}
         responses["200"] = {"description": "done", "headers": headers, "content": route.answers}
     for status, kinds in statuses(route).items():
         responses[str(status)] = _error(route.path, kinds)

@@ -1,7 +1,7 @@
 """GET /v1/models and the metadata of each model: versions, labels, the graph."""
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import orjson
@@ -9,7 +9,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from export.artifact.manifest import ONNX_FILE
+from models.graph.layout import center, layout
 from service.context import ServerContext
+from service.http.caching import etag_of, not_modified
 from service.http.route import LOOKUP, Json, Route
 from service.openapi.schema import (
     COUNT,
@@ -54,15 +56,23 @@ class ModelRoutes:
     async def graph(self, request: Request) -> Response:
         """Every layer of a model: shape, parents, parameters, receptive field."""
         manifest = self._find(request).manifest
-        return _json(
+        etag = etag_of(manifest.name, manifest.version, [file.sha256 for file in manifest.files.values()])
+        if unchanged := not_modified(request, etag):
+            return unchanged
+        answer = _json(
             {
                 "model": manifest.name,
                 "version": manifest.version,
                 "network": manifest.model,
                 **manifest.input.to_json(),
-                "nodes": [asdict(node) for node in manifest.nodes],
+                "nodes": [
+                    {**asdict(node), **asdict(place), "center": center(node)}
+                    for node, place in zip(manifest.nodes, layout(manifest.nodes), strict=True)
+                ],
             }
         )
+        answer.headers["etag"] = etag
+        return answer
 
     def _find(self, request: Request) -> ModelEntry:
         return self._context.entry(request.path_params["model"])
@@ -124,6 +134,10 @@ NODE = Component(
         receptive_field=described("in input pixels; null if it is the whole image or unknown", nullable(_PAIR)),
         jump=described("input pixels between neighbouring positions; null likewise", nullable(_PAIR)),
         start=described("input pixel where the first position's field begins; null likewise", nullable(_PAIR)),
+        center=described("middle of the first position's field, (row, column); null likewise", nullable(array(NUMBER))),
+        row=described("where to draw it: length of the longest path from the input", FROM_1),
+        lane=described("0 for the trunk, 1 and so on for branches", COUNT),
+        module=described("path of its module, for folding; empty at the top", TEXT),
     ),
 )
 _MODEL: dict[str, Json] = {
@@ -163,5 +177,5 @@ def routes(context: ServerContext) -> list[Route]:
         Route("GET", "/v1/models", models.models, as_json(listed)),
         of_one(one, models.model, MODEL_VERSIONS),
         of_one(f"{one}/labels", models.labels, LABELS),
-        of_one(f"{one}/graph", models.graph, GRAPH),
+        replace(of_one(f"{one}/graph", models.graph, GRAPH), cached=True),
     ]
