@@ -4,15 +4,13 @@ import difflib
 import fnmatch
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
 
 import numpy as np
 
 from export.predictor import Predictor
 from models.graph.node import Node
 from models.images.decode import Floats, Pixels
-from service.errors import NotInspectable, TooManyValues, UnknownLayer
-from service.settings import Limit
+from service.errors import NotInspectable, UnknownLayer
 
 
 @dataclass(frozen=True)
@@ -50,14 +48,6 @@ def select_nodes(model: Predictor, patterns: Sequence[str]) -> list[Node]:
             raise UnknownLayer(f"{model.manifest.name} has no layer {pattern!r}; near are {', '.join(near)}")
         chosen.update(matching)
     return [node for node in nodes if node.name in chosen]
-
-
-def check_size(nodes: Sequence[Node], limit_values: Limit, advice: str, *, images: int = 1) -> None:
-    """Raises TooManyValues if the nodes hold more values than the limit; known from the manifest, before any run."""
-    total = images * sum(prod(node.shape) for node in nodes)
-    if total > limit_values.value:
-        whose = f"these {len(nodes)} layers" + (f" of {images} images" if images > 1 else "")
-        raise TooManyValues(f"{whose} hold {total} values; the limit is {limit_values}: {advice}")
 
 
 def inspect_image(model: Predictor, image: Pixels, nodes: Sequence[Node]) -> FeatureMaps:

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from models.graph.node import Node
 from models.images.decode import Floats, Pixels, to_pil
+from service.inspection.channels import ranges, to_bytes
 
 GAP = 1  # pixels between tiles
 _BACKGROUND, _INK, _FAINT = 24, 235, 140
@@ -38,34 +39,71 @@ class Tiles:
         return encode_png(to_pil(self.picture))
 
 
-def make_tiles(value: Floats, *, aspect: float = 1.0, limits: tuple[float, float] | None = None) -> Tiles:
+def make_tiles(value: Floats, *, aspect: float = 1.0, limits: tuple[Floats, Floats] | None = None) -> Tiles:
     """Lays out a value of any shape: (C, H, W) as C tiles, (H, W) as one, (K,) as one row of K pixels.
 
     Args:
         value: of one image.
         aspect: wanted width of the grid by its height.
-        limits: what is black and what is white; the value's minimum and maximum if None.
+        limits: what is black and what is white, for each channel; the value's minimum and maximum if None.
     """
     channels = value if value.ndim == 3 else value.reshape(1, *(value.shape if value.ndim == 2 else (1, -1)))
     count, height, width = channels.shape
     columns = min(count, max(1, math.ceil(math.sqrt(aspect * count * height / width))))
     rows = math.ceil(count / columns)
-    low, high = limits or (float(value.min()), float(value.max()))
+    low, high = _limits(channels, limits)
     picture = np.full((rows * (height + GAP) - GAP, columns * (width + GAP) - GAP), _BACKGROUND, np.uint8)
-    for index, channel in enumerate(_to_grey(channels, low, high)):
+    for index, channel in enumerate(to_bytes(channels, low, high)):
         top, left = (index // columns) * (height + GAP), (index % columns) * (width + GAP)
         picture[top : top + height, left : left + width] = channel
     return Tiles(picture, columns, rows, height, width)
 
 
-def draw_sheet(title: str, image: Pixels, layers: Sequence[tuple[Node, Floats]], *, width: int = 1200) -> Image.Image:
-    """A picture of the image and every layer under it, each enlarged by a whole factor and captioned."""
+def draw_kernels(weights: Floats, *, width: int = 1200) -> Image.Image:
+    """A picture of weights: a row for each output, a tile for each input; red is positive, blue negative, white zero.
+
+    Args:
+        weights: (outputs, inputs, height, width) or (outputs, inputs).
+        width: what the picture is enlarged to, by a whole factor.
+    """
+    if weights.ndim == 2:
+        tiles = weights
+    else:
+        outputs, inputs, rows, columns = weights.reshape(*weights.shape[:2], -1, weights.shape[-1]).shape
+        tiles = np.full((outputs * (rows + GAP) - GAP, inputs * (columns + GAP) - GAP), np.nan, np.float32)
+        for place in np.ndindex(outputs, inputs):
+            top, left = place[0] * (rows + GAP), place[1] * (columns + GAP)
+            tiles[top : top + rows, left : left + columns] = weights[place].reshape(rows, columns)
+    scale = float(np.nanmax(np.abs(tiles))) or 1.0
+    share = np.nan_to_num(tiles / scale)
+    colours = np.stack([1 + np.minimum(share, 0), 1 - np.abs(share), 1 - np.maximum(share, 0)], axis=-1)
+    pixels = (255 * colours).round().astype(np.uint8)
+    pixels[np.isnan(tiles)] = _BACKGROUND
+    factor = max(1, min(width // pixels.shape[1], 24))
+    return Image.fromarray(pixels.repeat(factor, axis=0).repeat(factor, axis=1))
+
+
+def draw_sheet(
+    title: str,
+    image: Pixels,
+    layers: Sequence[tuple[Node, Floats]],
+    *,
+    limits: Sequence[tuple[Floats, Floats]] | None = None,
+    width: int = 1200,
+) -> Image.Image:
+    """A picture of the image and every layer under it, each enlarged by a whole factor and captioned.
+
+    Args:
+        limits: of each layer, see `make_tiles`.
+    """
     font = ImageFont.load_default(13)
     blocks = [(title, _enlarged(to_pil(image).convert("RGB"), 140, width))]
-    for node, value in layers:
+    for place, (node, value) in enumerate(layers):
         shape = "x".join(map(str, node.shape))
         caption = f"{node.name}   {node.op}   {shape}   {value.min():.3g} to {value.max():.3g}"
-        picture = to_pil(make_tiles(value, aspect=_SHEET_ASPECT).picture).convert("RGB")
+        picture = to_pil(
+            make_tiles(value, aspect=_SHEET_ASPECT, limits=limits[place] if limits else None).picture
+        ).convert("RGB")
         blocks.append((caption, _enlarged(picture, 200 if value.ndim > 1 else 20, width)))
     height = _MARGIN + sum(picture.height + _CAPTION + _MARGIN for _, picture in blocks)
     sheet = Image.new("RGB", (width + 2 * _MARGIN, height), (_BACKGROUND,) * 3)
@@ -78,16 +116,19 @@ def draw_sheet(title: str, image: Pixels, layers: Sequence[tuple[Node, Floats]],
     return sheet
 
 
+def _limits(channels: Floats, given: tuple[Floats, Floats] | None) -> tuple[Floats, Floats]:
+    """Limits of each tile; those of a vector's elements become one, for its one tile."""
+    if given is None:
+        return ranges([channels], "layer")[0]
+    low, high = given
+    return given if len(low) == len(channels) else (low.min(keepdims=True), high.max(keepdims=True))
+
+
 def encode_png(image: Image.Image) -> bytes:
     """A PNG file; lightly compressed, for these are sent once."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=3)
     return buffer.getvalue()
-
-
-def _to_grey(channels: Floats, low: float, high: float) -> Pixels:
-    scale = 255 / (high - low) if high > low else 0.0
-    return ((channels - low) * scale).round().astype(np.uint8)
 
 
 def _enlarged(picture: Image.Image, wanted_height: int, width: int) -> Image.Image:

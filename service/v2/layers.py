@@ -11,7 +11,8 @@ from models.graph.node import Node
 from models.images.decode import Floats, Pixels
 from service.errors import UnknownLayer
 from service.http.disconnect import cancel_on_disconnect
-from service.inspection.feature_maps import check_size, select_nodes
+from service.inspection.channels import check_size
+from service.inspection.feature_maps import select_nodes
 from service.inspection.queue import InspectionQueue
 from service.serving.served_model import ServedModel
 from service.settings import Settings

@@ -143,3 +143,86 @@ def test_the_graph_lists_the_layers_with_their_geometry(client, eager, lenet_art
     assert nodes["conv2"]["parents"] == ["pool"]
     assert nodes["conv2"]["kernel"] == [5, 5]
     assert sum(node["parameters"] for node in nodes.values()) == 61_706
+
+
+def test_channels_are_chosen_by_index_and_by_rank(client, eager, lenet_artifact):
+    ask = lambda query: client.post(url(lenet_artifact, query), content=encoded(digit())).json()["layers"]  # noqa: E731
+    (layer,) = ask("?layers=conv2&channels=0-2,9")
+    assert layer["channels"] == [0, 1, 2, 9]
+    assert layer["shape"] == [16, *eager["conv2"].shape[1:]]
+    np.testing.assert_allclose(layer["values"], eager["conv2"][[0, 1, 2, 9]], atol=1e-4)
+    (layer,) = ask("?layers=conv2&top=3&rank=max")
+    wanted = np.argsort(-eager["conv2"].max(axis=(1, 2)))[:3]
+    assert layer["channels"] == wanted.tolist()
+    np.testing.assert_allclose(layer["values"], eager["conv2"][wanted], atol=1e-4)
+    (layer,) = ask("?layers=fc.2&top=2")
+    assert layer["channels"] == np.argsort(-eager["fc.2"])[:2].tolist()
+
+
+@pytest.mark.parametrize("scale", ["layer", "channel", "global"])
+def test_a_byte_for_each_number_in_json_and_npz(client, eager, lenet_artifact, scale):
+    query = f"?layers=conv*&top=4&values=uint8&scale={scale}"
+    layers = client.post(url(lenet_artifact, query), content=encoded(digit())).json()["layers"]
+    answer = client.post(url(lenet_artifact, f"{query}&format=npz"), content=encoded(digit()))
+    with np.load(io.BytesIO(answer.content)) as arrays:
+        for layer in layers:
+            name, sent = layer["name"], layer["bytes"]
+            found = np.frombuffer(base64.b64decode(sent["data"]), np.uint8).reshape(sent["shape"])
+            np.testing.assert_array_equal(found, arrays[name])
+            np.testing.assert_array_equal(layer["channels"], arrays[f"{name}/channels"])
+            low, high = (np.float32(sent[key])[:, None, None] for key in ("low", "high"))
+            wanted = eager[name][layer["channels"]]
+            np.testing.assert_allclose(low + found / 255 * (high - low), wanted, atol=float((high - low).max()) / 500)
+            np.testing.assert_array_equal(np.float32(sent["low"]), arrays[f"{name}/low"])
+
+
+def test_statistics_are_of_all_channels(client, eager, lenet_artifact):
+    query = "?layers=relu&channels=0&statistics=true"
+    (layer,) = client.post(url(lenet_artifact, query), content=encoded(digit())).json()["layers"]
+    value, found = eager["relu"], layer["statistics"]
+    assert found["mean"] == pytest.approx(value.mean(), abs=1e-4)
+    assert found["zeros"] == pytest.approx((value == 0).mean(), abs=1e-3)
+    assert sum(found["histogram"]) == value.size
+    assert len(found["channels"]) == 6
+
+
+def test_tiles_scaled_by_channel_use_the_whole_range_in_each(client, lenet_artifact):
+    query = "?layers=conv2&values=tiles&scale=channel&channels=0-3"
+    (layer,) = client.post(url(lenet_artifact, query), content=encoded(digit())).json()["layers"]
+    tiles = layer["tiles"]
+    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(tiles["png"]))))
+    for channel in range(4):
+        row, column = divmod(channel, tiles["columns"])
+        top, left = row * (tiles["tile_height"] + 1), column * (tiles["tile_width"] + 1)
+        tile = picture[top : top + tiles["tile_height"], left : left + tiles["tile_width"]]
+        assert (tile.min(), tile.max()) == (0, 255)
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "part"),
+    [
+        ("?channels=0-99", 400, "conv1 has channels 0 to 5"),
+        ("?channels=a", 400, "wanted indices and ranges"),
+        ("?channels=1&top=2", 400, "either channels or top"),
+        ("?rank=max", 400, "rank goes with top"),
+        ("?top=0", 400, "top is '0'"),
+        ("?top=3&rank=median", 400, "wanted one of mean, max, l2"),
+        ("?scale=row", 400, "wanted one of layer, channel"),
+        ("?values=bytes", 400, "wanted one of numbers, tiles, uint8"),
+        ("?statistics=yes", 400, "wanted one of false, true"),
+    ],
+)
+def test_parameters_that_do_not_fit_are_refused(client, lenet_artifact, query, status, part):
+    answer = client.post(url(lenet_artifact, query), content=encoded(digit()))
+    assert answer.status_code == status
+    assert part in answer.json()["error"]["message"]
+
+
+def test_a_size_over_the_limit_comes_with_a_query_that_fits(lenet_artifact):
+    limited = client_for(lenet_artifact.parent.parent, inspection_limit_values=3000)
+    answer = limited.post(url(lenet_artifact, "?format=npz"), content=encoded(digit()))
+    assert answer.status_code == 413
+    top = answer.json()["error"]["message"].partition("top=")[2].partition(" ")[0]
+    assert limited.post(url(lenet_artifact, f"?format=npz&top={top}"), content=encoded(digit())).status_code == 200
+    over = limited.post(url(lenet_artifact, f"?format=npz&top={int(top) + 1}"), content=encoded(digit()))
+    assert over.status_code == 413
