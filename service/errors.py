@@ -88,8 +88,20 @@ class UnknownLayer(RequestError):
     code = "layer_unknown"
 
 
+class UnknownUnit(RequestError):
+    """The layer has no such channel, row, column or element."""
+
+    code = "unit_unknown"
+
+
+class NoKernels(RequestError):
+    """The layer has no weights, or several."""
+
+    code = "no_kernels"
+
+
 class NotInspectable(RequestError):
-    """The artifact has no ONNX file to inspect."""
+    """The artifact lacks the file to inspect, or its network does not allow the method."""
 
     code = "not_inspectable"
 
@@ -189,6 +201,8 @@ STATUS: dict[type[Exception], int] = {
     LoadFailed: 409,
     UnknownModel: 404,
     UnknownLayer: 404,
+    UnknownUnit: 404,
+    NoKernels: 404,
     NotInspectable: 404,
     UnknownPath: 404,
     MethodNotAllowed: 405,
