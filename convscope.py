@@ -55,6 +55,8 @@ VERBS = {  # verb: (where it is, what it does)
     "serve": ("service.cli.serve:serve", "serve artifacts over HTTP"),
     "classify": ("service.cli.images:classify", "classify image files"),
     "inspect": ("service.cli.images:inspect", "draw a sheet of feature maps for one image"),
+    "explain": ("service.cli.explain:explain", "draw which places of an image speak for a class"),
+    "unit": ("service.cli.images:unit", "show the arithmetic of one number inside a network"),
     "demo": ("service.cli.demo:demo", "train on the built-in digits, export, verify, serve"),
 }
 

@@ -1,9 +1,7 @@
 """The Python API: a model in this process, for scripts and notebooks; `import convscope` offers it."""
 
-import base64
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -13,11 +11,13 @@ from export.artifact.manifest import STORE_PREFIX, Manifest
 from export.engines.cuda import Device
 from export.predictor import Image, Predictor
 from models.errors import UserError
-from models.graph.node import Node
-from models.images.decode import Floats, Pixels
 from models.results import Result
-from service.inspection.feature_maps import FeatureMaps, inspect_image, select_nodes
-from service.inspection.tiles import draw_sheet, encode_png
+from service.inspection.explain.explanation import Explainer, class_index
+from service.inspection.explain.methods import find_method
+from service.inspection.feature_maps import inspect_image, select_nodes
+from service.inspection.kernels import Kernels, layer_kernels
+from service.inspection.units import inspect_unit
+from service.notebook_views import ExplanationView, LayerValues, Summary, UnitView
 
 if TYPE_CHECKING:
     from training.evaluate.evaluation import Evaluation
@@ -235,6 +235,74 @@ class Model:
         nodes = select_nodes(self.predictor, [name.strip() for name in layers.split(",")])
         return LayerValues(pixels, inspect_image(self.predictor, pixels, nodes))
 
+    def unit(self, image: Image, layer: str, index: int | Sequence[int]) -> "UnitView":
+        """Shows the arithmetic of one number inside the exported ONNX file: inputs, weights, products and bias.
+
+        Args:
+            image: see `classify`.
+            layer: a layer's name, `input`, `image` or `probabilities`, or the source of another unit's term.
+            index: (channel, row, column) in a feature map, or an element's number in a vector.
+
+        Returns:
+            The unit; prints as text, also in a notebook. Its `unit.arithmetic` has the terms as arrays.
+
+        Raises:
+            UnknownLayer, UnknownUnit: no such layer or position; the message lists the nearest or the range.
+            NotInspectable: the artifact has no ONNX file.
+            ImageError, OSError: the image cannot be decoded or read.
+        """
+        place = (index,) if isinstance(index, int) else tuple(index)
+        return UnitView(inspect_unit(self.predictor, self.predictor.decode(image), layer, place))
+
+    def kernels(self, layer: str, *, effective: bool = False) -> Kernels:
+        """Reads the weights and the bias of a layer from the exported ONNX file; a notebook draws them.
+
+        Args:
+            layer: a layer's name, or `LAYER:VALUE` for a value inside a layer.
+            effective: fold the batch norm behind the layer into them.
+
+        Raises:
+            UnknownLayer, NoKernels: no such layer, or it has no weights; the message lists those that have.
+            NotInspectable: the artifact has no ONNX file.
+        """
+        return layer_kernels(self.predictor, layer, effective=effective)
+
+    def explain(
+        self,
+        image: Image,
+        *,
+        method: str | None = None,
+        class_name: str | int | None = None,
+        layer: str | None = None,
+        samples: int | None = None,
+        seed: int = 0,
+        evaluate: bool = False,
+    ) -> "ExplanationView":
+        """Shows which places of an image speak for a class.
+
+        Args:
+            image: see `classify`.
+            method: one of `convscope explain`, such as `gradcam` or `rise`; Grad-CAM by default where torch and the
+                weights are there, else a method without gradients.
+            class_name: a class by name or index; the predicted one if None.
+            layer: whose value is explained, for methods that explain one; by default the last with a grid.
+            samples: random masks, noisy images or steps, for methods that have them.
+            seed: of random numbers; the same seed gives the same map.
+            evaluate: measure how far the map can be trusted.
+
+        Raises:
+            UnknownParameter: no such method or class, or an option that the method does not have.
+            UnknownLayer: a layer that will not do; the message lists those that will.
+            NotInspectable: the method does not work for this network.
+            ImageError, OSError: the image cannot be decoded or read.
+        """
+        pixels = self.predictor.decode(image)
+        explainer = Explainer(self.predictor, pixels)
+        index = explainer.predicted if class_name is None else class_index(self.manifest.classes, str(class_name))
+        chosen = find_method(method) if method else explainer.default_method()
+        found = explainer.explain(chosen, index, layer=layer, samples=samples, seed=seed, evaluate=evaluate)
+        return ExplanationView(pixels, self.manifest.classes[index], found)
+
     def summary(self) -> "Summary":
         """Lists the layers with shapes, parameters, multiply-accumulates and receptive fields."""
         return Summary(f"{self.predictor.label}: {self.manifest.model}", self.manifest.nodes)
@@ -245,76 +313,6 @@ class Model:
             f"<convscope model {self.predictor.label}: {self.manifest.model}, {len(self.manifest.classes)} classes, "
             f"{spec.height}x{spec.width} {spec.mode}, {engine.file} on {engine.name} ({engine.device})>"
         )
-
-
-class LayerValues(Mapping[str, Floats]):
-    """Values of layers by name, and the image that they are of.
-
-    Attributes:
-        image: uint8 (H, W, C) as the network takes it.
-        maps: nodes with their values, and the probabilities computed with them.
-    """
-
-    def __init__(self, image: Pixels, maps: FeatureMaps) -> None:
-        self.image, self.maps = image, maps
-        self._values = {node.name: value for node, value in maps.layers}
-
-    def __getitem__(self, name: str) -> Floats:
-        return self._values[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def _repr_png_(self) -> bytes:
-        """A sheet of all layers, for notebooks."""
-        return encode_png(draw_sheet(self.maps.file, self.image, self.maps.layers))
-
-    def _repr_html_(self) -> str:
-        return f'<img alt="feature maps" src="data:image/png;base64,{base64.b64encode(self._repr_png_()).decode()}">'
-
-
-class Summary:
-    """A node table; prints as text, and as a table in a notebook.
-
-    Attributes:
-        title: the artifact and its network.
-        nodes: in the order of computation.
-    """
-
-    _COLUMNS = ("node", "op", "shape", "parameters", "MACs", "receptive field")
-
-    def __init__(self, title: str, nodes: Sequence[Node]) -> None:
-        self.title, self.nodes = title, tuple(nodes)
-
-    def _rows(self) -> list[tuple[str, ...]]:
-        return [
-            (
-                node.name,
-                node.op,
-                "x".join(map(str, node.shape)),
-                f"{node.parameters:,}" if node.parameters else "",
-                f"{node.macs:,}" if node.macs else "",
-                "x".join(map(str, node.receptive_field)) if node.receptive_field else "",
-            )
-            for node in self.nodes
-        ]
-
-    def __str__(self) -> str:
-        rows = [self._COLUMNS, *self._rows()]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-        parameters, macs = sum(node.parameters for node in self.nodes), sum(node.macs for node in self.nodes)
-        return "\n".join([self.title, *lines, f"{parameters:,} parameters, {macs:,} multiply-accumulates an image"])
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        head = "".join(f"<th>{name}</th>" for name in self._COLUMNS)
-        body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in self._rows())
-        return f"<table><caption>{escape(self.title)}</caption><tr>{head}</tr>{body}</table>"
 
 
 def _find(artifact: str | Path) -> Path:

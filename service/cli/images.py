@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from cyclopts import CycloptsError
 
 from export.engines.cuda import Device
@@ -14,8 +15,12 @@ from export.predictor import BATCH, Predictor, top_predictions
 from models.errors import ConvscopeError
 from models.results import Result
 from service.client.client import Client, NoAnswer, Policy
+from service.http.requests import is_number
 from service.inspection.feature_maps import inspect_image, select_nodes
+from service.inspection.slide import draw_slide
 from service.inspection.tiles import draw_sheet
+from service.inspection.unit_text import unit_text
+from service.inspection.units import inspect_unit
 from service.settings import read_settings
 
 SOME_FAILED = 3
@@ -61,19 +66,24 @@ def classify(
     return 0 if not failed else 1 if failed == len(images) else SOME_FAILED
 
 
-def inspect(artifact: Path, image: Path, *, layers: str = "*", out: Path) -> None:
-    """Draws the feature maps of one image for every layer of an artifact's ONNX file.
+def inspect(artifact: Path, image: Path, *, layers: str = "*", channel: int = 0, out: Path) -> None:
+    """Writes the feature maps of one image as a picture, as arrays, or as an animation of a sliding kernel.
 
-    For example `convscope inspect artifacts/lenet-mnist seven.png --layers "conv*,pool*" --out sheet.png`.
+    For example `convscope inspect artifacts/lenet-mnist seven.png --layers "conv*,pool*" --out sheet.png` or
+    `convscope inspect artifacts/lenet-mnist seven.png --layers conv1 --channel 2 --out slide.gif`.
 
     Args:
         artifact: An artifact directory, or its name's folder for the newest version.
         image: A PNG, JPEG, GIF, BMP, WebP or TIFF file.
-        layers: Comma-separated names or globs.
-        out: The PNG file to write.
+        layers: Comma-separated names or globs; one convolution or pool for an animation.
+        channel: Channel of the layer that an animation shows.
+        out: The file to write: .png, a sheet of all channels; .npz, arrays by layer; .gif, an animation.
     """
-    if out.suffix.lower() != ".png":
-        raise CycloptsError(msg=f"--out is {out}; the sheet is a .png")
+    kind = out.suffix.lower()
+    if kind not in (".png", ".npz", ".gif"):
+        raise CycloptsError(msg=f"--out is {out}; it must end in .png, .npz or .gif")
+    if channel and kind != ".gif":
+        raise CycloptsError(msg="--channel goes with an animation, --out FILE.gif")
     settings = read_settings()
     model = Predictor.open(
         artifact,
@@ -84,11 +94,38 @@ def inspect(artifact: Path, image: Path, *, layers: str = "*", out: Path) -> Non
         check_all=True,
     )
     pixels = model.decode(image)
+    if kind == ".gif":
+        slide = draw_slide(model, pixels, layers, channel)
+        slide.save(out)
+        print(f"{image.name}: {len(slide.frames)} positions of channel {channel} of {layers} in {out}")
+        return
     maps = inspect_image(model, pixels, select_nodes(model, layers.split(",")))
     best = top_predictions(maps.probabilities, model.manifest.classes, 1)[0]
     title = f"{image.name}: {best['label']} ({best['probability']:.1%})"
-    draw_sheet(title, pixels, maps.layers).save(out)
+    if kind == ".npz":
+        arrays: dict[str, Any] = {node.name: value for node, value in maps.layers}
+        np.savez(out, **{"probabilities": maps.probabilities, **arrays})
+    else:
+        draw_sheet(title, pixels, maps.layers).save(out)
     print(f"{title}; {len(maps.layers)} layers of {maps.file} in {out}")
+
+
+def unit(artifact: Path, image: Path, layer: str, index: str) -> None:
+    """Prints the arithmetic of one number inside an artifact's ONNX file for one image.
+
+    For example `convscope unit artifacts/lenet-mnist seven.png conv1 2,5,7`.
+
+    Args:
+        artifact: An artifact directory, or its name's folder for the newest version.
+        image: A PNG, JPEG, GIF, BMP, WebP or TIFF file.
+        layer: A layer's name, input, image or probabilities, or the source of another unit's term.
+        index: CHANNEL,ROW,COLUMN in a feature map, or an element's number in a vector.
+    """
+    parts = index.split(",")
+    if not all(is_number(part) for part in parts):
+        raise CycloptsError(msg=f"INDEX is {index!r}; wanted whole numbers with commas between them, such as 2,5,7")
+    model = Predictor.open(artifact, check_all=True)
+    print(unit_text(inspect_unit(model, model.decode(image), layer, [int(part) for part in parts])))
 
 
 def _local(artifact: Path, top_k: int | None, device: Device, images: Sequence[Path]) -> Iterator[Row]:

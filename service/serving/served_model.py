@@ -59,7 +59,7 @@ class ModelEntry:
         model: None while it is not in memory, which happens only under a memory limit.
         batch_size: measured once; kept while the model is not in memory.
         too_large: the reason that it does not fit into memory, once known.
-        used: increases with every request; the smallest is the least recently used.
+        last_used: increases with every request; the smallest is the least recently used.
         loading: the current loading task, shared by all who wait for it.
     """
 

@@ -17,7 +17,7 @@ from tests.in_process import digit, encoded
 from tests.real_browser import absent
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
-DEMO, FORM, MAPS, SHEET = re.findall(r"^(?:\$ )?(curl .*)$", README, re.M)  # another one needs another test
+DEMO, FORM, MAPS, SHEET, UNIT = re.findall(r"^(?:\$ )?(curl .*)$", README, re.M)  # another one needs another test
 (FETCH,) = re.findall(r"```js\n(.*?)```", README, re.S)
 ONE, TWO, EXAMPLE = encoded(digit(1)), encoded(digit(2), "JPEG"), encoded(digit(3))
 
@@ -77,6 +77,13 @@ def test_feature_maps_come_as_a_numpy_file(run, probabilities, tmp_path):
     with np.load(tmp_path / "maps.npz") as maps:
         assert maps["conv1"].shape == (6, 28, 28) and np.ptp(maps["conv1"]) > 0
         np.testing.assert_allclose(maps["probabilities"], probabilities(ONE), atol=1e-6)
+
+
+def test_a_unit_comes_with_the_served_value(run, tmp_path):
+    unit, maps = json.loads(run(UNIT)), run(MAPS)
+    assert maps == ""
+    with np.load(tmp_path / "maps.npz") as arrays:
+        assert unit["value"] == pytest.approx(float(arrays["conv1"][2, 0, 5]), abs=1e-5)
 
 
 def test_feature_maps_come_as_a_picture(run, tmp_path):

@@ -1,5 +1,6 @@
 """`import convscope`: the server's answers and feature maps from a script, in this process."""
 
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -62,7 +63,7 @@ def test_an_array_of_another_kind_is_refused(model: convscope.Model, array: np.n
         model.classify(array)
 
 
-def test_top_k_is_at_most_the_number_of_classes_and_at_least_one(model: convscope.Model) -> None:
+def test_top_k_is_at_most_the_number_class_namees_and_at_least_one(model: convscope.Model) -> None:
     assert len(model.classify(digit(), top_k=99).predictions) == 10
     with pytest.raises(ValueError, match="top_k is 0; it must be at least 1"):
         model.classify(digit(), top_k=0)
@@ -83,6 +84,20 @@ def test_feature_maps_are_those_of_the_exported_file(model: convscope.Model, len
 def test_a_layer_that_is_not_there_is_named(model: convscope.Model) -> None:
     with pytest.raises(UnknownLayer, match=r"no layer 'conv9'; near are conv2, conv1"):
         model.feature_maps(digit(), "conv9")
+
+
+def test_a_unit_can_be_walked_back_to_the_image(model: convscope.Model) -> None:
+    picture = encoded(digit())
+    layer, index = "probabilities", (3,)
+    while layer != "image":
+        view = model.unit(picture, layer, index)
+        assert abs(view.unit.difference or 0) < 1e-4 * max(1, view.unit.largest)
+        (layer, *_), (terms, *_) = view.sources, view.unit.arithmetic.terms
+        index = tuple(axis[len(axis) // 2] for axis in terms.source.axes)
+    assert "<pre>" in view._repr_html_()
+    assert str(model.unit(picture, "fc.0", 3)) == str(model.unit(picture, "fc.0", (3,)))
+    with pytest.raises(convscope.ConvscopeError, match="0 to 5"):
+        model.unit(picture, "conv1", (6, 0, 0))
 
 
 def test_notebooks_show_bars_and_sheets_and_tables(model: convscope.Model) -> None:
@@ -137,3 +152,25 @@ def test_importing_it_imports_nothing_heavy() -> None:
 def test_a_name_that_it_does_not_have_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="module 'convscope' has no attribute 'lod'"):
         convscope.lod  # noqa: B018  # that is what is tested
+
+
+def test_kernels_are_the_weights_of_the_exported_file(model: convscope.Model, lenet_artifact: Path) -> None:
+    graph = onnx.load(lenet_artifact / "model.onnx").graph
+    stored = [onnx.numpy_helper.to_array(one) for one in graph.initializer]
+    kernels = model.kernels("conv1")
+    assert any(value.shape == kernels.weights.shape and (value == kernels.weights).all() for value in stored)
+    assert kernels._repr_png_().startswith(b"\x89PNG")
+
+
+def test_an_explanation_is_the_servers_and_draws_itself(model: convscope.Model, lenet_artifact: Path) -> None:
+    picture = encoded(digit())
+    view = model.explain(picture, method="gradcam", class_name=2, layer="conv2")
+    client = client_for(lenet_artifact.parent.parent)
+    query = "method=gradcam&class=2&layer=conv2"
+    answer = client.post(f"/v1/models/lenet/explain?{query}", content=picture).json()
+    np.testing.assert_allclose(view.values, answer["map"]["values"], atol=1e-5)
+    with Image.open(io.BytesIO(view._repr_png_())) as drawn:
+        assert drawn.size == (224, 224)
+    assert "Grad-CAM of conv2 for 2" in repr(view)
+    with pytest.raises(convscope.ConvscopeError, match="wanted one of cam"):
+        model.explain(picture, method="magic")

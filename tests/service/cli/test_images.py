@@ -1,3 +1,4 @@
+import io
 import json
 
 import numpy as np
@@ -7,7 +8,7 @@ from PIL import Image
 from export.artifact.manifest import read_manifest
 from export.engines.selection import open_engine
 from models.images.decode import decode_image
-from tests.in_process import digit, encoded
+from tests.in_process import client_for, digit, encoded
 from tests.real_server import running_server
 
 
@@ -73,16 +74,79 @@ def test_inspect_draws_a_sheet(run, lenet_artifact, pictures, tmp_path):
         assert sheet.width > 1000 and len(sheet.getcolors(1 << 24)) > 20
 
 
+def test_inspect_writes_arrays(run, lenet_artifact, pictures, tmp_path):
+    done = run("inspect", lenet_artifact, pictures[0], "--layers", "conv*", "--out", tmp_path / "maps.npz")
+    assert done.status == 0, done.err
+    client = client_for(lenet_artifact.parent.parent)
+    answer = client.post("/v1/models/lenet/feature-maps?layers=conv*&format=npz", content=pictures[0].read_bytes())
+    with np.load(tmp_path / "maps.npz") as ours, np.load(io.BytesIO(answer.content)) as theirs:
+        assert set(ours.files) == set(theirs.files) == {"probabilities", "conv1", "conv2"}
+        np.testing.assert_array_equal(ours["conv2"], theirs["conv2"])
+
+
+def test_inspect_animates_a_sliding_kernel(run, lenet_artifact, pictures, tmp_path):
+    words = (
+        "inspect",
+        lenet_artifact,
+        pictures[0],
+        "--layers",
+        "conv1",
+        "--channel",
+        2,
+        "--out",
+        tmp_path / "slide.gif",
+    )
+    done = run(*words)
+    assert done.status == 0, done.err
+    with Image.open(tmp_path / "slide.gif") as slide:
+        assert slide.n_frames == int(done.out.partition(": ")[2].split()[0]) > 100
+        slide.seek(0)
+        first = np.asarray(slide.convert("RGB"))
+        slide.seek(slide.n_frames - 1)
+        last = np.asarray(slide.convert("RGB"))
+    left, right = slice(16, 296), slice(312, 592)
+    assert (first[:, right] != last[:, right]).any()  # the output has been filled
+    assert first[80:200, right].std() < last[80:200, right].std()
+    assert (first[:, left] != last[:, left]).any()  # and the window has moved
+    assert run(*words[:6], 6, *words[7:]).status == 1  # there are six channels
+
+
 @pytest.mark.parametrize(
     ("image", "layers", "out", "status", "message"),
     [
         ("notes.png", "*", "sheet.png", 1, "not an image"),
         ("absent.png", "*", "sheet.png", 1, "No such file"),
         ("0.png", "conv7", "sheet.png", 1, "has no layer 'conv7'"),
-        ("0.png", "*", "sheet.jpg", 2, "the sheet is a .png"),
+        ("0.png", "*", "sheet.jpg", 2, "must end in .png, .npz or .gif"),
+        ("0.png", "fc.0", "slide.gif", 1, "a kernel slides over feature maps"),
+        ("0.png", "relu", "slide.gif", 1, "slides no kernel"),
+        ("0.png", "conv*", "slide.gif", 1, "has no layer 'conv*'"),
     ],
 )
 def test_inspect_refuses_in_one_line(run, lenet_artifact, pictures, tmp_path, image, layers, out, status, message):
     done = run("inspect", lenet_artifact, tmp_path / image, "--layers", layers, "--out", tmp_path / out)
     assert (done.status, len(done.err.splitlines())) == (status, 1), done.err
     assert message in done.err and not (tmp_path / out).exists()
+
+
+def test_unit_prints_what_the_server_answers(run, lenet_artifact, pictures):
+    done = run("unit", lenet_artifact, pictures[0], "conv1", "2,0,7")
+    assert done.status == 0, done.err
+    client = client_for(lenet_artifact.parent.parent)
+    answer = client.post("/v1/models/lenet/unit?layer=conv1&index=2,0,7", content=pictures[0].read_bytes()).json()
+    assert f"result {answer['value']:.6g}, served {answer['served']:.6g}" in done.out
+
+
+@pytest.mark.parametrize(
+    ("image", "layer", "index", "status", "message"),
+    [
+        ("notes.png", "conv1", "0,0,0", 1, "not an image"),
+        ("0.png", "conv7", "0,0,0", 1, "has no layer 'conv7'"),
+        ("0.png", "conv1", "0,0", 1, "0 to 5, 0 to 27, 0 to 27"),
+        ("0.png", "conv1", "0,0,x", 2, "wanted whole numbers"),
+    ],
+)
+def test_unit_refuses_in_one_line(run, lenet_artifact, pictures, tmp_path, image, layer, index, status, message):
+    done = run("unit", lenet_artifact, tmp_path / image, layer, index)
+    assert (done.status, len(done.err.splitlines())) == (status, 1), done.err
+    assert message in done.err

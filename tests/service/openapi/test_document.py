@@ -73,8 +73,10 @@ def known_here(document):
             forbid_further([media["schema"] for media in content.get("content", {}).values()])
         for parameter in operation.get("parameters", ()):
             schema = parameter["schema"]
-            if parameter["name"] in ("model", "name") and "enum" not in schema:
+            if parameter["name"] in ("model", "name", "with") and "enum" not in schema:
                 schema["enum"] = ["lenet", "lenet:1"]
+            if parameter["name"] == "with":
+                parameter["example"] = "lenet:1"
             elif most := {"version": 1, "top_k": 10}.get(parameter["name"]):
                 schema["maximum"] = most
     pixels = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]
