@@ -14,7 +14,7 @@ LABELS = torch.randint(K - 1, (N,), generator=torch.Generator().manual_seed(1)) 
 IMAGES = InMemoryDataset(torch.arange(N, dtype=torch.uint8).view(N, 1, 1, 1), LABELS)
 
 
-def find_entry(images: torch.Tensor) -> torch.Tensor:
+def look_up(images: torch.Tensor) -> torch.Tensor:
     return LOGITS[images.flatten().long()]
 
 
@@ -22,7 +22,7 @@ def find_entry(images: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("as_array", [False, True])
 def test_metrics_are_those_of_scikit_learn(batch_size: int, as_array: bool) -> None:
     outcome = evaluate(
-        lambda images: find_entry(images).numpy() if as_array else find_entry(images), IMAGES, batch_size=batch_size
+        lambda images: look_up(images).numpy() if as_array else look_up(images), IMAGES, batch_size=batch_size
     )
     predictions = LOGITS.argmax(1).numpy()
     assert outcome.accuracy == pytest.approx(metrics.accuracy_score(LABELS, predictions))
@@ -33,9 +33,9 @@ def test_metrics_are_those_of_scikit_learn(batch_size: int, as_array: bool) -> N
 
 def test_no_images_are_an_error() -> None:
     with pytest.raises(ValueError, match="no images to evaluate on"):
-        evaluate(find_entry, InMemoryDataset(IMAGES.images[:0], LABELS[:0]))
+        evaluate(look_up, InMemoryDataset(IMAGES.images[:0], LABELS[:0]))
 
 
 def test_no_gradients_are_kept() -> None:
     weight = torch.ones(K, requires_grad=True)
-    assert evaluate(lambda images: find_entry(images) * weight, IMAGES).probabilities.shape == (N, K)
+    assert evaluate(lambda images: look_up(images) * weight, IMAGES).probabilities.shape == (N, K)
