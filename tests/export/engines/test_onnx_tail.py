@@ -12,6 +12,11 @@ def random_images(model, count):
     return np.random.default_rng(0).integers(0, 256, (count, *spec.shape)).astype(np.uint8)
 
 
+# Exporting every kind of network in each process of the suite would take a minute more.
+SOME = pytest.mark.parametrize("exported", ["lenet", "resnet20", "mobilenet_small"], indirect=True)
+
+
+@SOME
 def test_the_tail_of_every_value_gives_the_results_of_the_whole(exported):
     """Also of values beside a skip connection, and in batches of which each is another image's value."""
     model = Predictor.open(exported.artifact)
@@ -29,6 +34,7 @@ def test_the_tail_of_every_value_gives_the_results_of_the_whole(exported):
             np.testing.assert_allclose(found[1], logits, rtol=1e-4, atol=1e-4)
 
 
+@SOME
 def test_a_value_beside_a_skip_connection_takes_the_skipped_values_too(exported):
     model = Predictor.open(exported.artifact)
     inside = [node for node in model.manifest.nodes if node.name == "layer2.1.conv2"]
