@@ -54,7 +54,7 @@ def main(
     alone: list[Load] = []
     beside: list[Load] = []
     with running(ours):
-        _costs(directory, f"{server}/v1/models/{name}", image, repeats=repeats, threads=threads)
+        _costs(directory, f"{server}/v1/models/{name}", image, layers, repeats=repeats, threads=threads)
         for _ in range(rounds):
             alone.append(load(f"{server}{ours.path}", image, form="", connections=1, seconds=seconds))
             with _inspecting(f"{server}/v1/models/{name}/feature-maps?format=npz&layers={layers}", image):
@@ -72,7 +72,7 @@ def main(
     Console().print(table)
 
 
-def _costs(directory: Path, url: str, image: Path, *, repeats: int, threads: int) -> None:
+def _costs(directory: Path, url: str, image: Path, layers: str, *, repeats: int, threads: int) -> None:
     """Times requests on one connection, each beside a run of the same graph in this process."""
     predictor, content = Predictor.open(directory, threads=threads), image.read_bytes()
     pixels = predictor.decode(image)[np.newaxis]
@@ -82,6 +82,7 @@ def _costs(directory: Path, url: str, image: Path, *, repeats: int, threads: int
     paths = {
         "all layers, top 16, uint8, npz": "feature-maps?format=npz&values=uint8&top=16",
         "all layers, top 16, uint8, JSON": "feature-maps?values=uint8&top=16",
+        f"{layers}, top 16, uint8, npz": f"feature-maps?format=npz&values=uint8&top=16&layers={layers}",
         f"unit of {node.name}": f"unit?layer={node.name}&index={place}",
     }
     table = Table("request", "ms", "graph alone, ms", "ratio", "MB", title=f"inspections, medians of {repeats}")
