@@ -12,11 +12,12 @@ from export.engines.cuda import Device
 from export.predictor import Image, Predictor
 from models.errors import UserError
 from models.results import Result
+from service.inspection.compare import Comparison, compare
 from service.inspection.explain.explanation import Explainer, class_index
 from service.inspection.explain.methods import find_method
 from service.inspection.feature_maps import inspect_image, select_nodes
 from service.inspection.kernels import Kernels, layer_kernels
-from service.inspection.units import inspect_unit
+from service.inspection.units import extractor_of, inspect_unit
 from service.notebook_views import ExplanationView, LayerValues, Summary, UnitView
 
 if TYPE_CHECKING:
@@ -253,6 +254,26 @@ class Model:
         """
         place = (index,) if isinstance(index, int) else tuple(index)
         return UnitView(inspect_unit(self.predictor, self.predictor.decode(image), layer, place))
+
+    def compare(self, *images: Image, model: "Model | None" = None, layers: str = "*") -> Comparison:
+        """Compares two images in this model, or one image in this and another model, layer by layer.
+
+        Args:
+            images: two; or one, with `model`.
+            model: the other model; layers are matched by name and shape.
+            layers: comma-separated names or globs.
+
+        Raises:
+            UserError: another number of images.
+            UnknownLayer, NotInspectable, ImageError, OSError: see `feature_maps`.
+        """
+        if len(images) != (2 if model is None else 1):
+            raise UserError(f"{len(images)} images were given; give two, or one and another model")
+        second = model or self
+        extractor_of(second.predictor)
+        nodes = select_nodes(self.predictor, [name.strip() for name in layers.split(",")])
+        first = self.predictor, self.predictor.decode(images[0])
+        return compare(first, (second.predictor, second.predictor.decode(images[-1])), nodes)
 
     def kernels(self, layer: str, *, effective: bool = False) -> Kernels:
         """Reads the weights and the bias of a layer from the exported ONNX file; a notebook draws them.

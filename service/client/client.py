@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
+from urllib.parse import quote
 
 import httpx
 import numpy.typing as npt
@@ -24,10 +25,12 @@ from service.client.protocol import (
     Outcome,
     Policy,
     Step,
+    arrays_exchange,
+    as_texts,
     classify_exchange,
-    feature_maps_exchange,
     models_exchange,
-    unit_exchange,
+    object_exchange,
+    upload_step,
 )
 
 __all__ = ["AsyncClient", "Client", "NoAnswer", "Policy", "Result"]
@@ -88,7 +91,7 @@ class Client:
             NoAnswer: as for `classify`; the image cannot be decoded, or there is no such layer.
             OSError: the file cannot be read.
         """
-        return self._drive(feature_maps_exchange(image, self._policy, model=model, layers=layers))
+        return self._drive(arrays_exchange(_feature_maps(image, model, layers), self._policy))
 
     def unit(self, image: Image, layer: str, index: Sequence[int], *, model: str) -> dict[str, Any]:
         """The arithmetic of one number inside the served network, as `POST /v1/models/{model}/unit` answers it.
@@ -103,7 +106,60 @@ class Client:
             NoAnswer: as for `classify`; there is no such layer or position.
             OSError: the file cannot be read.
         """
-        return self._drive(unit_exchange(image, self._policy, model=model, layer=layer, index=index))
+        return self._drive(object_exchange(_unit(image, layer, index, model), self._policy, key="terms"))
+
+    def kernels(self, layer: str, *, model: str, effective: bool = False) -> dict[str, npt.NDArray[Any]]:
+        """Weights and bias of a layer of the served file: `weights` (outputs, inputs, height, width) and `bias`.
+
+        Args:
+            layer: a layer's name.
+            model: `NAME` or `NAME:VERSION`.
+            effective: fold the batch norm behind the layer into them.
+
+        Raises:
+            NoAnswer: as for `classify`; there is no such layer, or it has no weights.
+        """
+        return self._drive(arrays_exchange(_kernels(layer, model, effective), self._policy))
+
+    def compare(self, images: Sequence[Image], *, model: str, other: str | None = None) -> dict[str, Any]:
+        """Differences layer by layer, as `POST /v1/models/{model}/compare` answers them.
+
+        Args:
+            images: two for one model; one for two models.
+            model, other: `NAME` or `NAME:VERSION`.
+
+        Raises:
+            NoAnswer: as for `classify`.
+            OSError: a file cannot be read.
+        """
+        return self._drive(object_exchange(_compare(images, model, other), self._policy, key="layers"))
+
+    def explain(
+        self,
+        image: Image,
+        *,
+        model: str,
+        method: str | None = None,
+        class_name: str | int | None = None,
+        layer: str | None = None,
+        evaluate: bool = False,
+    ) -> dict[str, Any]:
+        """Which places of an image speak for a class, as `POST /v1/models/{model}/explain` answers it.
+
+        Args:
+            image: a path, or an encoded image.
+            model: `NAME` or `NAME:VERSION`.
+            method: such as `gradcam`, or `all`; chosen by the server if None.
+            class_name: a class by name or number from 0; the predicted one if None.
+            layer: whose value is explained, for methods that explain one.
+            evaluate: measure how far the map can be trusted.
+
+        Raises:
+            NoAnswer: as for `classify`; there is no such method, class or layer.
+            OSError: the file cannot be read.
+        """
+        step = _explain(image, model, method, class_name, layer, evaluate)
+        return self._drive(object_exchange(step, self._policy, key="class"))
 
     def close(self) -> None:
         """Closes the connections."""
@@ -159,11 +215,33 @@ class AsyncClient:
 
     async def feature_maps(self, image: Image, *, model: str, layers: str = "*") -> dict[str, npt.NDArray[Any]]:
         """See `Client.feature_maps`."""
-        return await self._drive(feature_maps_exchange(image, self._policy, model=model, layers=layers))
+        return await self._drive(arrays_exchange(_feature_maps(image, model, layers), self._policy))
 
     async def unit(self, image: Image, layer: str, index: Sequence[int], *, model: str) -> dict[str, Any]:
         """See `Client.unit`."""
-        return await self._drive(unit_exchange(image, self._policy, model=model, layer=layer, index=index))
+        return await self._drive(object_exchange(_unit(image, layer, index, model), self._policy, key="terms"))
+
+    async def kernels(self, layer: str, *, model: str, effective: bool = False) -> dict[str, npt.NDArray[Any]]:
+        """See `Client.kernels`."""
+        return await self._drive(arrays_exchange(_kernels(layer, model, effective), self._policy))
+
+    async def compare(self, images: Sequence[Image], *, model: str, other: str | None = None) -> dict[str, Any]:
+        """See `Client.compare`."""
+        return await self._drive(object_exchange(_compare(images, model, other), self._policy, key="layers"))
+
+    async def explain(
+        self,
+        image: Image,
+        *,
+        model: str,
+        method: str | None = None,
+        class_name: str | int | None = None,
+        layer: str | None = None,
+        evaluate: bool = False,
+    ) -> dict[str, Any]:
+        """See `Client.explain`."""
+        step = _explain(image, model, method, class_name, layer, evaluate)
+        return await self._drive(object_exchange(step, self._policy, key="class"))
 
     async def close(self) -> None:
         """Closes the connections."""
@@ -189,6 +267,31 @@ class AsyncClient:
                     outcome = error
         except StopIteration as done:
             return done.value  # type: ignore[no-any-return]  # the generator's type has it
+
+
+def _feature_maps(image: Image, model: str, layers: str) -> Step:
+    return upload_step(f"/v1/models/{model}/feature-maps", [image], {"layers": layers, "format": "npz"})
+
+
+def _unit(image: Image, layer: str, index: Sequence[int], model: str) -> Step:
+    parameters = {"layer": layer, "index": ",".join(map(str, index))}
+    return upload_step(f"/v1/models/{model}/unit", [image], parameters)
+
+
+def _kernels(layer: str, model: str, effective: bool) -> Step:
+    path = f"/v1/models/{model}/layers/{quote(layer, safe=':')}/kernels"
+    return Step(method="GET", path=path, parameters=as_texts({"format": "npz", "effective": effective}))
+
+
+def _compare(images: Sequence[Image], model: str, other: str | None) -> Step:
+    return upload_step(f"/v1/models/{model}/compare", images, {"with": other})
+
+
+def _explain(
+    image: Image, model: str, method: str | None, class_name: str | int | None, layer: str | None, evaluate: bool
+) -> Step:
+    parameters = {"method": method, "class": class_name, "layer": layer, "evaluate": evaluate}
+    return upload_step(f"/v1/models/{model}/explain", [image], parameters)
 
 
 def _headers(token: str | None) -> dict[str, str]:

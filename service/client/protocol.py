@@ -9,7 +9,7 @@ import io
 import random
 import time
 import zipfile
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -113,17 +113,8 @@ def models_exchange(policy: Policy) -> Exchange[list[dict[str, Any]]]:
     return list(found["models"])
 
 
-def feature_maps_exchange(
-    image: bytes | Path, policy: Policy, *, model: str, layers: str
-) -> Exchange[dict[str, npt.NDArray[Any]]]:
-    """See `Client.feature_maps`."""
-    data = image if isinstance(image, bytes) else image.read_bytes()
-    step = Step(
-        method="POST",
-        path=f"/v1/models/{model}/feature-maps",
-        parameters={"layers": layers, "format": "npz"},
-        files=[("image", ("image", data))],
-    )
+def arrays_exchange(step: Step, policy: Policy) -> Exchange[dict[str, npt.NDArray[Any]]]:
+    """A request that is answered with numpy's arrays; see `Client.feature_maps` and `Client.kernels`."""
     answer = yield from _ask(step, policy)
     try:
         with np.load(io.BytesIO(answer.content), allow_pickle=False) as arrays:
@@ -132,22 +123,32 @@ def feature_maps_exchange(
         raise _unexpected_response(answer) from None
 
 
-def unit_exchange(
-    image: bytes | Path, policy: Policy, *, model: str, layer: str, index: Sequence[int]
-) -> Exchange[dict[str, Any]]:
-    """See `Client.unit`."""
-    data = image if isinstance(image, bytes) else image.read_bytes()
-    step = Step(
-        method="POST",
-        path=f"/v1/models/{model}/unit",
-        parameters={"layer": layer, "index": ",".join(map(str, index))},
-        files=[("image", ("image", data))],
-    )
+def object_exchange(step: Step, policy: Policy, *, key: str) -> Exchange[dict[str, Any]]:
+    """A request that is answered with a JSON object, which must have a member; see `Client.unit` and its like."""
     answer = yield from _ask(step, policy)
     found = _json(answer)
-    if not (isinstance(found, dict) and "terms" in found):
+    if not (isinstance(found, dict) and key in found):
         raise _unexpected_response(answer)
     return found
+
+
+def upload_step(path: str, images: Sequence[bytes | Path], parameters: Mapping[str, str | int | bool | None]) -> Step:
+    """A request with images as a form; parameters that are None are left out.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    files: Files = [
+        ("image", (str(place), image if isinstance(image, bytes) else image.read_bytes()))
+        for place, image in enumerate(images)
+    ]
+    return Step(method="POST", path=path, parameters=as_texts(parameters), files=files)
+
+
+def as_texts(parameters: Mapping[str, str | int | bool | None]) -> dict[str, str]:
+    """The parameters of a query; those that are None are left out."""
+    given = {name: value for name, value in parameters.items() if value is not None}
+    return {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in given.items()}
 
 
 def _ask(step: Step, policy: Policy) -> Exchange[httpx.Response]:

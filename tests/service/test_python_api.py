@@ -174,3 +174,17 @@ def test_an_explanation_is_the_servers_and_draws_itself(model: convscope.Model, 
     assert "Grad-CAM of conv2 for 2" in repr(view)
     with pytest.raises(convscope.ConvscopeError, match="wanted one of cam"):
         model.explain(picture, method="magic")
+
+
+def test_comparisons_are_the_servers(model: convscope.Model, lenet_artifact: Path) -> None:
+    pictures = [encoded(digit(index)) for index in (0, 1)]
+    client = client_for(lenet_artifact.parent.parent)
+    files = [("image", (str(index), picture)) for index, picture in enumerate(pictures)]
+    answer = client.post("/v1/models/lenet/compare", files=files).json()
+    found = model.compare(*pictures)
+    assert found.begins == answer["begins"]
+    for ours, theirs in zip(found.layers, answer["layers"], strict=True):
+        assert (ours.layer, ours.maximum) == (theirs["layer"], pytest.approx(theirs["maximum"], abs=1e-6))
+    assert model.compare(pictures[0], model=model).begins == ""
+    with pytest.raises(ConvscopeError, match="give two, or one and another model"):
+        model.compare(pictures[0])

@@ -69,6 +69,39 @@ def test_batches_of_any_size_give_the_engines_answers_and_an_error_for_each_bad_
         checked(results, lenet_artifact, 5)
 
 
+def test_inspections_are_those_of_the_server(server: Server) -> None:
+    picture, headers = encoded(digit()), {"Authorization": f"Bearer {TOKEN}"}
+
+    def plain(path: str, count: int = 1) -> Any:
+        files = [("image", (str(place), picture)) for place in range(count)]
+        return httpx.post(f"{server.url}/v1/models/lenet/{path}", files=files, headers=headers).json()
+
+    with Client(server.url, token=TOKEN) as client:
+        unit = client.unit(picture, "conv1", (2, 0, 5), model="lenet")
+        compared = client.compare([picture, picture], model="lenet")
+        explained = client.explain(picture, model="lenet", method="gradcam", class_name=2, layer="conv2", evaluate=True)
+        kernels = client.kernels("conv1", model="lenet")
+        versions = client.compare([picture], model="lenet", other="lenet:1")
+    assert unit == plain("unit?layer=conv1&channel=2&y=0&x=5")
+    assert compared == plain("compare", 2)
+    assert explained == plain("explain?method=gradcam&class=2&layer=conv2&evaluate=true")
+    assert versions["begins"] is None
+    assert (kernels["weights"].shape, kernels["bias"].shape) == ((6, 1, 5, 5), (6,))
+
+    async def ask_all() -> list[Any]:
+        async with AsyncClient(server.url, token=TOKEN) as client:
+            return [
+                await client.unit(picture, "conv1", (2, 0, 5), model="lenet"),
+                await client.compare([picture, picture], model="lenet"),
+                await client.explain(
+                    picture, model="lenet", method="gradcam", class_name=2, layer="conv2", evaluate=True
+                ),
+                (await client.kernels("conv1", model="lenet"))["weights"].tolist(),
+            ]
+
+    assert asyncio.run(ask_all()) == [unit, compared, explained, kernels["weights"].tolist()]
+
+
 def test_models_and_feature_maps_are_those_of_the_server(server: Server, lenet_artifact: Path, tmp_path: Path) -> None:
     (tmp_path / "0.png").write_bytes(encoded(digit()))
     with Client(server.url, token=TOKEN) as client:
@@ -116,6 +149,8 @@ def test_the_readmes_program_runs(lenet_artifact: Path, tmp_path: Path, capsys: 
         (TOKEN, lambda client: client.classify([b"x"] * 2, top_k=11), 400, "parameter_invalid", "top_k"),
         (TOKEN, lambda client: client.feature_maps(b"x", model="lenet"), 415, "image_unsupported", "not an image"),
         (TOKEN, lambda c: c.feature_maps(b"x", model="lenet", layers="no"), 404, "layer_unknown", "no layer"),
+        (TOKEN, lambda c: c.kernels("relu", model="lenet"), 404, "no_kernels", "layers that have: conv1"),
+        (TOKEN, lambda c: c.unit(encoded(digit()), "conv1", (9, 0, 0), model="lenet"), 404, "unit_unknown", "0 to 5"),
     ],
 )  # fmt: skip
 def test_what_the_server_refuses_is_raised_with_its_words(
