@@ -104,12 +104,12 @@ class Predictor:
             image = to_pil(image)
         return preprocess_image(image, spec)
 
-    def picture_size(self, image: Image) -> tuple[int, int]:
+    def picture_size(self, image: Image, *, limit_pixels: int = DEFAULT_LIMIT_PIXELS) -> tuple[int, int]:
         """(height, width) of an image as it is before `decode` resizes it, its EXIF orientation applied."""
         if isinstance(image, str | Path):
             image = Path(image).read_bytes()
         if isinstance(image, bytes):
-            with open_image(image) as opened:
+            with open_image(image, limit_pixels=limit_pixels) as opened:
                 return oriented_size(opened)
         return image.shape[:2] if isinstance(image, np.ndarray) else oriented_size(image)
 

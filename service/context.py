@@ -1,8 +1,10 @@
 """Objects shared by the handlers of one worker, and steps common to the routes under /v1 and /v2."""
 
-from collections.abc import Coroutine
+import asyncio
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from typing import TypeVar
 
 from starlette.types import Receive
 
@@ -16,6 +18,8 @@ from service.serving.version_catalog import VersionCatalog
 from service.serving.worker_metrics import WorkerMetrics
 from service.settings import Settings
 from service.telemetry.request_context import current
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,14 @@ class ServerContext:
     def find(self, name: str | None, version: str | None = None) -> Coroutine[None, None, ServedModel]:
         """The same with `VersionCatalog.find`, which loads the model if it is not in memory."""
         return self.catalog.find(name, version, on_lookup=_note_model)
+
+    async def inspect(self, work: Callable[[], T], receive: Receive) -> T:
+        """What `work` returns once its turn among the inspections has come; cancelled when the client hangs up.
+
+        Raises:
+            QueueFull: too many are waiting.
+        """
+        return await cancel_on_disconnect(asyncio.ensure_future(self.inspection_queue.run(work)), receive)
 
     def versions(self, name: str) -> list[ModelEntry]:
         """All versions of a model; `name` may name one of them."""

@@ -4,6 +4,7 @@ This module does not need torch. Scaling to [0, 1] and mean/std are part of the 
 (`models.images.normalize`), so the results are plain uint8 pixels, height x width x channels.
 """
 
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from models.images.errors import ImageError, ImageTooNarrow, ImageUndecodable, UnsupportedMode
-from models.images.geometry import ORIENTATION, crop_origin, resized_size
+from models.images.geometry import ORIENTATION, crop_origin, oriented_size, resized_size
 from models.images.header import DEFAULT_LIMIT_PIXELS, open_image, over_limit, reason
 from models.images.input_spec import INTERPOLATIONS, InputSpec
 
@@ -37,6 +38,13 @@ def decode_image(data: bytes, spec: InputSpec, *, limit_pixels: int = DEFAULT_LI
     """
     with open_image(data, limit_pixels=limit_pixels) as image:
         return decode_opened(image, spec)
+
+
+def decode_picture(data: bytes, spec: InputSpec, *, limit_pixels: int = DEFAULT_LIMIT_PIXELS) -> Pixels:
+    """Decodes an image at its own size, (H, W, C) in the mode of `spec`; otherwise as `decode_image`."""
+    with open_image(data, limit_pixels=limit_pixels) as image:
+        height, width = oriented_size(image)
+        return decode_opened(image, replace(spec, height=height, width=width, resize=(height, width), crop=None))
 
 
 def decode_opened(image: Image.Image, spec: InputSpec) -> Pixels:

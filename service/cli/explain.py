@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +11,7 @@ from cyclopts import CycloptsError, Parameter
 from export.engines.machine import installed_version
 from export.predictor import Predictor, top_predictions
 from models.files import atomic_write
-from models.images.decode import decode_image
+from models.images.decode import decode_picture
 from service.errors import NotInspectable
 from service.inspection.explain.explanation import Explainer, Explanation, Refused, class_index
 from service.inspection.explain.maps import to_picture
@@ -59,7 +58,8 @@ def explain(
     if method == _ALL and samples is not None:
         raise CycloptsError(msg="--samples goes with one method; with all, each has its own number")
     model = Predictor.open(artifact, check_all=True)
-    pixels = model.decode(image)
+    data = image.read_bytes()
+    pixels = model.decode(data)
     explainer = Explainer(model, pixels)
     classes = model.manifest.classes
     index = explainer.predicted if class_name is None else class_index(classes, class_name)
@@ -69,14 +69,13 @@ def explain(
         chosen = find_method(method) if method else explainer.default_method()
         found = [explainer.explain(chosen, index, layer=layer, samples=samples, seed=seed, evaluate=evaluate)]
     out.mkdir(parents=True, exist_ok=True)
-    size = model.picture_size(image)
-    whole = replace(model.manifest.input, height=size[0], width=size[1], resize=size, crop=None)
-    picture = decode_image(image.read_bytes(), whole)
+    picture = decode_picture(data, model.manifest.input)
     for one in found:
         if isinstance(one, Explanation):
-            values, _ = to_picture(one.values, model.manifest.input, size)
+            values, _ = to_picture(one.values, model.manifest.input, picture.shape[:2])
             draw_overlay(picture, one.strengths(values)).save(out / f"{one.method.name}.png")
-    record = _record(model, image, explainer, index, found)
+    record = _record(model, explainer, index, found)
+    record["image"] = {"name": image.name, "sha256": hashlib.sha256(data).hexdigest()}
     record["parameters"] = {"layer": layer, "samples": samples, "seed": seed}
     with atomic_write(out / RECORD_FILE) as path:
         path.write_text(json.dumps(record, indent=1))
@@ -89,16 +88,13 @@ def explain(
         raise NotInspectable(f"no method works for {model.label}")
 
 
-def _record(
-    model: Predictor, image: Path, explainer: Explainer, index: int, found: list[Explanation | Refused]
-) -> dict[str, Any]:
+def _record(model: Predictor, explainer: Explainer, index: int, found: list[Explanation | Refused]) -> dict[str, Any]:
     manifest = model.manifest
     probabilities = explainer.served.probabilities[0]
     best = top_predictions(probabilities, manifest.classes, 5)
     return {
         "artifact": model.label,
         "files": {name: entry.sha256 for name, entry in manifest.files.items()},
-        "image": {"name": image.name, "sha256": hashlib.sha256(image.read_bytes()).hexdigest()},
         "class": {"index": index, "label": manifest.classes[index], "probability": float(probabilities[index])},
         "predictions": [{**row, "probability": float(row["probability"])} for row in best],
         "methods": [_row(one) for one in found],

@@ -67,6 +67,11 @@ def choice(values: Mapping[str, Sequence[str]], name: str, options: Sequence[T])
     return next((option for option in options if option == given), options[0])
 
 
+def listed(values: Mapping[str, Sequence[str]], name: str) -> list[str]:
+    """Values of a parameter that may be given several times, each also with commas; empty ones are left out."""
+    return [part for given in values.get(name, ()) for part in given.split(",") if part]
+
+
 def get_header(scope: Scope, name: bytes) -> str:
     """The value of a header by its lower-case name; empty if it was not sent."""
     for key, value in scope["headers"]:

@@ -1,7 +1,10 @@
-"""Responses sent as plain ASGI messages."""
+"""Responses: plain ASGI messages, and JSON with arrays."""
 
 from collections.abc import Iterable
+from typing import Any
 
+import orjson
+from starlette.responses import Response
 from starlette.types import Send
 
 
@@ -25,3 +28,8 @@ async def send_body(
 async def send_json(send: Send, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
     """Sends JSON that is already encoded."""
     await send_body(send, status, body, b"application/json", headers)
+
+
+def json_response(content: Any) -> Response:
+    """An answer in JSON, numpy arrays in it included; numbers that are not finite become null."""
+    return Response(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY), media_type="application/json")

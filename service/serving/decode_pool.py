@@ -45,12 +45,24 @@ class Decoders(Executor):
         return self.threads.submit(fn, *args, **kwargs)
 
 
-def decode_or_error(data: bytes, spec: InputSpec, limit_pixels: Limit) -> Pixels | ImageError:
-    """The decoded image, or the error as a value, so that one bad image among many fails alone."""
+def decode_upload(data: bytes, spec: InputSpec, limit_pixels: Limit) -> Pixels:
+    """The decoded image, uint8 (H, W, C) of `spec`.
+
+    Raises:
+        ImageError: it cannot be decoded; the message about one over the limit names the setting.
+    """
     try:
         return decode_image(data, spec, limit_pixels=limit_pixels.value)
     except ImageError as error:
-        return _with_setting_name(error, limit_pixels)
+        raise _with_setting_name(error, limit_pixels) from None
+
+
+def decode_or_error(data: bytes, spec: InputSpec, limit_pixels: Limit) -> Pixels | ImageError:
+    """The decoded image, or the error as a value, so that one bad image among many fails alone."""
+    try:
+        return decode_upload(data, spec, limit_pixels)
+    except ImageError as error:
+        return error
 
 
 async def decode_uploads(

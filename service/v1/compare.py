@@ -4,18 +4,16 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import asdict
 
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
 from export.predictor import default_top_k, top_predictions
 from models.graph.node import Node
 from models.images.decode import Pixels
-from models.images.errors import ImageError
 from service.context import ServerContext
 from service.errors import NotInspectable, TooManyValues, UnknownLayer, UnknownParameter
-from service.http.disconnect import cancel_on_disconnect
-from service.http.requests import parse_query, single
+from service.http.requests import listed, parse_query, single
+from service.http.responses import json_response
 from service.http.route import LOOKUP, UPLOAD, Route, query_names, query_parameter
 from service.inspection.channels import check_size
 from service.inspection.compare import compare
@@ -36,7 +34,7 @@ from service.openapi.schema import (
     nullable,
     object_schema,
 )
-from service.serving.decode_pool import decode_or_error
+from service.serving.decode_pool import decode_upload
 from service.serving.served_model import ServedModel
 from service.settings import Limit
 from service.v1.classify import PREDICTIONS, images_body
@@ -65,8 +63,7 @@ class CompareRoute:
             other = single(values, "with")
             second = first if other is None else await self._context.find(other)
             extractor_of(second.predictor)
-            patterns = [name for part in values.get("layers", ["*"]) for name in part.split(",") if name]
-            nodes = select_nodes(first.predictor, patterns or ["*"])
+            nodes = select_nodes(first.predictor, listed(values, "layers") or ["*"])
             check_size(nodes, self._settings.limit("inspection_limit_values"), "choose some with ?layers=", images=2)
             streams = request.scope, request.receive
             async with self._context.body_reader.images(*streams, limit_images=Limit(2)) as uploads:
@@ -74,10 +71,9 @@ class CompareRoute:
                     raise UnknownParameter(
                         f"{len(uploads)} images came; send two for one model, or one and another model with ?with="
                     )
-                working = self._context.inspection_queue.run(
-                    lambda: self._compare((first, second), (uploads[0], uploads[-1]), nodes)
+                return await self._context.inspect(
+                    lambda: self._compare((first, second), (uploads[0], uploads[-1]), nodes), request.receive
                 )
-                return await cancel_on_disconnect(asyncio.ensure_future(working), request.receive)
 
     def _compare(
         self, models: tuple[ServedModel, ServedModel], uploads: tuple[bytes, bytes], nodes: Sequence[Node]
@@ -97,13 +93,10 @@ class CompareRoute:
             "begins": found.begins or None,
             "layers": [asdict(layer) for layer in found.layers],
         }
-        return Response(orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY), media_type="application/json")
+        return json_response(answer)
 
     def _decode(self, model: ServedModel, upload: bytes) -> Pixels:
-        image = decode_or_error(upload, model.manifest.input, self._settings.limit("image_limit_pixels"))
-        if isinstance(image, ImageError):
-            raise image
-        return image
+        return decode_upload(upload, model.manifest.input, self._settings.limit("image_limit_pixels"))
 
 
 COMPARISON = Component(

@@ -5,23 +5,20 @@ import base64
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
 from export.predictor import default_top_k, top_predictions
-from models.images.decode import Floats, Pixels, decode_image
-from models.images.errors import ImageError
-from models.images.geometry import oriented_size
-from models.images.header import open_image
+from models.images.decode import Floats, Pixels, decode_picture
 from service.context import ServerContext
 from service.errors import NotInspectable, TooManyValues, UnknownLayer, UnknownParameter
 from service.http.disconnect import cancel_on_disconnect
 from service.http.requests import choice, number, parse_query, single
+from service.http.responses import json_response
 from service.http.route import LOOKUP, UPLOAD, Route, query_names, query_parameter
 from service.inspection.explain.explanation import Explainer, Explanation, Refused, class_index
 from service.inspection.explain.faithfulness import Trust
@@ -47,7 +44,7 @@ from service.openapi.schema import (
     object_schema,
     one_of,
 )
-from service.serving.decode_pool import decode_or_error
+from service.serving.decode_pool import decode_upload
 from service.serving.served_model import ServedModel
 from service.settings import Limit, Settings
 from service.v1.classify import PREDICTION, PREDICTIONS, images_body
@@ -148,16 +145,14 @@ class ExplainRoute:
 
     def _explain(self, model: ServedModel, upload: bytes, question: Question, watch: Watch) -> Response:
         manifest, limit_pixels = model.manifest, self._settings.limit("image_limit_pixels")
-        image = decode_or_error(upload, manifest.input, limit_pixels)
-        if isinstance(image, ImageError):
-            raise image
+        image = decode_upload(upload, manifest.input, limit_pixels)
         explainer = Explainer(model.predictor, image, watch)
         name = question.class_name
         index = explainer.predicted if name is None else class_index(manifest.classes, name)
         answer = _about(model, explainer, image, index)
         if question.all_methods:
             rows = explainer.explain_all(index, layer=question.layer, seed=question.seed)
-            return _json({**answer, "methods": [_row(row) for row in rows]})
+            return json_response({**answer, "methods": [_row(row) for row in rows]})
         found = explainer.explain(
             question.method or explainer.default_method(),
             index,
@@ -170,7 +165,7 @@ class ExplainRoute:
         if question.as_png:
             return Response(overlay, media_type="image/png")
         answer = {**answer, **_row(found), "map": _map(values), "overlay": base64.b64encode(overlay).decode()}
-        return _json(answer)
+        return json_response(answer)
 
     def _drawn(
         self, model: ServedModel, upload: bytes, image: Pixels, found: Explanation, question: Question
@@ -180,11 +175,9 @@ class ExplainRoute:
             check_size(found.values.shape, self._settings, as_png=question.as_png)
             return found.values, encode_png(draw_overlay(image, found.strengths(found.values)))
         spec, limit_pixels = model.manifest.input, self._settings.image_limit_pixels
-        with open_image(upload, limit_pixels=limit_pixels) as opened:
-            size = oriented_size(opened)
+        size = model.predictor.picture_size(upload, limit_pixels=limit_pixels)
         check_size(size, self._settings, as_png=question.as_png)
-        whole = replace(spec, height=size[0], width=size[1], resize=size, crop=None)
-        picture = decode_image(upload, whole, limit_pixels=limit_pixels)
+        picture = decode_picture(upload, spec, limit_pixels=limit_pixels)
         values, _ = to_picture(found.values, spec, size)
         return values, encode_png(draw_overlay(picture, found.strengths(values)))
 
@@ -270,10 +263,6 @@ def _trust(trust: Trust) -> dict[str, Any]:
 
 def _map(values: Floats) -> dict[str, Any]:
     return {"height": values.shape[0], "width": values.shape[1], "values": np.ascontiguousarray(values)}
-
-
-def _json(answer: dict[str, Any]) -> Response:
-    return Response(orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY), media_type="application/json")
 
 
 _CURVE = array(NUMBER, minItems=2)

@@ -9,18 +9,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
 from export.predictor import default_top_k, top_predictions
 from models.graph.node import Node
 from models.images.decode import Floats, Pixels
-from models.images.errors import ImageError
 from service.context import ServerContext
 from service.errors import NotInspectable, TooManyValues, UnknownLayer, UnknownParameter
-from service.http.disconnect import cancel_on_disconnect
-from service.http.requests import choice, number, parse_query, single
+from service.http.requests import choice, listed, number, parse_query, single
+from service.http.responses import json_response
 from service.http.route import LOOKUP, UPLOAD, Route, query_names, query_parameter
 from service.inspection.channels import (
     BINS,
@@ -52,7 +50,7 @@ from service.openapi.schema import (
     object_schema,
     one_of,
 )
-from service.serving.decode_pool import decode_or_error
+from service.serving.decode_pool import decode_upload
 from service.serving.served_model import ServedModel
 from service.settings import Limit
 from service.v1.classify import PREDICTIONS, images_body
@@ -162,8 +160,7 @@ class FeatureMapsRoute:
         model = await self._context.find(request.path_params["model"])
         choice(values, "statistics", STATISTICS)
         query = Query.of(values)
-        patterns = [name for part in values.get("layers", ["*"]) for name in part.split(",") if name]
-        nodes = select_nodes(model.predictor, patterns or ["*"])
+        nodes = select_nodes(model.predictor, listed(values, "layers") or ["*"])
         check_size(nodes, self._settings.limit("inspection_limit_values"), selection=query.selection)
         if query.form == "json" and query.kind == "numbers":
             limit, advice = self._settings.limit("inspection_limit_json_values"), ""
@@ -172,13 +169,10 @@ class FeatureMapsRoute:
             check_size(nodes, limit, advice, selection=query.selection)
         streams = request.scope, request.receive
         async with self._context.body_reader.images(*streams, limit_images=Limit(1)) as (upload,):
-            inspecting = self._context.inspection_queue.run(lambda: self._inspect(model, upload, nodes, query))
-            return await cancel_on_disconnect(asyncio.ensure_future(inspecting), request.receive)
+            return await self._context.inspect(lambda: self._inspect(model, upload, nodes, query), request.receive)
 
     def _inspect(self, model: ServedModel, upload: bytes, nodes: Sequence[Node], query: Query) -> Response:
-        image = decode_or_error(upload, model.manifest.input, self._settings.limit("image_limit_pixels"))
-        if isinstance(image, ImageError):
-            raise image
+        image = decode_upload(upload, model.manifest.input, self._settings.limit("image_limit_pixels"))
         maps = inspect_image(model.predictor, image, nodes)
         chosen = [query.selection.of(value) for _, value in maps.layers]
         picked = [value[channels] for (_, value), channels in zip(maps.layers, chosen, strict=True)]
@@ -250,7 +244,7 @@ def _json(
     if query.kind == "tiles":
         pixels = image.astype(np.float32).transpose(2, 0, 1)
         answer["image"] = _tiles(pixels, (np.zeros(len(pixels), np.float32), np.full(len(pixels), 255, np.float32)))
-    return Response(orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY), media_type="application/json")
+    return json_response(answer)
 
 
 def _bytes(value: Floats, low: Floats, high: Floats) -> dict[str, Any]:

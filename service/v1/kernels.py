@@ -5,7 +5,6 @@ import io
 from typing import Any
 
 import numpy as np
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -14,6 +13,7 @@ from service.context import ServerContext
 from service.errors import NoKernels, NotInspectable, QueueFull, TooManyValues, UnknownLayer, UnknownParameter
 from service.http.caching import etag_of, not_modified
 from service.http.requests import choice, number, parse_query
+from service.http.responses import json_response
 from service.http.route import LOOKUP, Route, path_parameter, query_names, query_parameter
 from service.inspection.kernels import Kernels, kernel_shape, layer_kernels
 from service.inspection.tiles import draw_kernels, encode_png
@@ -104,13 +104,10 @@ class KernelsRoute:
             return Response(buffer.getvalue(), media_type="application/x-npz")
         if form == "png":
             return Response(encode_png(draw_kernels(weights)), media_type="image/png")
-        return Response(
-            orjson.dumps(_json(model, kernels, weights, bias), option=orjson.OPT_SERIALIZE_NUMPY),
-            media_type="application/json",
-        )
+        return json_response(_described(model, kernels, weights, bias))
 
 
-def _json(model: ServedModel, kernels: Kernels, weights: Any, bias: Any) -> dict[str, Any]:
+def _described(model: ServedModel, kernels: Kernels, weights: Any, bias: Any) -> dict[str, Any]:
     return {
         "model": model.manifest.name,
         "version": model.manifest.version,

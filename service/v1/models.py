@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
 
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -12,6 +11,7 @@ from export.artifact.manifest import ONNX_FILE
 from models.graph.layout import center, layout
 from service.context import ServerContext
 from service.http.caching import etag_of, not_modified
+from service.http.responses import json_response
 from service.http.route import LOOKUP, Json, Route
 from service.openapi.schema import (
     COUNT,
@@ -41,17 +41,17 @@ class ModelRoutes:
         """Every model that is served, and every artifact that is not."""
         catalog = self._context.catalog
         failures = [{"artifact": path, "reason": reason} for path, reason in catalog.failures.items()]
-        return _json({"models": [_described(entry) for entry in catalog.entries()], "failed": failures})
+        return json_response({"models": [_described(entry) for entry in catalog.entries()], "failed": failures})
 
     async def model(self, request: Request) -> Response:
         """One model and its versions."""
         found = self._find(request)
         versions = [entry.manifest.version for entry in self._context.versions(found.manifest.name)]
-        return _json({**_described(found), "versions": versions})
+        return json_response({**_described(found), "versions": versions})
 
     async def labels(self, request: Request) -> Response:
         """The names of a model's classes, by index."""
-        return _json({"labels": self._find(request).manifest.classes})
+        return json_response({"labels": self._find(request).manifest.classes})
 
     async def graph(self, request: Request) -> Response:
         """Every layer of a model: shape, parents, parameters, receptive field."""
@@ -59,7 +59,7 @@ class ModelRoutes:
         etag = etag_of(manifest.name, manifest.version, [file.sha256 for file in manifest.files.values()])
         if unchanged := not_modified(request, etag):
             return unchanged
-        answer = _json(
+        answer = json_response(
             {
                 "model": manifest.name,
                 "version": manifest.version,
@@ -96,10 +96,6 @@ def _described(entry: ModelEntry) -> dict[str, Any]:
         "dataset": manifest.dataset.get("name"),
         "golden_difference": model.golden_difference if model else None,
     }
-
-
-def _json(content: Any) -> Response:
-    return Response(orjson.dumps(content), media_type="application/json")
 
 
 _WHOLE: Json = {"type": "integer"}

@@ -6,21 +6,18 @@ from dataclasses import asdict, astuple
 from typing import Any, get_args
 
 import numpy as np
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
 from models.graph.receptive_field import Box
-from models.images.errors import ImageError
-from models.images.geometry import oriented_size, to_picture
-from models.images.header import open_image
+from models.images.geometry import to_picture
 from service.context import ServerContext
 from service.errors import NotInspectable, TooManyValues, UnknownLayer, UnknownParameter, UnknownUnit
-from service.http.disconnect import cancel_on_disconnect
 from service.http.requests import is_number, number, parse_query, single
+from service.http.responses import json_response
 from service.http.route import LOOKUP, UPLOAD, Route, query_names, query_parameter
 from service.inspection.arithmetic.terms import Kind, Source, Terms
-from service.inspection.units import Unit, inspect_unit
+from service.inspection.units import Unit, extractor_of, inspect_unit
 from service.openapi.schema import (
     COUNT,
     FROM_1,
@@ -36,7 +33,7 @@ from service.openapi.schema import (
     object_schema,
     one_of,
 )
-from service.serving.decode_pool import decode_or_error
+from service.serving.decode_pool import decode_upload
 from service.serving.served_model import ServedModel
 from service.settings import Limit
 from service.v1.classify import images_body
@@ -87,26 +84,23 @@ class UnitRoute:
             index = read_index(values)
             streams = request.scope, request.receive
             async with self._context.body_reader.images(*streams, limit_images=Limit(1)) as (upload,):
-                inspecting = self._context.inspection_queue.run(lambda: self._inspect(model, upload, layer, index))
-                return await cancel_on_disconnect(asyncio.ensure_future(inspecting), request.receive)
+                return await self._context.inspect(lambda: self._inspect(model, upload, layer, index), request.receive)
 
     def _inspect(self, model: ServedModel, upload: bytes, layer: str, index: Sequence[int]) -> Response:
         limit_pixels = self._settings.limit("image_limit_pixels")
-        image = decode_or_error(upload, model.manifest.input, limit_pixels)
-        if isinstance(image, ImageError):
-            raise image
+        image = decode_upload(upload, model.manifest.input, limit_pixels)
         unit = inspect_unit(model.predictor, image, layer, index)
         check_size(unit, self._settings.limit("inspection_limit_json_values"))
-        with open_image(upload, limit_pixels=limit_pixels.value) as opened:
-            size = oriented_size(opened)
+        size = model.predictor.picture_size(upload, limit_pixels=limit_pixels.value)
         picture = unit.clipped and Box(*to_picture(model.manifest.input, size, astuple(unit.clipped)))
-        answer = {
-            "model": model.manifest.name,
-            "version": model.manifest.version,
-            "file": model.predictor.extractor.file if model.predictor.extractor else "",
-            **unit_json(unit, picture),
-        }
-        return Response(orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY), media_type="application/json")
+        return json_response(
+            {
+                "model": model.manifest.name,
+                "version": model.manifest.version,
+                "file": extractor_of(model.predictor).file,
+                **unit_json(unit, picture),
+            }
+        )
 
 
 def read_index(values: Mapping[str, Sequence[str]]) -> tuple[int, ...]:

@@ -1,7 +1,7 @@
 """Terms: the numbers that one unit is computed from, with their weights and where they come from."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -76,10 +76,7 @@ class Arithmetic:
     value: float | None
     bias: float = 0.0
     formula: str = ""
-    details: Mapping[str, float] = ()  # type: ignore[assignment]  # set below
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "details", dict(self.details))
+    details: Mapping[str, float] = field(default_factory=dict)
 
     def shifted(self, bias: float) -> "Arithmetic":
         """The same with something added to it."""
