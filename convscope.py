@@ -57,6 +57,7 @@ VERBS = {  # verb: (where it is, what it does)
     "inspect": ("service.cli.images:inspect", "draw a sheet of feature maps for one image"),
     "explain": ("service.cli.explain:explain", "draw which places of an image speak for a class"),
     "unit": ("service.cli.images:unit", "show the arithmetic of one number inside a network"),
+    "index": ("service.cli.index:index", "find the images of a data set that excite each channel most"),
     "demo": ("service.cli.demo:demo", "train on the built-in digits, export, verify, serve"),
 }
 

@@ -1,7 +1,10 @@
 """An artifact opened for inference: decodes images, runs them, ranks classes, and returns intermediate values."""
 
+import hashlib
+import threading
+from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,27 @@ from models.results import ImageFailure, Prediction, Result
 Image = bytes | str | Path | PillowImage.Image | npt.NDArray[np.uint8]
 DEFAULT_TOP_K = 5
 BATCH = 32
+_KEPT = 64  # images whose results are kept for inspections
+
+
+class _Results:
+    """The served file's results for the last images that were inspected."""
+
+    def __init__(self) -> None:
+        self._rows: OrderedDict[bytes, tuple[Floats, Floats]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def find(self, image: Pixels, engine: Engine) -> tuple[Floats, Floats]:
+        key = hashlib.blake2b(image.tobytes(), digest_size=16).digest()
+        with self._lock:
+            row = self._rows.get(key)
+        row = row or engine.run(image[np.newaxis])
+        with self._lock:
+            self._rows[key] = row
+            self._rows.move_to_end(key)
+            if len(self._rows) > _KEPT:
+                self._rows.popitem(last=False)
+        return row
 
 
 @dataclass(frozen=True)
@@ -36,12 +60,15 @@ class Predictor:
         manifest: its manifest.
         engine: runs the selected file.
         extractor: returns values inside `model.onnx`; None if the artifact has no such file.
+        threads: of one run; 0 leaves the number to the engine.
     """
 
     directory: Path
     manifest: Manifest
     engine: Engine
     extractor: OnnxFeatureExtractor | None
+    threads: int = 0
+    _results: _Results = field(default_factory=_Results, init=False, repr=False, compare=False)
 
     @classmethod
     def open(
@@ -69,7 +96,7 @@ class Predictor:
         opened = open_engine(directory, manifest, engine=engine, precision=precision, device=device, threads=threads)
         if check_all:
             check_files(directory, manifest, but=opened.file)
-        return cls(directory, manifest, opened, _extractor(directory, manifest, opened, threads))
+        return cls(directory, manifest, opened, _extractor(directory, manifest, opened, threads), threads)
 
     @property
     def label(self) -> str:
@@ -116,6 +143,17 @@ class Predictor:
     def run(self, images: Pixels) -> tuple[Floats, Floats]:
         """Probabilities and logits, float32 (N, K), of uint8 (N, H, W, C) at the network's size."""
         return self.engine.run(images)
+
+    def served_difference(self, image: Pixels, probabilities: Floats) -> float:
+        """Largest difference of probabilities (K,), of another file or network, to those of the file that serves.
+
+        The results of the last images are kept, so that the next inspection of the same image need not run the file.
+
+        Args:
+            image: uint8 (H, W, C) at the network's size.
+        """
+        served, _ = self._results.find(image, self.engine)
+        return float(np.abs(served[0] - probabilities).max())
 
     def classify(self, images: Sequence[Image], *, top_k: int | None = None) -> list[Result]:
         """Classifies images in batches; an image that cannot be read or decoded gets an error, the others results.

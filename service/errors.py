@@ -100,6 +100,12 @@ class NoKernels(RequestError):
     code = "no_kernels"
 
 
+class NoReferences(RequestError):
+    """The artifact has no reference images, or they cannot be used."""
+
+    code = "no_references"
+
+
 class NotInspectable(RequestError):
     """The artifact lacks the file to inspect, or its network does not allow the method."""
 
@@ -203,6 +209,7 @@ STATUS: dict[type[Exception], int] = {
     UnknownLayer: 404,
     UnknownUnit: 404,
     NoKernels: 404,
+    NoReferences: 404,
     NotInspectable: 404,
     UnknownPath: 404,
     MethodNotAllowed: 405,

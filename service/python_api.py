@@ -17,6 +17,8 @@ from service.inspection.explain.explanation import Explainer, class_index
 from service.inspection.explain.methods import find_method
 from service.inspection.feature_maps import inspect_image, select_nodes
 from service.inspection.kernels import Kernels, layer_kernels
+from service.inspection.references.index import ChannelReferences, image_normality, open_index
+from service.inspection.references.normal import Normality
 from service.inspection.units import extractor_of, inspect_unit
 from service.notebook_views import ExplanationView, LayerValues, Summary, UnitView
 
@@ -254,6 +256,36 @@ class Model:
         """
         place = (index,) if isinstance(index, int) else tuple(index)
         return UnitView(inspect_unit(self.predictor, self.predictor.decode(image), layer, place))
+
+    def references(self, layer: str, channel: int) -> ChannelReferences:
+        """Shows the images of a data set that excite a channel most; `convscope index` finds them.
+
+        Args:
+            layer: a layer's name.
+            channel: from 0.
+
+        Returns:
+            Crops with their values, labels and positions, and the classes that the channel responds to; a notebook
+            draws them.
+
+        Raises:
+            UnknownLayer, UnknownUnit: no such layer or channel.
+            NoReferences: the artifact has no reference images, or they cannot be used.
+        """
+        return open_index(self.predictor).channel(layer, channel)
+
+    def normality(self, image: Image) -> list[Normality]:
+        """Says how far an image lies outside of what is normal, layer by layer; `convscope index` finds out what is.
+
+        Args:
+            image: see `classify`.
+
+        Raises:
+            NoReferences: the artifact has no reference images, or they cannot be used.
+            ImageError, OSError: the image cannot be decoded or read.
+        """
+        open_index(self.predictor)
+        return image_normality(self.predictor, self.predictor.decode(image))
 
     def compare(self, *images: Image, model: "Model | None" = None, layers: str = "*") -> Comparison:
         """Compares two images in this model, or one image in this and another model, layer by layer.

@@ -50,10 +50,18 @@ def open_model(subject: Path) -> EvaluatedModel:
 
 @dataclass(frozen=True)
 class EvaluationData:
-    """Test images, labelled with the network's classes, and remarks for the user."""
+    """Images of one split, labelled with the network's classes.
+
+    Attributes:
+        remarks: for the user.
+        sha256: of the whole data set.
+        names: of the files, such as `cat/3.jpg`; empty if the data set has none.
+    """
 
     images: Dataset
     remarks: tuple[str, ...]
+    sha256: str
+    names: tuple[str, ...]
 
 
 def load_test(
@@ -62,20 +70,53 @@ def load_test(
     options: SourceOptions = SOURCE_DEFAULTS,
     *,
     skip_bad: bool = False,
+    most: int | None = None,
 ) -> EvaluationData:
     """Loads the test split at the network's input size. It may have fewer classes than the network.
 
     A folder without splits that has neither the name nor the content of the training data is a test split as a whole.
     Damaged files are left out if the training also left some out.
 
+    Args:
+        most: load no more than so many images, evenly spaced.
+
     Raises:
         ValueError: no such data, or a class in it that the network lacks or has twice.
     """
-    classes = network.classes
     raw = _load(data, network, options, skip_bad=skip_bad, test_only=True)
     split, remarks = _test_split(raw, data, network.dataset)
     if not len(split):
         raise UserError(f"{data} has no test images{' left' if raw.unsplit else ''}")
+    return _labelled(split, raw, data, network, options, remarks, most)
+
+
+def load_train(
+    data: str, network: Network, options: SourceOptions = SOURCE_DEFAULTS, *, most: int | None = None
+) -> EvaluationData:
+    """Loads the training split likewise.
+
+    Raises:
+        ValueError: as for `load_test`.
+    """
+    raw = _load(data, network, options)
+    changed = raw.sha256 != network.dataset.get("sha256")
+    remarks = [f"{data} is not, or no longer, what the network was trained on"] if changed else []
+    return _labelled(raw.train, raw, data, network, options, remarks, most)
+
+
+def _labelled(
+    split: LabeledImages,
+    raw: RawDataset,
+    data: str,
+    network: Network,
+    options: SourceOptions,
+    remarks: list[str],
+    most: int | None,
+) -> EvaluationData:
+    """A split with the network's labels in place of the data set's."""
+    classes = network.classes
+    if most is not None and most < len(split):
+        split = split.take(np.linspace(0, len(split) - 1, most).astype(np.int64))
     there = [raw.classes[label] for label in np.unique(split.labels)]
     if unknown := [name for name in there if name not in classes]:
         raise UserError(f"{data} has the classes {', '.join(unknown)}; the network has {', '.join(classes)}")
@@ -85,7 +126,9 @@ def load_test(
         remarks.append(f"{data} has {len(there)} of the network's {len(classes)} classes")
     index = np.array([classes.index(name) if name in there else -1 for name in raw.classes])
     split = LabeledImages(split.images, index[split.labels])
-    return EvaluationData(open_dataset(split, network.input, options), tuple(remarks))
+    paths = split.images if isinstance(split.images, list) else []
+    names = tuple(f"{path.parent.name}/{path.name}" for path in paths)
+    return EvaluationData(open_dataset(split, network.input, options), tuple(remarks), raw.sha256, names)
 
 
 def _test_split(raw: RawDataset, data: str, trained_on: Mapping[str, Any]) -> tuple[LabeledImages, list[str]]:

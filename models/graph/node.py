@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from models.errors import UserError
-from models.graph.receptive_field import Pair, ReceptiveField, union
+from models.graph.receptive_field import Box, Pair, ReceptiveField, union
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +43,13 @@ class Node:
     receptive_field: Pair | None = None
     jump: Pair | None = None
     start: Pair | None = None
+
+    def box(self, row: int, column: int) -> Box | None:
+        """Pixels of the input that can influence one position, padding included; None where it is the whole image or
+        unknown."""
+        if self.receptive_field is None or self.jump is None or self.start is None:
+            return None
+        return ReceptiveField(self.receptive_field, self.jump, self.start).box(row, column)
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "Node":

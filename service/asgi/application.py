@@ -36,11 +36,11 @@ from service.serving.worker_metrics import WorkerMetrics
 from service.settings import Settings
 from service.telemetry.metrics import INTERNAL
 from service.telemetry.request_context import current
-from service.v1 import classify, compare, explain, feature_maps, kernels, models, predict, unit
+from service.v1 import classify, compare, explain, feature_maps, kernels, models, predict, references, unit
 from service.v2 import infer, metadata, repository, statistics
 
 # In the router's order: inference first, for speed, and /v2/models/stats before /v2/models/{name}.
-_V1 = (classify, predict, models, feature_maps, unit, kernels, compare, explain)
+_V1 = (classify, predict, models, feature_maps, unit, kernels, references, compare, explain)
 _MODULES = (infer, statistics, metadata, repository, *_V1, operations)
 
 

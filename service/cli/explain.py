@@ -2,21 +2,29 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import CycloptsError, Parameter
+from rich.console import Console
+from rich.progress import Progress, TaskID
 
 from export.engines.machine import installed_version
 from export.predictor import Predictor, top_predictions
 from models.files import atomic_write
 from models.images.decode import decode_picture
+from service.cli.opening import open_as_served
 from service.errors import NotInspectable
 from service.inspection.explain.explanation import Explainer, Explanation, Refused, class_index
 from service.inspection.explain.maps import to_picture
 from service.inspection.explain.methods import METHODS, find_method
 from service.inspection.explain.overlay import draw_overlay
+from service.inspection.explain.watch import Watch
+from service.inspection.references.index import find_index, image_normality, normality_text
 
 RECORD_FILE = "explanation.json"
 _ALL = "all"
@@ -57,17 +65,18 @@ def explain(
         raise CycloptsError(msg=f"--method is {method!r}; wanted all or one of {', '.join(METHODS)}")
     if method == _ALL and samples is not None:
         raise CycloptsError(msg="--samples goes with one method; with all, each has its own number")
-    model = Predictor.open(artifact, check_all=True)
+    model = open_as_served(artifact)
     data = image.read_bytes()
     pixels = model.decode(data)
-    explainer = Explainer(model, pixels)
-    classes = model.manifest.classes
-    index = explainer.predicted if class_name is None else class_index(classes, class_name)
-    if method == _ALL:
-        found = explainer.explain_all(index, layer=layer, seed=seed)
-    else:
-        chosen = find_method(method) if method else explainer.default_method()
-        found = [explainer.explain(chosen, index, layer=layer, samples=samples, seed=seed, evaluate=evaluate)]
+    with _progress() as watch:
+        explainer = Explainer(model, pixels, watch)
+        classes = model.manifest.classes
+        index = explainer.predicted if class_name is None else class_index(classes, class_name)
+        if method == _ALL:
+            found = explainer.explain_all(index, layer=layer, seed=seed)
+        else:
+            chosen = find_method(method) if method else explainer.default_method()
+            found = [explainer.explain(chosen, index, layer=layer, samples=samples, seed=seed, evaluate=evaluate)]
     out.mkdir(parents=True, exist_ok=True)
     picture = decode_picture(data, model.manifest.input)
     for one in found:
@@ -75,6 +84,8 @@ def explain(
             values, _ = to_picture(one.values, model.manifest.input, picture.shape[:2])
             draw_overlay(picture, one.strengths(values)).save(out / f"{one.method.name}.png")
     record = _record(model, explainer, index, found)
+    normality = image_normality(model, pixels)
+    record["normality"] = [asdict(one) for one in normality]
     record["image"] = {"name": image.name, "sha256": hashlib.sha256(data).hexdigest()}
     record["parameters"] = {"layer": layer, "samples": samples, "seed": seed}
     with atomic_write(out / RECORD_FILE) as path:
@@ -84,8 +95,25 @@ def explain(
         print(_line(one))
     label, probability = classes[index], float(explainer.served.probabilities[0, index])
     print(f"{image.name}: {label} ({probability:.1%}); {len(drawn)} maps and {RECORD_FILE} in {out}")
+    if references := find_index(model):
+        print(f"{image.name}: {normality_text(normality, references)}")
     if not drawn:
         raise NotInspectable(f"no method works for {model.label}")
+
+
+@contextmanager
+def _progress() -> Iterator[Watch]:
+    """Shows on a terminal how far each method is."""
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def report(method: str, done: int, total: int) -> None:
+            if method not in tasks:
+                tasks[method] = bar.add_task(METHODS[method].title if method else "")
+            bar.update(tasks[method], completed=done, total=total)
+
+        yield Watch(report=report)
 
 
 def _record(model: Predictor, explainer: Explainer, index: int, found: list[Explanation | Refused]) -> dict[str, Any]:

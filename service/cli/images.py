@@ -14,9 +14,11 @@ from export.engines.cuda import Device
 from export.predictor import BATCH, Predictor, top_predictions
 from models.errors import ConvscopeError
 from models.results import Result
+from service.cli.opening import open_as_served
 from service.client.client import Client, NoAnswer, Policy
 from service.http.requests import is_number
 from service.inspection.feature_maps import inspect_image, select_nodes
+from service.inspection.references.index import find_index, normality_text
 from service.inspection.slide import draw_slide
 from service.inspection.tiles import draw_sheet
 from service.inspection.unit_text import unit_text
@@ -84,15 +86,7 @@ def inspect(artifact: Path, image: Path, *, layers: str = "*", channel: int = 0,
         raise CycloptsError(msg=f"--out is {out}; it must end in .png, .npz or .gif")
     if channel and kind != ".gif":
         raise CycloptsError(msg="--channel goes with an animation, --out FILE.gif")
-    settings = read_settings()
-    model = Predictor.open(
-        artifact,
-        engine=settings.engine,
-        precision=settings.precision,
-        device=settings.device,
-        threads=settings.threads_per_run,
-        check_all=True,
-    )
+    model = open_as_served(artifact)
     pixels = model.decode(image)
     if kind == ".gif":
         slide = draw_slide(model, pixels, layers, channel)
@@ -108,6 +102,9 @@ def inspect(artifact: Path, image: Path, *, layers: str = "*", channel: int = 0,
     else:
         draw_sheet(title, pixels, maps.layers).save(out)
     print(f"{title}; {len(maps.layers)} layers of {maps.file} in {out}")
+    if references := find_index(model):
+        found = [one for one in references.normality(maps.layers) if one]
+        print(f"{image.name}: {normality_text(found, references)}")
 
 
 def unit(artifact: Path, image: Path, layer: str, index: str) -> None:
@@ -124,7 +121,7 @@ def unit(artifact: Path, image: Path, layer: str, index: str) -> None:
     parts = index.split(",")
     if not all(is_number(part) for part in parts):
         raise CycloptsError(msg=f"INDEX is {index!r}; wanted whole numbers with commas between them, such as 2,5,7")
-    model = Predictor.open(artifact, check_all=True)
+    model = open_as_served(artifact)
     print(unit_text(inspect_unit(model, model.decode(image), layer, [int(part) for part in parts])))
 
 

@@ -121,6 +121,18 @@ class Client:
         """
         return self._drive(arrays_exchange(_kernels(layer, model, effective), self._policy))
 
+    def references(self, layer: str, channel: int, *, model: str) -> dict[str, Any]:
+        """The images that excite a channel most, as `GET /v1/models/{model}/layers/{layer}/channels/...` answers them.
+
+        Args:
+            layer, channel: a layer's name, and a channel from 0.
+            model: `NAME` or `NAME:VERSION`.
+
+        Raises:
+            NoAnswer: as for `classify`; there is no such layer or channel, or the artifact has no reference images.
+        """
+        return self._drive(object_exchange(_references(layer, channel, model), self._policy, key="references"))
+
     def compare(self, images: Sequence[Image], *, model: str, other: str | None = None) -> dict[str, Any]:
         """Differences layer by layer, as `POST /v1/models/{model}/compare` answers them.
 
@@ -225,6 +237,10 @@ class AsyncClient:
         """See `Client.kernels`."""
         return await self._drive(arrays_exchange(_kernels(layer, model, effective), self._policy))
 
+    async def references(self, layer: str, channel: int, *, model: str) -> dict[str, Any]:
+        """See `Client.references`."""
+        return await self._drive(object_exchange(_references(layer, channel, model), self._policy, key="references"))
+
     async def compare(self, images: Sequence[Image], *, model: str, other: str | None = None) -> dict[str, Any]:
         """See `Client.compare`."""
         return await self._drive(object_exchange(_compare(images, model, other), self._policy, key="layers"))
@@ -281,6 +297,10 @@ def _unit(image: Image, layer: str, index: Sequence[int], model: str) -> Step:
 def _kernels(layer: str, model: str, effective: bool) -> Step:
     path = f"/v1/models/{model}/layers/{quote(layer, safe=':')}/kernels"
     return Step(method="GET", path=path, parameters=as_texts({"format": "npz", "effective": effective}))
+
+
+def _references(layer: str, channel: int, model: str) -> Step:
+    return Step(method="GET", path=f"/v1/models/{model}/layers/{quote(layer)}/channels/{channel}/references")
 
 
 def _compare(images: Sequence[Image], model: str, other: str | None) -> Step:

@@ -10,10 +10,12 @@ import numpy.typing as npt
 
 from models.graph.node import Node
 from models.images.decode import Floats, Pixels
+from models.images.input_spec import InputSpec
 from service.errors import TooManyValues, UnknownParameter
+from service.inspection.layers import channel_axis
 from service.settings import Limit
 
-Rank = Literal["mean", "max", "l2"]
+Rank = Literal["mean", "max", "l2", "contribution"]
 Scale = Literal["layer", "channel", "global", "none"]
 RANKS: tuple[Rank, ...] = get_args(Rank)
 SCALES: tuple[Scale, ...] = get_args(Scale)
@@ -27,36 +29,42 @@ class Selection:
     Attributes:
         channels: by index.
         top: the number of those that rank highest.
-        rank: by which number they are ranked: the mean, the largest value or the L2 norm of a channel.
+        rank: by which number they are ranked: the mean, the largest value or the L2 norm of a channel, or its
+            contribution to a class, see `explain.contribution`.
     """
 
     channels: tuple[int, ...] | None = None
     top: int | None = None
     rank: Rank = "mean"
 
-    def count(self, node: Node) -> int:
-        """How many channels of a layer are returned.
+    def count(self, name: str, existing: int) -> int:
+        """How many channels are returned of a layer that has `existing`.
 
         Raises:
-            UnknownParameter: the layer has no such channel.
+            UnknownParameter: it has no such channel.
         """
-        existing = node.shape[0]
         if self.channels is not None:
             if self.channels and max(self.channels) >= existing:
-                raise UnknownParameter(
-                    f"channels has {max(self.channels)}; {node.name} has channels 0 to {existing - 1}"
-                )
+                raise UnknownParameter(f"channels has {max(self.channels)}; {name} has channels 0 to {existing - 1}")
             return len(self.channels)
         return existing if self.top is None else min(self.top, existing)
 
-    def of(self, value: Floats) -> npt.NDArray[np.int64]:
-        """Indices of the channels of a value, ranked from the highest where they are ranked."""
+    def of(self, value: Floats, contributions: Floats | None = None) -> npt.NDArray[np.int64]:
+        """Indices of the channels of a value, ranked from the highest where they are ranked.
+
+        Args:
+            value: channels first.
+            contributions: of the channels (C,), if they are ranked by these.
+        """
         if self.channels is not None:
             return np.asarray(self.channels, np.int64)
         if self.top is None:
             return np.arange(len(value))
         flat = value.reshape(len(value), -1)
-        if self.rank == "l2":
+        if self.rank == "contribution":
+            assert contributions is not None, "whoever ranks by contribution computes it"
+            scores = contributions
+        elif self.rank == "l2":
             scores = np.linalg.norm(flat, axis=1)
         else:
             scores = flat.mean(axis=1) if self.rank == "mean" else flat.max(axis=1)
@@ -85,32 +93,46 @@ def parse_channels(text: str) -> tuple[int, ...]:
     return tuple(found)
 
 
-def check_size(
-    nodes: Sequence[Node], limit: Limit, advice: str = "", *, images: int = 1, selection: Selection = EVERYTHING
-) -> None:
-    """Refuses an answer that would be too large, from the shapes alone, before anything runs.
+def check_size(nodes: Sequence[Node], limit: Limit, advice: str, *, images: int = 1) -> None:
+    """Refuses an answer with whole layers that would be too large, from the shapes alone, before anything runs.
 
     Raises:
-        TooManyValues: the message has the size, the limit, and what would fit: `advice`, or a number of channels.
+        TooManyValues: the message has the size, the limit and the advice.
+    """
+    total = images * sum(prod(node.shape) for node in nodes)
+    if total > limit.value:
+        whose = f"these {len(nodes)} layers" + (f" of {images} images" if images > 1 else "")
+        raise TooManyValues(f"{whose} hold {total} values; the limit is {limit}: {advice}")
+
+
+def check_selection(
+    nodes: Sequence[Node], spec: InputSpec, selection: Selection, limit: Limit, advice: str = ""
+) -> None:
+    """The same for some channels of each layer; without advice, the message says how many would fit.
+
+    Raises:
+        TooManyValues: see `check_size`.
         UnknownParameter: a layer has no such channel.
     """
-    total = images * sum(selection.count(node) * prod(node.shape[1:]) for node in nodes)
+    channels = [node.shape[channel_axis(node, spec)] for node in nodes]
+    places = [prod(node.shape) // max(1, count) for node, count in zip(nodes, channels, strict=True)]
+    chosen = [selection.count(node.name, count) for node, count in zip(nodes, channels, strict=True)]
+    total = sum(count * size for count, size in zip(chosen, places, strict=True))
     if total <= limit.value:
         return
     if not advice:
-        fitting = _fitting(nodes, limit.value)
+        fitting = _fitting(channels, places, limit.value)
         advice = f"top={fitting} would fit" if fitting else "even one channel of each is too much"
         advice += ", or choose some with ?layers="
-    whose = f"these {len(nodes)} layers" + (f" of {images} images" if images > 1 else "")
-    raise TooManyValues(f"{whose} hold {total} values; the limit is {limit}: {advice}")
+    raise TooManyValues(f"these {len(nodes)} layers hold {total} values; the limit is {limit}: {advice}")
 
 
-def _fitting(nodes: Sequence[Node], limit: int) -> int:
+def _fitting(channels: Sequence[int], places: Sequence[int], limit: int) -> int:
     """The largest number of channels of each layer that stays within a limit; 0 if none does."""
-    low, high = 0, max(node.shape[0] for node in nodes)
+    low, high = 0, max(channels)
     while low < high:
         middle = (low + high + 1) // 2
-        fits = sum(min(middle, node.shape[0]) * prod(node.shape[1:]) for node in nodes) <= limit
+        fits = sum(min(middle, count) * size for count, size in zip(channels, places, strict=True)) <= limit
         low, high = (middle, high) if fits else (low, middle - 1)
     return low
 

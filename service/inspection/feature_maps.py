@@ -61,7 +61,6 @@ def inspect_image(model: Predictor, image: Pixels, nodes: Sequence[Node]) -> Fea
     assert model.extractor is not None, "select_nodes refuses models without an extractor"
     batch = image[np.newaxis]
     probabilities, values = model.extractor.run(batch, [node.value for node in nodes])
-    served, _ = model.engine.run(batch)
     layers = [(node, np.asarray(value[0], np.float32)) for node, value in zip(nodes, values, strict=True)]
-    difference = float(np.abs(served[0] - probabilities[0]).max())
+    difference = model.served_difference(image, probabilities[0])
     return FeatureMaps(model.extractor.file, probabilities[0], layers, difference)

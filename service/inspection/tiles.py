@@ -83,6 +83,24 @@ def draw_kernels(weights: Floats, *, width: int = 1200) -> Image.Image:
     return Image.fromarray(pixels.repeat(factor, axis=0).repeat(factor, axis=1))
 
 
+def draw_crops(crops: Sequence[tuple[str, Pixels]], *, side: int = 112) -> Image.Image:
+    """Pictures side by side with a caption under each, enlarged to about the same size.
+
+    Args:
+        crops: captions and uint8 (h, w, 3).
+        side: of the square that each is fitted into.
+    """
+    font = ImageFont.load_default(11)
+    strip = Image.new("RGB", (len(crops) * (side + 4) + 4, side + _CAPTION + 4), (_BACKGROUND,) * 3)
+    pen = ImageDraw.Draw(strip)
+    for place, (caption, crop) in enumerate(crops):
+        left, factor = 4 + place * (side + 4), side / max(crop.shape[:2])
+        size = (max(1, round(crop.shape[1] * factor)), max(1, round(crop.shape[0] * factor)))
+        strip.paste(to_pil(crop).resize(size, Image.Resampling.NEAREST), (left, 4))
+        pen.text((left, side + 6), caption, font=font, fill=(_FAINT + 60,) * 3)
+    return strip
+
+
 def draw_sheet(
     title: str,
     image: Pixels,

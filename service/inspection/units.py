@@ -261,9 +261,6 @@ def _checked(layer: str, index: tuple[int, ...], shape: tuple[int, ...]) -> tupl
 
 
 def _receptive_field(node: Node | None, index: tuple[int, ...], shape: tuple[int, ...]) -> Box | None:
-    if node is None or node.receptive_field is None or node.jump is None or node.start is None or len(shape) != 3:
-        return None
-    if shape[1:] != node.shape[1:]:
-        return None  # inside a layer that changes the size
-    top, left = (node.start[axis] + index[1 + axis] * node.jump[axis] for axis in (0, 1))
-    return Box(top, left, top + node.receptive_field[0], left + node.receptive_field[1])
+    if node is None or len(shape) != 3 or shape[1:] != node.shape[1:]:
+        return None  # no map, or inside a layer that changes the size
+    return node.box(*index[1:])

@@ -1,6 +1,7 @@
 """The current content of the artifacts directory."""
 
 from pathlib import Path
+from stat import S_ISDIR
 
 from export.artifact.directory import find_versions, locate
 from export.artifact.manifest import ArtifactError, read_manifest
@@ -50,8 +51,9 @@ def _signature(directory: Path) -> Signature:
     files = []
     for path in sorted(directory.iterdir()):
         try:
-            stat = path.stat()
+            status = path.stat()
         except FileNotFoundError:  # a temporary file that is already gone, or a broken link
             continue
-        files.append((path.name, stat.st_size, stat.st_mtime_ns))
+        if not S_ISDIR(status.st_mode):  # reference images are opened when they are asked for
+            files.append((path.name, status.st_size, status.st_mtime_ns))
     return tuple(files)

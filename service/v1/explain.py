@@ -26,6 +26,7 @@ from service.inspection.explain.maps import to_picture
 from service.inspection.explain.methods import MAX_SAMPLES, METHODS, Method, find_method
 from service.inspection.explain.overlay import draw_overlay
 from service.inspection.explain.watch import Watch
+from service.inspection.references.index import find_index, image_normality
 from service.inspection.tiles import encode_png
 from service.openapi.schema import (
     BINARY,
@@ -49,6 +50,7 @@ from service.serving.served_model import ServedModel
 from service.settings import Limit, Settings
 from service.v1.classify import PREDICTION, PREDICTIONS, images_body
 from service.v1.events import EVENT_STREAM, EventStream, Report, wants_events
+from service.v1.references import DATA, LAYER_NORMALITY, data_of, normality_of
 
 ALL = "all"
 FORMATS, SIZES, FLAGS = ("json", "png"), ("network", "picture"), ("false", "true")  # the first is the default
@@ -213,15 +215,14 @@ def check_size(size: tuple[int, ...], settings: Settings, *, as_png: bool) -> No
 
 
 def _about(model: ServedModel, explainer: Explainer, image: Pixels, index: int) -> dict[str, Any]:
-    manifest, served = model.manifest, explainer.served
+    manifest, served, references = model.manifest, explainer.served, find_index(model.predictor)
     probabilities, logits = served.probabilities[0], served.logits[0]
-    serving, _ = model.engine.run(image[np.newaxis])
     return {
         "model": manifest.name,
         "version": manifest.version,
         "served": {
             "file": model.engine.file,
-            "maximum_difference": float(np.abs(serving[0] - probabilities).max()),
+            "maximum_difference": model.predictor.served_difference(image, probabilities),
         },
         "predictions": top_predictions(probabilities, manifest.classes, default_top_k(manifest)),
         "class": {
@@ -230,6 +231,8 @@ def _about(model: ServedModel, explainer: Explainer, image: Pixels, index: int) 
             "probability": float(probabilities[index]),
             "logit": float(logits[index]),
         },
+        "references": references and data_of(references),
+        "normality": [{"layer": one.layer, **normality_of(one)} for one in image_normality(model.predictor, image)],
     }
 
 
@@ -316,6 +319,11 @@ EXPLANATION = Component(
         version=FROM_1,
         served=object_schema(file=TEXT, maximum_difference=described("of its probabilities to these", NUMBER)),
         predictions=PREDICTIONS,
+        references=described(
+            "the data that `normality` compares with; null if the artifact has no usable reference images",
+            {"oneOf": [DATA, {"type": "null"}]},
+        ),
+        normality=described("of every layer that has reference images", array(LAYER_NORMALITY)),
         **{
             "class": object_schema(
                 label=TEXT, index=COUNT, probability=PREDICTION.schema["properties"]["probability"], logit=NUMBER

@@ -183,7 +183,7 @@ _AXES = described(
     array(array({"type": "integer"})),
 )
 _INTEGER = {"type": "integer"}
-_BOX = object_schema(top=_INTEGER, left=_INTEGER, bottom=_INTEGER, right=_INTEGER)
+BOX = object_schema(top=_INTEGER, left=_INTEGER, bottom=_INTEGER, right=_INTEGER)
 TERMS = Component(
     "UnitTerms",
     object_schema(
@@ -230,7 +230,7 @@ UNIT = Component(
         receptive_field=described(
             "null where it is the whole image or unknown; `whole` and `clipped` in pixels of the network's input, "
             "`picture` in those of the picture that was sent, turned as its EXIF orientation says",
-            nullable(object_schema(whole=_BOX, clipped=_BOX, picture=_BOX)),
+            nullable(object_schema(whole=BOX, clipped=BOX, picture=BOX)),
         ),
         following=described(
             "layers after it that work on single elements, with their value at this position",

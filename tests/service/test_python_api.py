@@ -188,3 +188,15 @@ def test_comparisons_are_the_servers(model: convscope.Model, lenet_artifact: Pat
     assert model.compare(pictures[0], model=model).begins == ""
     with pytest.raises(ConvscopeError, match="give two, or one and another model"):
         model.compare(pictures[0])
+
+
+def test_references_and_normality_need_an_index(
+    model: convscope.Model, indexed_artifact: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    indexed = convscope.load(indexed_artifact, device="cpu")
+    found = indexed.references("conv1", 2)
+    assert len(found.references) == 3 and found._repr_png_().startswith(b"\x89PNG")
+    assert [one.layer for one in indexed.normality(digit(1700))] == [node.name for node in indexed.manifest.nodes]
+    for ask in (lambda: model.references("conv1", 2), lambda: model.normality(digit(0))):
+        with pytest.raises(ConvscopeError, match="has no reference images; convscope index"):
+            ask()

@@ -1,14 +1,14 @@
 """Class activation maps without gradients: sums of a layer's channels, weighted by what they do to the score."""
 
 import numpy as np
-import numpy.typing as npt
 
 from export.engines.onnx_tail import Tail
 from models.images.decode import Floats
 from service.errors import UnknownLayer
-from service.inspection.explain.layers import Layer
+from service.inspection.explain.contribution import contributions, set_channels
 from service.inspection.explain.maps import resize
 from service.inspection.explain.served import ServedImage
+from service.inspection.layers import Layer
 
 _CHECKS = 4  # random values on which a linear head must be the one that was measured
 
@@ -27,13 +27,13 @@ def cam(served: ServedImage, layer: Layer, index: int) -> Floats:
     Raises:
         UnknownLayer: the network after the layer is something else.
     """
-    tail = served.tail(layer)
+    tail = served.tail(layer.node)
     channels = tail.start.shape[layer.channel_axis]
     zeros = tail.run(np.zeros_like(tail.start))[1][0]  # (K,)
     weights = np.empty((channels, len(zeros)), np.float32)
     for part in served.watch.batches(channels, served.batch_of(tail.start.size)):
         ones = np.zeros((part.stop - part.start, *tail.start.shape[1:]), np.float32)
-        _set_channels(ones, layer, part, 1)
+        set_channels(ones, layer.channel_axis, part, 1)
         weights[part] = tail.run(ones)[1] - zeros
     if not _is_linear(tail, layer, weights, zeros):
         raise UnknownLayer(
@@ -55,25 +55,14 @@ def _is_linear(tail: Tail, layer: Layer, weights: Floats, zeros: Floats) -> bool
 
 
 def ablation_cam(served: ServedImage, layer: Layer, index: int) -> Floats:
-    """Each channel is weighted by how far the logit falls when it is zero.
-
-    Desai and Ramaswamy divide by the logit, which scales the map, and inverts it where the logit is negative; here it
-    is left out.
-    """
-    tail = served.tail(layer)
-    channels = tail.start.shape[layer.channel_axis]
-    logit = tail.run(tail.start)[1][0, index]
-    weights = np.empty(channels, np.float32)
-    for part in served.watch.batches(channels, served.batch_of(tail.start.size)):
-        values = np.repeat(tail.start, part.stop - part.start, axis=0)
-        _set_channels(values, layer, part, 0)
-        weights[part] = logit - tail.run(values)[1][:, index]
-    return weighted_sum(weights, layer.to_maps(tail.start)[0])
+    """Each channel is weighted by its contribution, see `contributions`."""
+    weights = contributions(served, layer.node, layer.channel_axis, index)
+    return weighted_sum(weights, layer.to_maps(served.tail(layer.node).start)[0])
 
 
 def score_cam(served: ServedImage, layer: Layer, index: int) -> Floats:
     """Each channel is a mask for the image, and is weighted by the softmax over channels of the logits."""
-    maps = layer.to_maps(served.tail(layer).start)[0]  # (C, h, w)
+    maps = layer.to_maps(served.tail(layer.node).start)[0]  # (C, h, w)
     low, high = maps.min(axis=(1, 2), keepdims=True), maps.max(axis=(1, 2), keepdims=True)
     masks = (maps - low) / np.maximum(high - low, 1e-8)
     scores = np.empty(len(maps), np.float32)
@@ -89,16 +78,10 @@ def eigen_cam(served: ServedImage, layer: Layer, index: int) -> Floats:
     Centred as in pytorch-grad-cam. A component's sign is arbitrary: the larger of its extremes is made positive
     (Chung and Ying, Seg-Eigen-CAM, 2025, eq. 13).
     """
-    maps = layer.to_maps(served.tail(layer).start)[0]
+    maps = layer.to_maps(served.tail(layer.node).start)[0]
     places = maps.reshape(len(maps), -1).T.astype(np.float64)  # (h * w, C)
     places -= places.mean(axis=0)
     left, sizes, _ = np.linalg.svd(places, full_matrices=False)
     component = left[:, 0] * sizes[0]
     component = -component if abs(component.min()) > abs(component.max()) else component
     return component.reshape(layer.grid).astype(np.float32)  # type: ignore[no-any-return]
-
-
-def _set_channels(values: npt.NDArray[np.float32], layer: Layer, part: slice, number: float) -> None:
-    """Sets one channel of each value in a batch: those of `part`, one after the other."""
-    channels = np.arange(part.start, part.stop)
-    np.moveaxis(values, layer.channel_axis, 1)[np.arange(len(values)), channels] = number

@@ -12,11 +12,11 @@ from service.errors import NotInspectable, UnknownLayer, UnknownParameter
 from service.inspection.explain import cam, gradients, perturbation
 from service.inspection.explain.faithfulness import Trust, measure_trust
 from service.inspection.explain.gradients import TorchImage
-from service.inspection.explain.layers import Layer, choose_layer, find_layers
 from service.inspection.explain.maps import is_empty, resize
 from service.inspection.explain.methods import METHODS, Method
 from service.inspection.explain.served import ServedImage
 from service.inspection.explain.watch import Watch
+from service.inspection.layers import Layer, choose_layer, find_layers
 
 _OF_LAYERS: dict[str, Callable[[ServedImage, Layer, int], Floats]] = {
     "cam": cam.cam,

@@ -18,8 +18,8 @@ from models.errors import ConvscopeError
 from models.images.decode import Floats, Pixels
 from service.errors import NotInspectable, UnknownLayer
 from service.inspection.explain.cam import weighted_sum
-from service.inspection.explain.layers import Layer
 from service.inspection.explain.watch import Watch
+from service.inspection.layers import Layer
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -57,6 +57,8 @@ class TorchImage:
         from models.images.normalize import Normalize
 
         self.watch, self._label = watch, model.label
+        if model.threads:
+            torch.set_num_threads(model.threads)  # torch has one pool for the whole process
         try:
             self._network, self._trace = _rebuilt(model.directory, model.manifest.files[WEIGHTS_FILE].sha256)
         except ConvscopeError as error:

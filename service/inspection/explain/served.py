@@ -9,10 +9,11 @@ import numpy.typing as npt
 from export.engines.onnx_graph import IMAGE
 from export.engines.onnx_tail import LOGITS, Tail
 from export.predictor import Predictor
+from models.graph.node import Node
 from models.images.decode import Floats, Pixels
 from service.errors import NotInspectable, UnknownLayer
-from service.inspection.explain.layers import Layer
 from service.inspection.explain.watch import Watch
+from service.inspection.layers import Layer
 from service.inspection.units import extractor_of
 
 _BATCH, _BATCH_VALUES = 64, 2_400_000  # runs in one batch, and values that it may take: 15 images of 224x224 pixels
@@ -88,22 +89,22 @@ class ServedImage:
         """Runs in one batch, each of which takes so many values."""
         return max(1, min(_BATCH, _BATCH_VALUES // max(1, values)))
 
-    def tail(self, layer: Layer) -> Tail:
+    def tail(self, node: Node) -> Tail:
         """The network from a layer on.
 
         Raises:
             UnknownLayer: the file has no such value.
         """
-        if not layer.node.value:
-            raise UnknownLayer(f"{layer.name} is not a value of {self.file}; choose another layer")
-        tail = self._extractor.tail(self._batch, layer.node.value)
-        if tail.start.shape[1:] != layer.node.shape:
-            raise UnknownLayer(f"{layer.name} is {tail.start.shape[1:]} in {self.file}, not {layer.node.shape}")
+        if not node.value:
+            raise UnknownLayer(f"{node.name} is not a value of {self.file}; choose another layer")
+        tail = self._extractor.tail(self._batch, node.value)
+        if tail.start.shape[1:] != node.shape:
+            raise UnknownLayer(f"{node.name} is {tail.start.shape[1:]} in {self.file}, not {node.shape}")
         return tail
 
     def matters(self, layer: Layer) -> bool:
         """True if the logits depend on the places of a layer."""
-        tail = self.tail(layer)
+        tail = self.tail(layer.node)
         changed = tail.run(np.concatenate([tail.start, layer.without_places(tail.start)]))[1]
         return bool(np.abs(changed[0] - changed[1]).max() > 1e-6)
 

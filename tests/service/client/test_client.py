@@ -149,6 +149,7 @@ def test_the_readmes_program_runs(lenet_artifact: Path, tmp_path: Path, capsys: 
         (TOKEN, lambda client: client.classify([b"x"] * 2, top_k=11), 400, "parameter_invalid", "top_k"),
         (TOKEN, lambda client: client.feature_maps(b"x", model="lenet"), 415, "image_unsupported", "not an image"),
         (TOKEN, lambda c: c.feature_maps(b"x", model="lenet", layers="no"), 404, "layer_unknown", "no layer"),
+        (TOKEN, lambda c: c.references("conv1", 0, model="lenet"), 404, "no_references", "convscope index"),
         (TOKEN, lambda c: c.kernels("relu", model="lenet"), 404, "no_kernels", "layers that have: conv1"),
         (TOKEN, lambda c: c.unit(encoded(digit()), "conv1", (9, 0, 0), model="lenet"), 404, "unit_unknown", "0 to 5"),
     ],
@@ -265,3 +266,14 @@ def test_a_policy_out_of_range_is_refused(wrong: dict[str, Any]) -> None:
     (name,) = wrong
     with pytest.raises(ValueError, match=f"{name} is {json.dumps(wrong[name])}; it must be"):
         Policy(**wrong)
+
+
+def test_references_of_a_server_that_has_them(indexed_artifact: Path, tmp_path: Path) -> None:
+    with running_server(indexed_artifact, tmp_path / "log") as server, Client(server.url) as client:
+        found = client.references("conv1", 2, model="lenet")
+
+        async def ask() -> dict[str, Any]:
+            async with AsyncClient(server.url) as other:
+                return await other.references("conv1", 2, model="lenet")
+
+        assert len(found["references"]) == 3 and asyncio.run(ask()) == found

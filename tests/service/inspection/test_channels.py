@@ -3,9 +3,19 @@ import pytest
 
 from models.graph.node import Node
 from service.errors import TooManyValues, UnknownParameter
-from service.inspection.channels import Selection, Statistics, check_size, parse_channels, ranges, to_bytes
+from service.inspection.channels import (
+    EVERYTHING,
+    Selection,
+    Statistics,
+    check_selection,
+    parse_channels,
+    ranges,
+    to_bytes,
+)
 from service.settings import Limit
+from tests.conftest import make_spec
 
+SPEC = make_spec(32)
 RNG = np.random.default_rng(0)
 VALUE = RNG.normal(size=(6, 4, 5)).astype(np.float32)
 
@@ -54,21 +64,36 @@ def test_equal_channels_keep_their_order():
     assert Selection(top=3).of(np.ones((5, 2, 2), np.float32)).tolist() == [0, 1, 2]
 
 
+def test_contributions_rank_channels_where_these_are_asked_for():
+    contributions = np.float32([0, 3, -1, 2, 5, 4])
+    assert Selection(top=3, rank="contribution").of(VALUE, contributions).tolist() == [4, 5, 1]
+
+
 def test_a_size_over_the_limit_is_refused_with_a_number_of_channels_that_fits():
     nodes = [node(64, 10, 10), node(8, 20, 20), node(100)]
     with pytest.raises(TooManyValues, match=r"hold 9700 values; the limit is 1234: top=(\d+) would fit") as refused:
-        check_size(nodes, Limit(1234))
+        check_selection(nodes, SPEC, EVERYTHING, Limit(1234))
     top = int(str(refused.value).partition("top=")[2].partition(" ")[0])
-    check_size(nodes, Limit(1234), selection=Selection(top=top))
+    check_selection(nodes, SPEC, Selection(top=top), Limit(1234))
     with pytest.raises(TooManyValues):
-        check_size(nodes, Limit(1234), selection=Selection(top=top + 1))
+        check_selection(nodes, SPEC, Selection(top=top + 1), Limit(1234))
     with pytest.raises(TooManyValues, match="even one channel of each is too much"):
-        check_size(nodes, Limit(500))
+        check_selection(nodes, SPEC, EVERYTHING, Limit(500))
+
+
+def test_the_channels_of_swin_and_of_tokens_come_last():
+    spec = make_spec(224, 3)
+    swin, tokens = node(7, 7, 96), node(197, 192)
+    check_selection([swin, tokens], spec, Selection(top=2), Limit(2 * 49 + 2 * 197))
+    with pytest.raises(TooManyValues):
+        check_selection([swin, tokens], spec, Selection(top=2), Limit(2 * 49 + 2 * 197 - 1))
+    with pytest.raises(UnknownParameter, match="channels has 96; n has channels 0 to 95"):
+        check_selection([swin], spec, Selection(channels=(96,)), Limit(10**6))
 
 
 def test_a_channel_that_a_layer_does_not_have_is_refused():
     with pytest.raises(UnknownParameter, match="channels has 8; n has channels 0 to 7"):
-        check_size([node(64, 2, 2), node(8, 2, 2)], Limit(10**6), selection=Selection(channels=(1, 8)))
+        check_selection([node(64, 2, 2), node(8, 2, 2)], SPEC, Selection(channels=(1, 8)), Limit(10**6))
 
 
 @pytest.mark.parametrize("scale", ["layer", "channel", "global"])

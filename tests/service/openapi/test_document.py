@@ -16,9 +16,16 @@ from service.asgi.application import build_application
 from service.serving.version_catalog import VersionCatalog
 from service.settings import read_settings
 from tests.in_process import client_for, digit, encoded
+from tests.real_server import running_server
 
 CONFIG = Path(__file__).with_name("schemathesis.toml")
 REQUESTS = {"V2Request", "V2Tensor", "V2Wanted"}
+
+
+@pytest.fixture(scope="module")
+def server(indexed_artifact, tmp_path_factory):
+    with running_server(indexed_artifact.parent.parent, tmp_path_factory.mktemp("log") / "server.log") as running:
+        yield running
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from PIL import Image
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
 from export.artifact.manifest import read_manifest
+from export.engines.onnxruntime import OnnxEngine
 from export.verify.reference import rebuild
 from models.images.decode import decode_image
 from tests.in_process import client_for, digit, encoded
@@ -226,3 +227,84 @@ def test_a_size_over_the_limit_comes_with_a_query_that_fits(lenet_artifact):
     assert limited.post(url(lenet_artifact, f"?format=npz&top={top}"), content=encoded(digit())).status_code == 200
     over = limited.post(url(lenet_artifact, f"?format=npz&top={int(top) + 1}"), content=encoded(digit()))
     assert over.status_code == 413
+
+
+def ablated_logits(lenet_artifact, layer, channels, index):
+    """Logits of a class with one channel of a layer at zero after the other, by a hook in PyTorch."""
+    manifest = read_manifest(lenet_artifact)
+    network = rebuild(lenet_artifact, manifest).network.eval()
+    pixels = decode_image(encoded(digit()), manifest.input).astype(np.float32) / 255
+    normalised = (pixels - np.float32(manifest.input.mean)) / np.float32(manifest.input.std)
+    x = torch.from_numpy(normalised.transpose(2, 0, 1))
+    found = []
+    for channel in [None, *range(channels)]:
+
+        def strike_out(_module, _inputs, value, channel=channel):
+            value = value.clone()
+            if channel is not None:
+                value[:, channel] = 0
+            return value
+
+        hook = network.get_submodule(layer).register_forward_hook(strike_out)
+        with torch.no_grad():
+            found.append(float(network(x[None])[0, index]))
+        hook.remove()
+    return np.array(found)
+
+
+def test_channels_are_ranked_by_what_they_contribute_to_a_class(client, lenet_artifact):
+    logits = ablated_logits(lenet_artifact, "conv2", 16, 7)
+    wanted = logits[0] - logits[1:]
+    query = "?layers=conv2&top=5&rank=contribution&class=7&values=uint8"
+    answer = client.post(url(lenet_artifact, query), content=encoded(digit())).json()
+    assert answer["class"] == {"label": "7", "index": 7}
+    (layer,) = answer["layers"]
+    assert layer["channels"] == np.argsort(-wanted, kind="stable")[:5].tolist()
+    np.testing.assert_allclose(layer["contributions"], np.sort(wanted)[:-6:-1], atol=1e-3)
+    unnamed = client.post(url(lenet_artifact, query.replace("class=7&", "")), content=encoded(digit())).json()
+    assert unnamed["class"]["index"] == unnamed["predictions"][0]["index"]
+
+
+def test_the_contribution_of_a_vectors_elements(client, lenet_artifact):
+    query = "?layers=fc.2&top=10&rank=contribution&class=3&format=npz"
+    with np.load(io.BytesIO(client.post(url(lenet_artifact, query), content=encoded(digit())).content)) as arrays:
+        by_class = dict(zip(arrays["fc.2/channels"].tolist(), arrays["fc.2/contributions"], strict=True))
+        value = dict(zip(arrays["fc.2/channels"].tolist(), arrays["fc.2"], strict=True))
+    assert by_class.pop(3) == pytest.approx(float(value[3]), abs=1e-4)  # a logit contributes itself to itself
+    assert set(by_class.values()) == {0}
+
+
+def test_too_many_contributions_are_refused_before_anything_runs(client, lenet_artifact, monkeypatch):
+    monkeypatch.setattr("service.inspection.chosen_channels.MAX_CONTRIBUTIONS", 21)
+    for layers, status in (("conv1,conv2", 413), ("conv2", 200)):
+        query = f"?layers={layers}&top=2&rank=contribution&values=uint8"
+        answer = client.post(url(lenet_artifact, query), content=encoded(digit()))
+        assert answer.status_code == status
+        if status == 413:
+            assert "each of 22 channels of 2 layers; at most 21" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("?class=3", "class goes with rank=contribution"),
+        ("?top=2&class=3", "class goes with rank=contribution"),
+        ("?top=2&rank=contribution&class=10", "class is '10'; wanted 0 to 9"),
+        ("?rank=contribution", "rank goes with top"),
+    ],
+)
+def test_a_class_goes_with_contributions(client, lenet_artifact, query, message):
+    answer = client.post(url(lenet_artifact, query), content=encoded(digit()))
+    assert (answer.status_code, message in answer.json()["error"]["message"]) == (400, True)
+
+
+def test_the_served_file_runs_once_for_each_image(client, lenet_artifact, monkeypatch):
+    ran = []
+    run = OnnxEngine.run
+    monkeypatch.setattr(OnnxEngine, "run", lambda self, images: ran.append(len(images)) or run(self, images))
+    odd = np.full((28, 28), 77, np.uint8)
+    answers = [client.post(url(lenet_artifact, "?layers=conv1"), content=encoded(odd)).json() for _ in range(3)]
+    assert ran == [1]
+    assert len({answer["served"]["maximum_difference"] for answer in answers}) == 1
+    client.post(url(lenet_artifact, "?layers=conv1"), content=encoded(odd + 1))
+    assert ran == [1, 1]

@@ -12,9 +12,9 @@ from models.checkpoint.directory import load_weights
 from service.errors import NotInspectable, UnknownLayer, UnknownParameter
 from service.inspection.explain import gradients
 from service.inspection.explain.explanation import Explainer, Explanation, Refused, class_index
-from service.inspection.explain.layers import find_layers
 from service.inspection.explain.methods import METHODS, find_method
 from service.inspection.explain.watch import Stopped, Watch
+from service.inspection.layers import find_layers
 from tests.service.inspection.explain.networks import NETWORKS
 
 SPATIAL = [method.name for method in METHODS.values() if method.layer]
@@ -230,3 +230,11 @@ def test_a_class_goes_by_its_name_before_its_number():
     for name in ("3", "-1", "bird", "٣"):
         with pytest.raises(UnknownParameter, match="wanted 0 to 2 or one of cat, 1, dog"):
             class_index(classes, name)
+
+
+def test_gradients_take_no_more_threads_than_the_engine(opened, pixels_of):
+    model = opened("lenet", 28, 1)
+    limited = Predictor.open(model.directory, device="cpu", threads=1)
+    torch.set_num_threads(2)
+    Explainer(limited, pixels_of(model)).explain(METHODS["gradcam"], 0)
+    assert torch.get_num_threads() == 1

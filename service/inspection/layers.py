@@ -1,4 +1,4 @@
-"""Layers that a map can be made of: those whose values lie in a grid over the image, channels or tokens."""
+"""How values lie over the image: the axis of their channels, and the grid of their places or tokens."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -48,6 +48,10 @@ class Layer:
         )
         return np.ascontiguousarray(channels_first.reshape(*channels_first.shape[:2], *self.grid), np.float32)
 
+    def position(self, place: int) -> tuple[int, int] | None:
+        """(row, column) of a place, counted row by row with the extra tokens first; None for an extra token."""
+        return divmod(place - self.extra, self.grid[1]) if place >= self.extra else None
+
     def without_places(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """The same values with zero at every place of the grid; extra tokens stay."""
         changed = np.zeros_like(values)
@@ -55,9 +59,21 @@ class Layer:
         return changed
 
 
+def channel_axis(node: Node, spec: InputSpec) -> int:
+    """The axis of the channels in the value of one image: the first, unless its shape says otherwise."""
+    layer = grid_layer(node, spec)
+    return layer.channel_axis - 1 if layer else 0
+
+
+def by_channel(values: npt.NDArray[Any], node: Node, spec: InputSpec) -> npt.NDArray[Any]:
+    """A batch of values (N, ...) as (N, channels, places); a vector's elements are channels of one place."""
+    channels_first = np.moveaxis(values, 1 + channel_axis(node, spec), 1)
+    return channels_first.reshape(*channels_first.shape[:2], -1)
+
+
 def find_layers(nodes: Sequence[Node], spec: InputSpec) -> list[Layer]:
     """The layers with more than one place, in the network's order."""
-    found = [_layer(node, spec) for node in nodes]
+    found = [grid_layer(node, spec) for node in nodes]
     return [layer for layer in found if layer is not None]
 
 
@@ -101,7 +117,8 @@ def _those_that_will(layers: Sequence[Layer]) -> str:
     return f"those that will do are {', '.join(shown)}" if names else "no layer of it will do"
 
 
-def _layer(node: Node, spec: InputSpec) -> Layer | None:
+def grid_layer(node: Node, spec: InputSpec) -> Layer | None:
+    """The layer of a node whose values lie in a grid with more than one place; None for any other."""
     if len(node.shape) == 3:
         first, middle, last = node.shape
         channels_first = _fits(middle, last, spec) or not _fits(first, middle, spec)
