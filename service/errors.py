@@ -100,6 +100,12 @@ class NoKernels(RequestError):
     code = "no_kernels"
 
 
+class UnknownSample(RequestError):
+    """The artifact has no such sample image."""
+
+    code = "sample_unknown"
+
+
 class NoReferences(RequestError):
     """The artifact has no reference images, or they cannot be used."""
 
@@ -210,6 +216,7 @@ STATUS: dict[type[Exception], int] = {
     UnknownUnit: 404,
     NoKernels: 404,
     NoReferences: 404,
+    UnknownSample: 404,
     NotInspectable: 404,
     UnknownPath: 404,
     MethodNotAllowed: 405,

@@ -23,8 +23,8 @@ def save_golden(directory: Path, raw: tuple[Pixels, ...], probabilities: Floats)
         np.savez_compressed(file, probabilities=probabilities, **arrays)
 
 
-def load_golden(directory: Path, manifest: Manifest) -> tuple[Pixels, Floats]:
-    """The golden images, resized to the network's input (N, H, W, C), and the expected probabilities (N, K).
+def read_golden(directory: Path) -> tuple[list[Pixels], Floats]:
+    """The golden images before resizing, uint8 (H, W) or (H, W, 3), and the expected probabilities (N, K).
 
     Raises:
         ArtifactError: the file is missing or has another form.
@@ -32,12 +32,23 @@ def load_golden(directory: Path, manifest: Manifest) -> tuple[Pixels, Floats]:
     path = directory / GOLDEN_FILE
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            expected = file["probabilities"]
             raw = [file[name] for name in sorted(file.files) if name.startswith("raw_")]
-        images = np.stack([preprocess_image(to_pil(image), manifest.input) for image in raw])
+            return raw, file["probabilities"]
     except NPZ_ERRORS as error:
         raise ArtifactError(f"{path}: {error}") from None
-    return images, expected
+
+
+def load_golden(directory: Path, manifest: Manifest) -> tuple[Pixels, Floats]:
+    """The golden images, resized to the network's input (N, H, W, C), and the expected probabilities (N, K).
+
+    Raises:
+        ArtifactError: the file is missing or has another form.
+    """
+    raw, expected = read_golden(directory)
+    try:
+        return np.stack([preprocess_image(to_pil(image), manifest.input) for image in raw]), expected
+    except NPZ_ERRORS as error:
+        raise ArtifactError(f"{directory / GOLDEN_FILE}: {error}") from None
 
 
 def check_golden(engine: "Engine", directory: Path, manifest: Manifest) -> float:

@@ -36,11 +36,11 @@ from service.serving.worker_metrics import WorkerMetrics
 from service.settings import Settings
 from service.telemetry.metrics import INTERNAL
 from service.telemetry.request_context import current
-from service.v1 import classify, compare, explain, feature_maps, kernels, models, predict, references, unit
+from service.v1 import classify, compare, explain, feature_maps, kernels, models, predict, references, samples, unit
 from service.v2 import infer, metadata, repository, statistics
 
 # In the router's order: inference first, for speed, and /v2/models/stats before /v2/models/{name}.
-_V1 = (classify, predict, models, feature_maps, unit, kernels, references, compare, explain)
+_V1 = (classify, predict, models, samples, feature_maps, unit, kernels, references, compare, explain)
 _MODULES = (infer, statistics, metadata, repository, *_V1, operations)
 
 
@@ -81,7 +81,7 @@ class Application:
             if route.raw and route.endpoint and "{" not in route.path:
                 self._direct_routes[route.path] = route.endpoint
             elif route.endpoint:
-                routed.append(one := routing.Route(route.path, route.endpoint, methods=[route.method]))
+                routed.append(one := routing.Route(route.pattern, route.endpoint, methods=[route.method]))
                 self._routes_by_endpoint.setdefault((one.endpoint, *one.param_convertors), []).append(one)
         # Not an application: its error middleware would answer before ours. A trailing slash makes another path.
         self._router = routing.Router(routed, redirect_slashes=False)
@@ -132,7 +132,7 @@ class Application:
         if path in self._direct_routes or path in operations.NATIVE:
             return path
         same = self._routes_by_endpoint.get((scope.get("endpoint"), *scope.get("path_params", ())), ())
-        return next((route.path for route in same if route.path_regex.match(path)), "unknown")
+        return next((route.path_format for route in same if route.path_regex.match(path)), "unknown")
 
 
 def _decoding_threads(catalog: VersionCatalog, settings: Settings) -> int:

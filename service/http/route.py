@@ -59,6 +59,11 @@ class Route:
     summary: str = ""
 
     @property
+    def pattern(self) -> str:
+        """The path as the router takes it; a parameter called `file` may contain slashes."""
+        return self.path.replace("{file}", "{file:path}")
+
+    @property
     def title(self) -> str:
         """The summary, explicit or from the docstring."""
         return self.summary or (self.endpoint.__doc__ or "").partition("\n")[0].rstrip(".")

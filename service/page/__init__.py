@@ -1,6 +1,7 @@
 """The page at `/`: static files from this package, without requests to any other host."""
 
 from importlib.resources import files
+from pathlib import Path
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -9,13 +10,19 @@ from service.errors import UnknownPath
 from service.http.route import Route, path_parameter
 from service.openapi.schema import TEXT, one_of
 
-_SCRIPTS = "bars card channel network notice pad page predictions reach server source tiles".split()
-ASSETS = {"page.css": "text/css", **{f"{name}.js": "text/javascript" for name in _SCRIPTS}}
+_TYPES = {".css": "text/css", ".js": "text/javascript"}
 _HEADERS = {
     "content-security-policy": "default-src 'self'; img-src 'self' data: blob:; frame-ancestors 'none'",
     "cache-control": "no-cache",
     "x-content-type-options": "nosniff",
 }
+
+
+def assets() -> dict[str, str]:
+    """The scripts and styles in this folder and below it, by path, with their media types."""
+    folder = Path(str(files(__name__)))
+    found = sorted(path for path in folder.rglob("*") if path.suffix in _TYPES)
+    return {path.relative_to(folder).as_posix(): _TYPES[path.suffix] for path in found}
 
 
 async def _index(request: Request) -> Response:
@@ -25,10 +32,10 @@ async def _index(request: Request) -> Response:
 
 async def _asset(request: Request) -> Response:
     """The scripts and styles of the page."""
-    name = request.path_params["name"]
-    if name not in ASSETS:
+    name = request.path_params["file"]
+    if name not in assets():
         raise UnknownPath(f"there is nothing at {request.url.path}")
-    return _file(name, ASSETS[name])
+    return _file(name, assets()[name])
 
 
 def _file(name: str, media_type: str) -> Response:
@@ -37,9 +44,9 @@ def _file(name: str, media_type: str) -> Response:
 
 def routes() -> list[Route]:
     """The routes, which contain no secrets and need no token."""
-    text, name = {"schema": TEXT}, path_parameter("name", one_of(*ASSETS))
-    assets = {"text/css": text, "text/javascript": text}
+    text, file = {"schema": TEXT}, path_parameter("file", one_of(*assets()))
+    answers = {media_type: text for media_type in _TYPES.values()}
     return [
         Route("GET", "/", _index, {"text/html": text}, public=True),
-        Route("GET", "/page/{name}", _asset, assets, (UnknownPath,), (name,), public=True),
+        Route("GET", "/page/{file}", _asset, answers, (UnknownPath,), (file,), public=True),
     ]

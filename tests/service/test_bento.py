@@ -113,7 +113,8 @@ def assert_answers_as(url, artifact):
 
 def test_a_bento_holds_three_packages_the_page_and_the_artifacts_and_nothing_else(bento, lenet_artifact):
     wanted = {str(path.relative_to(CHECKOUT)) for package in PACKAGES for path in (CHECKOUT / package).rglob("*.py")}
-    wanted |= {f"service/page/{path.name}" for path in (CHECKOUT / "service/page").iterdir() if path.is_file()}
+    page = [path for path in (CHECKOUT / "service/page").rglob("*") if path.suffix in (".html", ".css", ".js")]
+    wanted |= {str(path.relative_to(CHECKOUT)) for path in page}
     wanted |= {f"artifacts/lenet/1/{path.name}" for path in lenet_artifact.iterdir()}
     assert files_in(bento / "src") == {*wanted, "bentofile.yaml"}
     around = {"README.md", "bento.yaml", "apis/openapi.yaml", "apis/schema.json", "env/docker/Dockerfile"}

@@ -34,7 +34,7 @@ def test_with_the_token_requests_are_answered(client):
 
 def test_the_page_needs_no_token(client):
     assert client.get("/").status_code == 200
-    assert client.get("/page/page.js").status_code == 200
+    assert client.get("/page/app.js").status_code == 200
 
 
 def test_a_websocket_is_closed_at_once(client):
