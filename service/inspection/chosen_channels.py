@@ -76,7 +76,9 @@ def choose_channels(
     wholes = [np.moveaxis(value, axis, 0) for (_, value), axis in zip(maps.layers, axes, strict=True)]
     scores: Sequence[Any] = ranked or [None] * len(wholes)
     chosen = [selection.of(whole, one) for whole, one in zip(wholes, scores, strict=True)]
-    limits = ranges([whole[channels] for whole, channels in zip(wholes, chosen, strict=True)], scale)
+    limits = [
+        (low[channels], high[channels]) for (low, high), channels in zip(ranges(wholes, scale), chosen, strict=True)
+    ]
     found = []
     for (node, _), axis, whole, channels, (low, high), one in zip(
         maps.layers, axes, wholes, chosen, limits, scores, strict=True
