@@ -1,0 +1,205 @@
+// Compare: two images in one model, or one image in two, layer by layer, and where the difference begins.
+
+import { Picture, prepare } from "../../core/canvas.js";
+import { button, element, select, short } from "../../core/dom.js";
+import { follow, go, where } from "../../core/router.js";
+import { Newest } from "../../core/server.js";
+import { drawPredictions } from "../input/predictions.js";
+import { Maps, readMaps } from "./maps.js";
+
+const MOST_VALUES = 3_000_000; // of the layers in one request, so that the server takes two images
+const MOST_NAMES = 12;
+const SIDE = 140; // CSS pixels across an input
+const KEEP = "Keep an image as A, and then take another; or choose another model.";
+const nameOf = ({ name, version }) => `${name}:${version}`;
+const pathOf = ({ model }) => `v1/models/${encodeURIComponent(nameOf(model))}`;
+
+export class CompareView {
+  #asked = {};
+  #kept = null; // {image, seen, model}, the first image
+
+  constructor(root, page) {
+    this.jobs = new Newest((question, signal) => this.#run(question, signal));
+    const { store } = page;
+    const update = () => this.#update(store);
+    const again = () => {
+      this.#asked = {};
+      update();
+    };
+    this.ask = (path, options) => page.ask(path, options, again);
+    this.other = select("Compare with", [], (value) => go({ with: value || null }));
+    this.keep = button("", "Keep this image as A", () => {
+      this.#kept = { image: store.get("image"), seen: store.get("seen"), model: store.get("model") };
+      update();
+    });
+    [this.controls, this.status, this.result, this.pair, this.unmatched] =
+      ["controls", "", "", "compare-pair", "dim"].map((name) => element("div", name));
+    this.controls.append(this.other, this.keep);
+    this.status.setAttribute("role", "status");
+    this.maps = new Maps(page);
+    this.table = element("table", "compare-layers");
+    this.result.append(this.pair, this.maps.element, this.table, this.unmatched);
+    root.append(this.controls, this.status, this.result);
+    this.result.hidden = true;
+    store.watch(["image", "seen", "tab", "model", "graph"], update);
+    follow(update);
+    update();
+    new ResizeObserver(() => requestAnimationFrame(() => this.maps.paint())).observe(root);
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.maps.paint());
+  }
+
+  #update(store) {
+    const [model, image, graph, seen] = ["model", "image", "graph", "seen"].map((name) => store.get(name));
+    if (store.get("tab") !== "compare" || !model) return this.#stop();
+    if (!model.inspectable) return this.#tell("This model was exported without model.onnx: it cannot be compared.");
+    const { with: wanted, at } = where();
+    const others = store.get("models").filter((one) => one !== model && one.inspectable);
+    const options = others.map((one) => new Option(`${one.name} · version ${one.version}`, nameOf(one)));
+    const list = this.other.lastChild;
+    list.replaceChildren(new Option("another image", ""), ...options);
+    const other = others.find((one) => nameOf(one) === wanted);
+    list.value = other ? wanted : "";
+    this.keep.hidden = Boolean(other);
+    const ready = image && seen && store.get("seenOf") === image;
+    this.keep.disabled = !ready;
+    if (!image) return this.#tell("Draw, or choose an image to compare.");
+    if (!other && !this.#kept) return this.#tell(KEEP);
+    if (!graph || !ready) return this.#stop();
+    const now = { model, image, seen };
+    const kept = this.#kept;
+    const first = other ? now : { model, image: kept.image, seen: kept.model === model ? kept.seen : null };
+    const second = other ? { model: other, image } : now;
+    const pair = { model, first: first.image, second: image, other };
+    const same = Object.keys(pair).every((name) => pair[name] === this.#asked[name]);
+    if (same && this.#asked.at === at) return;
+    const { found } = same ? this.#asked : {};
+    this.#asked = { ...pair, at, sides: [first, second], nodes: graph.nodes, found };
+    this.jobs.ask(this.#asked, { abort: true });
+  }
+
+  #stop() {
+    this.jobs.drop();
+    if (!this.#asked.done) this.#asked = {};
+  }
+
+  #tell(text) {
+    this.#stop();
+    this.#asked = {};
+    this.status.textContent = text;
+    this.result.hidden = true;
+  }
+
+  async #run(question, signal) {
+    if (!question.found) {
+      this.#tellOf(question, "Comparing …");
+      const found = await this.#compare(question, signal);
+      if (!found) return this.#tellOf(question, "");
+      this.#show(found);
+      await this.#drawInputs(found, question.sides, signal);
+      question.found = found;
+    }
+    const { layers, begins } = question.found;
+    const wanted = [question.at, begins, layers[0]?.layer];
+    const layer = wanted.map((name) => layers.find((one) => one.layer === name)).find(Boolean);
+    for (const row of this.table.rows) row.setAttribute("aria-current", row.dataset.layer === layer?.layer);
+    const paths = question.sides.map(pathOf);
+    this.maps.show(layer && (await readMaps(this.ask, paths, question.sides, layer, signal)));
+    question.done = true;
+  }
+
+  #tellOf(question, text) {
+    if (question === this.#asked) this.status.textContent = text;
+  }
+
+  /** Asks for all layers, in several requests if they are large. */
+  async #compare({ sides: [first, second], nodes, other }, signal) {
+    const parts = [[]];
+    let total = 0;
+    for (const { name, shape } of nodes) {
+      const length = shape.reduce((a, b) => a * b);
+      total += length;
+      if (total > MOST_VALUES) [total] = [length, parts.push([])];
+      parts.at(-1).push(name);
+    }
+    const body = other ? first.image : pack([first.image, second.image]);
+    const answers = [];
+    for (const layers of parts.filter((names) => names.length)) {
+      const query = new URLSearchParams({ layers, ...(other && { with: nameOf(other) }) });
+      const answer = await this.ask(`${pathOf(first)}/compare?${query}`, { body, signal });
+      if (!answer) return null;
+      answers.push(answer);
+    }
+    const [{ models }] = answers;
+    models[0].unmatched = answers.flatMap((answer) => answer.models[0].unmatched);
+    const begins = answers.map((answer) => answer.begins).find(Boolean);
+    return { models, begins, layers: answers.flatMap(({ layers }) => layers) };
+  }
+
+  #show({ layers, begins, models }) {
+    const { layer, maximum } = layers.reduce((a, b) => (b.maximum > a.maximum ? b : a), { maximum: 0 });
+    if (begins) this.status.textContent = `The difference begins in ${begins}.`;
+    else if (!layers.length) this.status.textContent = "No layer of A has its like in B.";
+    else if (layer) this.status.textContent = `Equal up to rounding: at most ${short(maximum)} apart, in ${layer}.`;
+    else this.status.textContent = `Exactly equal: all ${layers.length} layers have the same values.`;
+    this.result.hidden = false;
+    this.pair.replaceChildren();
+    this.unmatched.replaceChildren();
+    for (const [index, { model, version, predictions, unmatched }] of models.entries()) {
+      const [side, canvas, answer] = [element("section", ""), element("canvas", ""), element("div", "answer")];
+      drawPredictions(answer, predictions.slice(0, 3));
+      canvas.setAttribute("role", "img");
+      canvas.setAttribute("aria-label", `Input of ${"AB"[index]}`);
+      side.append(element("h2", "", `${"AB"[index]}: ${model} · version ${version}`), canvas, answer);
+      this.pair.append(side);
+      const rest = unmatched.length - MOST_NAMES;
+      const names = unmatched.slice(0, MOST_NAMES).join(", ") + (rest > 0 ? ` and ${rest} more` : "");
+      if (names) this.unmatched.append(element("p", "", `Only in ${"AB"[index]}, or of another shape: ${names}.`));
+    }
+    this.#list(layers);
+  }
+
+  async #drawInputs({ layers, models }, sides, signal) {
+    for (const [index, side] of sides.entries()) {
+      const small = models[index].unmatched.at(-1) ?? layers.at(-1).layer;
+      const query = new URLSearchParams({ values: "tiles", layers: small });
+      const path = `${pathOf(side)}/feature-maps?${query}`;
+      const answer = side.seen ? null : await this.ask(path, { body: side.image, signal });
+      if (answer) side.seen = (await Picture.decode(answer.image)).merged(side.model.input.mode === "L" ? 1 : 3);
+      if (!side.seen) continue;
+      const size = [SIDE, (SIDE * side.seen.height) / side.seen.width];
+      prepare(this.pair.children[index].children[1], ...size).drawImage(side.seen, 0, 0, ...size);
+    }
+  }
+
+  #list(layers) {
+    this.table.replaceChildren();
+    this.table.hidden = !layers.length;
+    const head = ["Layer", "Difference by A's norm", "", "Cosine"].map((text) => element(text ? "th" : "td", "", text));
+    this.table.createTHead().insertRow().append(...head);
+    const body = this.table.createTBody();
+    const most = Math.max(...layers.map(({ relative }) => relative)) || 1;
+    for (const { layer, relative, cosine } of layers) {
+      const row = body.insertRow();
+      row.dataset.layer = layer;
+      const [name, number, track, bar] = ["th", "td", "div", "span"].map((tag) => element(tag, ""));
+      name.append(button("link", layer, () => go({ at: layer })));
+      track.className = "track";
+      bar.className = "bar";
+      bar.style.width = `${(100 * relative) / most}%`;
+      track.append(bar);
+      number.textContent = short(relative);
+      row.append(name, number);
+      row.insertCell().append(track);
+      row.append(element("td", "", short(cosine)));
+    }
+  }
+}
+
+/** Images as one multipart body; of FormData the boundary is not known. */
+function pack(images) {
+  const boundary = `convscope${Math.random()}`;
+  const parts = images.flatMap((image, index) => [
+    `--${boundary}\r\nContent-Disposition: form-data; name="${index}"; filename="${index}"\r\n\r\n`, image, "\r\n",
+  ]);
+  return new Blob([...parts, `--${boundary}--`], { type: `multipart/form-data; boundary=${boundary}` });
+}
