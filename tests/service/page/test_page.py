@@ -11,8 +11,8 @@ from export.engines.onnxruntime import OnnxFeatureExtractor
 from export.engines.selection import open_engine
 from models.images.decode import decode_image
 from tests.in_process import digit, encoded
+from tests.service.page.conftest import upload
 
-TIMEOUT_MS = 30_000
 MINUS, DASH, TIMES = "\N{MINUS SIGN}", "\N{EN DASH}", "\N{MULTIPLICATION SIGN}"
 # In the page: whether anything but one colour is on a canvas.
 IS_DRAWN = """canvas => {
@@ -20,26 +20,6 @@ IS_DRAWN = """canvas => {
     const words = new Uint32Array(data.buffer);
     return words.some(word => word !== words[0]);
 }"""
-
-
-@pytest.fixture
-def page(browser, server):
-    """The page, loaded, without an image; `page.requests` and `page.complaints` list what happened."""
-    context = browser.new_context(viewport={"width": 1440, "height": 900}, color_scheme="light")
-    page = context.new_page()
-    page.set_default_timeout(TIMEOUT_MS)
-    page.requests, page.complaints = [], []
-    page.on("request", lambda request: page.requests.append(request.url))
-    page.on("console", lambda message: page.complaints.append(message.text))
-    page.on("pageerror", lambda error: page.complaints.append(str(error)))
-    page.goto(f"{server.url}/")
-    page.wait_for_selector(".card")
-    yield page
-    context.close()
-
-
-def upload(page, data, name="digit.png", kind="image/png"):
-    page.set_input_files("#file", {"name": name, "mimeType": kind, "buffer": data})
 
 
 def names(artifact: Path) -> list[str]:

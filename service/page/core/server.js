@@ -24,24 +24,41 @@ export function keepToken(token) {
  * @throws {Refusal} any other status than 200; an aborted request throws its AbortError
  */
 export async function ask(path, { body, signal } = {}) {
-  const token = sessionStorage.getItem(TOKEN);
-  const headers = token ? { authorization: `Bearer ${token}` } : {};
-  if (body) headers["content-type"] = body.type || "application/octet-stream";
-  let answer;
-  try {
-    answer = await fetch(path, { method: body ? "POST" : "GET", body, headers, signal, cache: "no-store" });
-  } catch (error) {
-    if (error.name === "AbortError") throw error;
-    throw new Refusal(0, "unreachable", "The server does not answer. Is it still running?");
-  }
+  const answer = await request(path, { body, signal });
   const content = await answer.json().catch((error) => {
     if (error.name === "AbortError") throw error;
     return null;
   });
   if (answer.ok && content) return content;
+  throw refusal(answer, content);
+}
+
+/** Requests a file; otherwise like `ask`. */
+export async function askBlob(path) {
+  const answer = await request(path, {});
+  if (answer.ok) return answer.blob();
+  throw refusal(answer, await answer.json().catch(() => null));
+}
+
+/** The server's answer, whatever its status; `accept` is the wanted media type. */
+export async function request(path, { body, signal, accept }) {
+  const token = sessionStorage.getItem(TOKEN);
+  const headers = token ? { authorization: `Bearer ${token}` } : {};
+  if (accept) headers.accept = accept;
+  if (body) headers["content-type"] = body.type || "application/octet-stream";
+  try {
+    return await fetch(path, { method: body ? "POST" : "GET", body, headers, signal, cache: "no-store" });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Refusal(0, "unreachable", "The server does not answer. Is it still running?");
+  }
+}
+
+/** The error of an answer with its JSON, or null. */
+export function refusal(answer, content) {
   const retryAfterS = Number(answer.headers.get("retry-after")) || null;
   const { code, message } = content?.error ?? { code: "no_reason", message: `The server answered ${answer.status}.` };
-  throw new Refusal(answer.status, code, message, retryAfterS);
+  return new Refusal(answer.status, code, message, retryAfterS);
 }
 
 /** Runs an asynchronous action, one at a time; of the jobs queued meanwhile only the newest runs. */

@@ -1,25 +1,14 @@
 // One layer of the network on the page: its properties, and its feature maps of the image.
 
+import { COMPACT, Picture, arrange, cornerOf, drawTiles, makePalette } from "../../core/canvas.js";
+import { outline, prepare, toCss, unitAt } from "../../core/canvas.js";
+import { element, short } from "../../core/dom.js";
+import { term } from "../guide/guide.js";
+import { termOf } from "../guide/terms.js";
 import { Bars, drawRows } from "./bars.js";
-import { COMPACT, Picture, arrange, cornerOf, drawTiles, makePalette } from "./tiles.js";
-import { outline, prepare, toCss, unitAt } from "./tiles.js";
 
 const MOST_ROWS = 40; // classes listed with their names; more become plain bars
 const ARROWS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
-
-export function element(tag, className, text = "") {
-  const made = document.createElement(tag);
-  made.className = className;
-  made.textContent = text;
-  return made;
-}
-
-/** A number for display: three significant digits. */
-export function short(value) {
-  const size = Math.abs(value);
-  if (size && (size < 1e-3 || size >= 1e5)) return value.toExponential(1).replace("-", "−");
-  return String(Number(value.toPrecision(3))).replace("-", "−");
-}
 
 const by = (pair) => pair.join("×");
 const same = (pair) => (pair[0] === pair[1] ? String(pair[0]) : by(pair));
@@ -28,13 +17,14 @@ export class Card {
   /**
    * @param {object} node a row of the node table
    * @param {{labels: string[] | null, before: string, host: object}} context `labels` for the logits; `before` is the
-   *   node above; the host has probe(card, unit, spot), open(card, channel), jump(name), look()
+   *   node above; the host has probe(card, unit, spot), open(card, index), jump(name), look()
    */
   constructor(node, { labels, before, host }) {
     this.node = node;
     this.host = host;
     this.labels = labels;
     this.layer = this.shown = null; // the server's last answer; the drawn state: {layer, picture}
+    this.order = null; // the channel at each place
     this.visible = this.all = this.tooLarge = false; // `tooLarge`: the server does not send it
     const [depth, height, width] = node.shape;
     const flat = node.shape.length === 1 || (node.shape.length === 3 && height * width === 1);
@@ -52,13 +42,16 @@ export class Card {
     this.element.dataset.node = node.name;
     const head = element("header", "");
     const shape = element("span", "shape", node.shape.join(" × "));
-    head.append(element("h3", "", node.name), element("span", "op", node.op), shape);
+    const kind = termOf(node.op);
+    const op = element("span", "op", kind ? "" : node.op);
+    if (kind) op.append(term(node.op, kind));
+    head.append(element("h3", "", node.name), op, shape);
     this.more = element("button", "more");
     this.more.type = "button";
     this.more.hidden = this.kind !== "tiles" || this.depth <= COMPACT;
     this.more.addEventListener("click", () => this.#toggle());
     head.append(this.more);
-    this.element.append(head, element("p", "about", this.#about()));
+    this.element.append(head, this.#about());
     if (node.parents.join() !== before) this.element.append(this.#parents());
     this.stack = element(this.kind === "rows" ? "ol" : "div", this.kind === "rows" ? "logits" : "stack");
     if (this.kind !== "rows") {
@@ -71,19 +64,26 @@ export class Card {
       this.#listen();
     }
     this.scale = element("p", "scale");
-    this.element.append(this.stack, this.scale);
+    this.details = this.host.details(this);
+    this.element.append(this.stack, this.scale, this.details.element);
     this.#title();
   }
 
+  /** The layer's numbers; each term has its explanation. */
   #about() {
     const { kernel, stride, padding, dilation, parameters, macs, receptive_field: field } = this.node;
     const parts = [];
-    if (kernel) parts.push(`kernel ${by(kernel)}`, `stride ${same(stride)}`, `padding ${same(padding)}`);
-    if (dilation && Math.max(...dilation) > 1) parts.push(`dilation ${same(dilation)}`);
-    if (parameters) parts.push(`${parameters.toLocaleString("en")} parameters`);
-    if (macs) parts.push(`${macs.toLocaleString("en")} multiplications`);
-    parts.push(field ? `receptive field ${by(field)}` : "sees the whole image");
-    return parts.join(" · ");
+    if (kernel) {
+      parts.push([term("kernel"), ` ${by(kernel)}`], [term("stride"), ` ${same(stride)}`]);
+      parts.push([term("padding"), ` ${same(padding)}`]);
+    }
+    if (dilation && Math.max(...dilation) > 1) parts.push([term("dilation"), ` ${same(dilation)}`]);
+    if (parameters) parts.push([`${parameters.toLocaleString("en")} `, term("parameters")]);
+    if (macs) parts.push([`${macs.toLocaleString("en")} `, term("multiplications")]);
+    parts.push(field ? [term("receptive field"), ` ${by(field)}`] : ["sees the whole image"]);
+    const line = element("p", "about");
+    parts.forEach((part, at) => line.append(at ? " · " : "", ...part));
+    return line;
   }
 
   #parents() {
@@ -121,7 +121,7 @@ export class Card {
     this.map.addEventListener("pointerleave", () => this.host.probe(this, null));
     this.map.addEventListener("click", (event) => {
       const unit = this.#under(event);
-      if (unit && this.kind === "tiles") this.host.open(this, unit.channel);
+      if (unit) this.host.open(this, this.indexOf(unit));
     });
     this.map.addEventListener("focus", () => this.map.matches(":focus-visible") && this.#announce());
     this.map.addEventListener("blur", () => this.host.probe(this, null));
@@ -134,7 +134,7 @@ export class Card {
   }
 
   #key(event) {
-    if (event.key === "Enter" && this.kind === "tiles") this.host.open(this, this.cursor.channel);
+    if (event.key === "Enter") this.host.open(this, this.indexOf(this.cursor));
     const step = ARROWS[event.key];
     if (!step) return;
     event.preventDefault();
@@ -145,11 +145,12 @@ export class Card {
     } else {
       [row, column] = [row + step[0], column + step[1]];
       const { columns, count } = this.layout;
-      if (column < 0) [channel, column] = [channel - 1, this.width - 1];
-      if (column >= this.width) [channel, column] = [channel + 1, 0];
-      if (row < 0) [channel, row] = [channel - columns, this.height - 1];
-      if (row >= this.height) [channel, row] = [channel + columns, 0];
-      if (channel >= 0 && channel < count) this.cursor = { channel, row, column };
+      let place = this.order ? this.order.indexOf(channel) : channel;
+      if (column < 0) [place, column] = [place - 1, this.width - 1];
+      if (column >= this.width) [place, column] = [place + 1, 0];
+      if (row < 0) [place, row] = [place - columns, this.height - 1];
+      if (row >= this.height) [place, row] = [place + columns, 0];
+      if (place >= 0 && place < count) this.cursor = { channel: this.order?.[place] ?? place, row, column };
     }
     this.#announce();
   }
@@ -164,6 +165,11 @@ export class Card {
     return this.node.shape.length === 3 ? unit.channel : unit.column;
   }
 
+  /** The unit's position in the layer's value, as /unit takes it. */
+  indexOf({ channel, row, column }) {
+    return [channel, row, column].slice(3 - this.node.shape.length);
+  }
+
   #unitOf(index) {
     return this.node.shape.length === 3 ? { channel: index, row: 0, column: 0 } : { channel: 0, row: 0, column: index };
   }
@@ -174,12 +180,19 @@ export class Card {
     this.room = room;
     if (this.kind === "tiles") {
       const count = this.all ? this.depth : Math.min(COMPACT, this.depth);
-      this.layout = arrange(count, this.height, this.width, room, devicePixelRatio);
+      this.layout = { ...arrange(count, this.height, this.width, room, devicePixelRatio), order: this.order };
     } else {
       this.layout = new Bars(this.length, room);
     }
     this.stack.style.width = `${this.layout.pageWidth}px`;
     this.stack.style.height = `${this.layout.pageHeight}px`;
+  }
+
+  /** Draws the channels in another order; null is that of the network. */
+  sort(order) {
+    this.order = order;
+    this.layOut(this.room);
+    this.paint();
   }
 
   unitAt(x, y) {
@@ -201,6 +214,7 @@ export class Card {
   /** Takes the server's answer for this layer, or null. */
   take(layer) {
     this.layer = layer;
+    this.details.update(layer);
     if (!layer) this.shown = null;
     if (this.visible || !layer) this.paint();
   }
@@ -267,7 +281,8 @@ export class Card {
     }
     const context = prepare(this.overlay, this.layout.pageWidth, this.layout.pageHeight);
     if (this.kind === "bars") return outline(context, ...this.boxOf(this.#unitOf(part.first + part.left)));
-    for (let channel = part.first; channel <= Math.min(part.last, this.layout.count - 1); channel++) {
+    for (let channel = part.first; channel <= part.last; channel++) {
+      if (this.order ? this.order.indexOf(channel) >= this.layout.count : channel >= this.layout.count) continue;
       const [left, top, zoom] = this.boxOf({ channel, row: part.top, column: part.left });
       outline(context, left, top, (part.right - part.left + 1) * zoom, (part.bottom - part.top + 1) * zoom);
     }

@@ -1,5 +1,7 @@
 // The drawing pad: strokes by mouse, pen or finger, stored for undo.
 
+import { centered } from "./centering.js";
+
 const WIDTH = 0.078; // of the pad: about two pixels of 28, as in MNIST
 const SOFTNESS = 0.02;
 
@@ -50,9 +52,11 @@ export class Pad {
     this.redraw();
   }
 
-  /** The drawing as a PNG file. */
-  toBlob() {
-    return new Promise((resolve) => this.canvas.toBlob(resolve, "image/png"));
+  /** The drawing as a PNG file, moved to the middle if it is to be. */
+  toBlob(center) {
+    const canvas = center ? centered(this.canvas, this.ground) : this.canvas;
+    if (canvas !== this.canvas) return canvas.convertToBlob({ type: "image/png" });
+    return new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
   }
 
   redraw() {

@@ -1,31 +1,92 @@
-// The page: selects the model, takes the image, queries the server, and shows the answers.
+// The page: selects the model, takes the image, queries the server, keeps the state, and starts the views.
 
-import { element, short } from "./card.js";
-import { Channel, describeField } from "./channel.js";
-import { Network } from "./network.js";
-import { Notice } from "./notice.js";
-import { drawPredictions, percent } from "./predictions.js";
-import { Newest, Refusal, ask } from "./server.js";
-import { Source } from "./source.js";
-import { Picture, outline, prepare } from "./tiles.js";
+import { Picture, outline, prepare } from "./core/canvas.js";
+import { element, percent, short } from "./core/dom.js";
+import { follow, go, where } from "./core/router.js";
+import { Newest, Refusal, ask } from "./core/server.js";
+import { Store } from "./core/store.js";
+import { drawPredictions } from "./views/input/predictions.js";
+import { Guide } from "./views/guide/guide.js";
+import { Camera } from "./views/input/camera.js";
+import { Samples } from "./views/input/samples.js";
+import { Source } from "./views/input/source.js";
+import { Details, describeAll } from "./views/layers/details.js";
+import { Network } from "./views/layers/network.js";
+import { Notice } from "./views/notice/notice.js";
+import { MapView } from "./views/map/map.js";
+import { Tabs } from "./views/tabs/tabs.js";
+import { UnitView, describeField } from "./views/unit/unit.js";
 
 const PAUSE_MS = 50; // between two classifications while drawing
+const AT_ONCE = 8_000_000; // values in one answer, a server's default limit; more are asked for as they come into view
+const TABS = ["layers", "why", "compare", "numbers", "lab"];
+const LATE = { // views that are loaded when their tab is first shown
+  why: () => import("./views/why/why.js").then(({ WhyView }) => WhyView),
+  compare: () => import("./views/compare/compare.js").then(({ CompareView }) => CompareView),
+  numbers: () => import("./views/numbers/numbers.js").then(({ NumbersView }) => NumbersView),
+  lab: () => import("./views/lab/lab.js").then(({ LabView }) => LabView),
+};
 const find = (id) => document.getElementById(id);
 const notice = new Notice(find);
 const darkness = matchMedia("(prefers-color-scheme: dark)");
 
-let model = null; // an entry of GET /v1/models
-let graph = null;
-let image = null; // the Blob that is shown
-let seen = null; // the network's input, a canvas
+/**
+ * models: of GET /v1/models; model: the chosen one; graph, labels: of that model;
+ * image: the Blob that is shown; finished: false while a stroke is being drawn;
+ * seen: the network's input, a canvas; seenOf: the image that it is of; predictions: of classify;
+ * maps: the last answer with feature maps, as tiles;
+ * tab: the view that is shown; unit: {layer, index} that is open, or null.
+ */
+const store = new Store({
+  models: [],
+  model: null,
+  graph: null,
+  labels: [],
+  image: null,
+  finished: true,
+  seen: null,
+  seenOf: null,
+  predictions: null,
+  maps: null,
+  tab: TABS[0],
+  unit: null,
+});
+
 let lazy = false; // true if layers are requested as they come into view
 let budget = 1_000_000; // feature-map values per request then; less if the server's limit is lower
 let times = {};
 
+/** What views may do besides reading the store. */
+const page = {
+  store,
+  find,
+  drawSeen,
+  /** The path of the chosen model, such as v1/models/lenet%3A1. */
+  path: () => `v1/models/${address()}`,
+  /** A request whose errors are shown; null if the server refuses. */
+  ask: (path, options, again) => guarded(() => ask(path, options), again ?? (() => page.ask(path, options))),
+  /** The pixels of the input that a position of a layer sees. */
+  field: (node, row, column) => network.receptiveFields.field(node, row, column),
+  /** Shows a layer among the layers. */
+  jump: (name) => {
+    go({ tab: TABS[0] });
+    network.jump(name);
+  },
+  /** Asks for the maps of one layer, where large networks have them on demand. */
+  load: async (name) => {
+    const image = store.get("image");
+    const answer = await guarded(() => maps(image, [name]), () => {}, { lazily: true });
+    if (answer && answer !== "too many" && image === store.get("image")) take(answer);
+  },
+  /** Opens a unit: `index` is [channel, row, column] of a feature map, or [element]. */
+  open: (layer, index) => go({ layer, index: index.join(",") }),
+  look,
+};
+
 const classification = new Newest(async (blob, signal) => {
   const started = performance.now();
   const answer = await guarded(() => ask(`v1/classify?model=${address()}`, { body: blob, signal }), refreshLive);
-  if (blob !== image) return;
+  if (blob !== store.get("image")) return;
   if (!answer) return forget();
   showPredictions(answer.results[0].predictions, performance.now() - started);
   await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
@@ -33,13 +94,13 @@ const classification = new Newest(async (blob, signal) => {
 
 const inspection = new Newest(async (blob, signal) => {
   const started = performance.now();
-  const last = graph.nodes.at(-1).name;
+  const last = store.get("graph").nodes.at(-1).name;
   let answer = await guarded(() => maps(blob, lazy ? [last] : ["*"], signal), refresh, { lazily: true });
   if (answer === "too many") {
     lazy = true;
     answer = await guarded(() => maps(blob, [last], signal), refresh);
   }
-  if (blob !== image) return;
+  if (blob !== store.get("image")) return;
   if (!answer) return forget();
   times.maps = performance.now() - started;
   await showMaps(answer);
@@ -48,52 +109,72 @@ const inspection = new Newest(async (blob, signal) => {
 
 // Layer by layer, those in view first, until all in view are complete.
 const fill = new Newest(async (_, signal) => {
-  for (let names; image && (names = network.missing()).length; ) {
-    const blob = image;
+  for (let names; store.get("image") && (names = network.missing()).length; ) {
+    const blob = store.get("image");
     const some = someOf(names);
     const answer = await guarded(() => maps(blob, some, signal), refresh, { lazily: true });
     if (answer === "too many" && some.length === 1) {
       network.card(some[0]).tooLarge = true;
       notice.tell(`The layer ${some[0]} alone has more values than this server sends in one answer.`);
     } else if (answer === "too many") budget = some.reduce((sum, name) => sum + network.card(name).length, 0) / 2;
-    else if (!answer || blob !== image) return;
-    else network.take(answer);
+    else if (!answer || blob !== store.get("image")) return;
+    else take(answer);
   }
 });
 
 const network = new Network(find("flow"), {
   probe: showProbe,
-  open: (card, index) => channel.open(card, index),
-  want: () => lazy && image && fill.ask(null),
-  look: () => {
-    const style = getComputedStyle(document.documentElement);
-    const colours = ["frame", "positive", "negative"].map((name) => style.getPropertyValue(`--${name}`));
-    const [frame, positive, negative] = colours;
-    return { palette: find("palette").value, dark: darkness.matches, frame, positive, negative };
-  },
-});
-const channel = new Channel(find, {
-  drawSeen,
-  field: (...unit) => network.receptiveFields.field(...unit),
-  image: () => image,
-  path: () => `v1/models/${address()}`,
+  open: (card, index) => page.open(card.node.name, index),
+  want: () => lazy && store.get("image") && fill.ask(null),
+  details: (card) => new Details(card, page),
+  look,
 });
 const source = new Source(find, {
   changed: (blob, finished) => {
-    image = blob;
+    store.set({ image: blob, finished });
     if (finished) refresh();
     else refreshLive();
   },
   cleared: empty,
 });
+new Samples(find("samples"), page, (file) => source.take(file));
+new Guide(find);
+new Camera(find, (file) => source.take(file));
+const unit = new UnitView(page, (name) => network.card(name));
+new MapView(find("map"), page);
+new Tabs(find("tabs"), store);
+store.watch(["tab"], showTab);
+
+const loaded = new Set();
+
+async function showTab({ tab }) {
+  if (!(tab in LATE) || loaded.has(tab)) return;
+  loaded.add(tab);
+  try {
+    const View = await LATE[tab]();
+    store.late(() => new View(find(`panel-${tab}`), page));
+  } catch (error) {
+    loaded.delete(tab);
+    const refusal = new Refusal(0, "unreachable", `This view could not be loaded: ${error.message}`);
+    notice.refuse(refusal, () => showTab({ tab }));
+  }
+}
+
+function look() {
+  const style = getComputedStyle(document.documentElement);
+  const colour = (name) => style.getPropertyValue(`--${name}`);
+  const [frame, positive, negative] = ["frame", "positive", "negative"].map(colour);
+  return { palette: find("palette").value, dark: darkness.matches, frame, positive, negative };
+}
 
 function address() {
-  return encodeURIComponent(`${model.name}:${model.version}`);
+  const { name, version } = store.get("model");
+  return encodeURIComponent(`${name}:${version}`);
 }
 
 function maps(body, names, signal) {
   const layers = names[0] === "*" ? "" : `&layers=${names.map(encodeURIComponent).join(",")}`;
-  return ask(`v1/models/${address()}/feature-maps?values=tiles${layers}`, { body, signal });
+  return ask(`${page.path()}/feature-maps?values=tiles${layers}`, { body, signal });
 }
 
 function someOf(names) {
@@ -125,31 +206,41 @@ async function start() {
   if (!answer.models.length) failed.unshift("No model is served yet; `convscope export` writes one.");
   if (failed.length) notice.tell(failed.join(" "));
   if (!answer.models.length) return;
+  store.set({ models: answer.models });
   const select = find("model");
   const option = ({ name, version }) => new Option(`${name} · version ${version}`, `${name}:${version}`);
   select.replaceChildren(...answer.models.map(option));
   select.disabled = false;
-  const choose = () => {
-    const wanted = new URLSearchParams(location.hash.slice(1)).get("model");
-    const known = answer.models.findLast((entry) => [entry.name, `${entry.name}:${entry.version}`].includes(wanted));
-    showModel(known ?? answer.models.at(-1));
-  };
-  select.onchange = () => (location.hash = `model=${select.value}`);
-  onhashchange = choose;
-  choose();
+  select.onchange = () => go({ model: select.value, layer: null, index: null });
+  follow(arrive);
+  arrive(where());
+}
+
+/** Shows what the address says. */
+function arrive({ model: wanted, tab, layer, index }) {
+  const models = store.get("models");
+  const known = models.findLast((entry) => [entry.name, `${entry.name}:${entry.version}`].includes(wanted));
+  store.set({ tab: TABS.includes(tab) ? tab : TABS[0] });
+  const entry = known ?? models.at(-1);
+  if (entry !== store.get("model")) showModel(entry);
+  const places = (index ?? "").split(",").map(Number);
+  store.set({ unit: layer && index && places.every(Number.isInteger) ? { layer, index: places } : null });
 }
 
 async function showModel(entry) {
   for (const job of [classification, inspection, fill]) job.drop();
-  model = entry;
+  store.set({ model: entry, graph: null, labels: [], maps: null, predictions: null, seen: null });
   lazy = false;
   find("model").value = `${entry.name}:${entry.version}`;
   showFacts(entry);
-  const path = `v1/models/${address()}`;
+  const path = page.path();
   const both = await guarded(() => Promise.all([ask(`${path}/graph`), ask(`${path}/labels`)]), () => showModel(entry));
-  if (!both || model !== entry) return;
-  [graph] = both;
-  network.show(graph, both[1].labels);
+  if (!both || store.get("model") !== entry) return;
+  const [graph, { labels }] = both;
+  const values = graph.nodes.reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0);
+  lazy = values > AT_ONCE;
+  network.show(graph, labels);
+  store.set({ graph, labels });
   find("filter").value = "";
   find("fold").hidden = !network.hasBlocks;
   nameFold();
@@ -182,50 +273,57 @@ function pair(name, value) {
 }
 
 function refreshLive() {
-  if (image && model) classification.ask(image);
+  if (store.get("image") && store.get("model")) classification.ask(store.get("image"));
 }
 
 function refresh() {
   refreshLive();
-  if (image && graph && model.inspectable) inspection.ask(image, { abort: true });
+  const { inspectable } = store.get("model") ?? {};
+  if (store.get("image") && store.get("graph") && inspectable) inspection.ask(store.get("image"), { abort: true });
 }
 
 /** Resets to the state before any image. */
 function empty() {
   for (const job of [classification, inspection, fill]) job.drop();
-  image = null;
+  store.set({ image: null, finished: true });
   forget();
 }
 
 /** Clears the results of an image that was removed, or whose successor the server refused. */
 function forget() {
-  seen = null;
   times = {};
   network.take(null);
+  store.set({ seen: null, maps: null, predictions: null });
   drawSeen(find("seen"), 0, null);
   find("answer").replaceChildren(invitation);
-  for (const id of ["timing", "spoken"]) find(id).textContent = "";
+  for (const id of ["timing", "spoken", "normality"]) find(id).textContent = "";
+}
+
+function take(answer) {
+  network.take(answer);
+  store.set({ maps: answer });
 }
 
 async function showMaps(answer) {
-  const shown = image;
+  const shown = store.get("image");
   const picture = await Picture.decode(answer.image);
-  if (shown !== image) return;
-  seen = picture.merged(model.input.mode === "L" ? 1 : 3);
+  if (shown !== store.get("image")) return;
+  store.set({ seen: picture.merged(store.get("model").input.mode === "L" ? 1 : 3), seenOf: shown });
   drawSeen(find("seen"), 0, null);
-  network.take(answer);
-  if (find("channel").open) channel.draw();
+  take(answer);
   const { file, maximum_difference: difference } = answer.served;
   find("provenance").textContent =
     file === answer.file
       ? `computed by ${answer.file}, the file that is being served`
       : `computed by ${answer.file}; ${file} is served, and its probabilities differ by at most ${short(difference)}`;
+  find("normality").textContent = describeAll(answer);
   showTimes();
 }
 
 /** Draws the network's input, `side` CSS pixels wide (0: as wide as its frame), and outlines a field on it. */
 function drawSeen(canvas, side, field) {
-  const { height, width } = model.input;
+  const { height, width } = store.get("model").input;
+  const seen = store.get("seen");
   const room = side || find("seen").parentElement.clientWidth;
   const zoom = room / Math.max(height, width);
   const context = prepare(canvas, width * zoom, height * zoom);
@@ -242,6 +340,7 @@ function showPredictions(predictions, elapsedMs) {
   drawPredictions(find("answer"), predictions);
   find("spoken").textContent = `Prediction: ${predictions[0].label}, ${percent(predictions[0].probability)}`;
   times.classified = elapsedMs;
+  store.set({ predictions });
   showTimes();
 }
 
@@ -255,7 +354,7 @@ function showTimes() {
 function showProbe(probe) {
   const readout = find("readout");
   readout.hidden = !probe;
-  if (!model) return;
+  if (!store.get("model")) return;
   drawSeen(find("seen"), 0, probe?.field ?? null);
   if (!probe) return;
   const { card, unit, spot, field } = probe;
@@ -284,8 +383,8 @@ function connectControls() {
   };
   darkness.addEventListener("change", () => network.repaint());
   addEventListener("resize", () => {
-    if (model) drawSeen(find("seen"), 0, null);
-    channel.draw();
+    if (store.get("model")) drawSeen(find("seen"), 0, null);
+    unit.draw();
   });
 }
 

@@ -76,9 +76,10 @@ export function toCss(word) {
   return `rgb(${word & 255} ${(word >> 8) & 255} ${(word >> 16) & 255})`;
 }
 
-/** Black or white, whichever contrasts with a colour. */
+/** Black or white, whichever contrasts more with a colour (WCAG's relative luminance). */
 export function inkOn(word) {
-  return 0.3 * (word & 255) + 0.59 * ((word >> 8) & 255) + 0.11 * ((word >> 16) & 255) > 140 ? "#111" : "#f4f4f4";
+  const [red, green, blue] = [0, 8, 16].map((shift) => (((word >> shift) & 255) / 255) ** 2.2);
+  return 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.18 ? "#111" : "#fff";
 }
 
 function mix(anchors, place) {
@@ -102,19 +103,21 @@ export function arrange(count, height, width, room, ratio) {
     pageWidth: columns * stepX - GAP, pageHeight: Math.ceil(count / columns) * stepY - GAP };
 }
 
+/** Left and top of a channel's tile; `layout.order` has the channel at each place, if they are sorted. */
 export function cornerOf(layout, channel) {
-  return [(channel % layout.columns) * layout.stepX, Math.floor(channel / layout.columns) * layout.stepY];
+  const place = layout.order ? layout.order.indexOf(channel) : channel;
+  return [(place % layout.columns) * layout.stepX, Math.floor(place / layout.columns) * layout.stepY];
 }
 
 /** The unit at a point of the layout, or null between tiles. */
 export function unitAt(layout, x, y) {
   const [across, down] = [Math.floor(x / layout.stepX), Math.floor(y / layout.stepY)];
-  const channel = down * layout.columns + across;
+  const place = down * layout.columns + across;
   const column = Math.floor((x - across * layout.stepX) / layout.zoom);
   const row = Math.floor((y - down * layout.stepY) / layout.zoom);
-  const inside = across >= 0 && across < layout.columns && channel >= 0 && channel < layout.count;
+  const inside = across >= 0 && across < layout.columns && place >= 0 && place < layout.count;
   return inside && row >= 0 && row < layout.height && column >= 0 && column < layout.width
-    ? { channel, row, column } : null;
+    ? { channel: layout.order?.[place] ?? place, row, column } : null;
 }
 
 /** Sizes a canvas in CSS pixels and returns a context that draws in them. */
@@ -137,7 +140,8 @@ export function drawTiles(canvas, layout, picture, colours, frame) {
   const source = picture?.coloured(colours);
   context.imageSmoothingEnabled = layout.zoom < 1;
   context.strokeStyle = frame;
-  for (let channel = 0; channel < layout.count; channel++) {
+  for (let place = 0; place < layout.count; place++) {
+    const channel = layout.order?.[place] ?? place;
     const [left, top] = cornerOf(layout, channel);
     if (source) {
       const [x, y] = picture.corner(channel);

@@ -1,6 +1,6 @@
 // A vector as bars around zero, in one or more rows.
 
-import { prepare } from "./tiles.js";
+import { prepare } from "../../core/canvas.js";
 
 const HEIGHT = 44; // CSS pixels of a row
 const GAP = 8;

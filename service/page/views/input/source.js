@@ -19,6 +19,7 @@ export class Source {
     find("undo").addEventListener("click", () => this.#undo());
     find("clear").addEventListener("click", () => this.clear());
     find("colour").addEventListener("input", (event) => (this.pad.ink = event.target.value));
+    find("center").addEventListener("change", () => this.drawn && !this.pad.empty && this.#encode());
     find("choose").addEventListener("click", () => find("file").click());
     find("file").addEventListener("change", ({ target }) => {
       this.take(target.files[0]);
@@ -29,7 +30,9 @@ export class Source {
   }
 
   /** Adapts the pad to a model: it uses the model's background, and a contrasting pen. */
-  prepare({ input, preprocess }) {
+  prepare({ input, preprocess, dataset }) {
+    this.find("center").checked = dataset === "mnist";
+    this.find("center-label").hidden = dataset !== "mnist";
     const levels = preprocess.background;
     const hex = (values) => `#${[0, 1, 2].map((i) => (values[i] ?? values[0]).toString(16).padStart(2, "0")).join("")}`;
     const ink = hex(levels.reduce((a, b) => a + b) / levels.length < 128 ? [255] : [0]);
@@ -77,7 +80,7 @@ export class Source {
     this.#encoding = true;
     while (this.#stale) {
       this.#stale = false;
-      const blob = await this.pad.toBlob();
+      const blob = await this.pad.toBlob(this.find("center").checked);
       if (this.pad.empty) break; // cleared meanwhile
       this.listeners.changed(blob, !this.pad.drawing && !this.#stale);
     }

@@ -1,11 +1,6 @@
 // The prediction as bars, the most probable class first and large.
 
-import { element } from "./card.js";
-
-export function percent(value) {
-  if (value > 0 && value < 0.0005) return "< 0.1 %";
-  return `${(100 * value).toFixed(value > 0.9994 && value < 0.99995 ? 2 : 1)} %`;
-}
+import { element, percent } from "../../core/dom.js";
 
 /** @param {HTMLElement} box @param {{label: string, probability: number}[]} predictions most probable first */
 export function drawPredictions(box, predictions) {

@@ -1,6 +1,6 @@
 // The page's error messages, with possible remedies.
 
-import { keepToken } from "./server.js";
+import { keepToken } from "../../core/server.js";
 
 export class Notice {
   /** @param {(id: string) => HTMLElement} find by id */
@@ -21,7 +21,7 @@ export class Notice {
 
   /**
    * Shows why the server refused: until it is dismissed, or a later request succeeds.
-   * @param {import("./server.js").Refusal} refusal
+   * @param {import("../../core/server.js").Refusal} refusal
    * @param {() => void} again repeats the request: by itself after 429, on a click where that may help
    */
   refuse(refusal, again) {

@@ -1,8 +1,9 @@
 // The network from top to bottom: its layers as cards, in outlined blocks.
 
-import { Card, element } from "./card.js";
-import { ReceptiveFields } from "./reach.js";
-import { drawTiles } from "./tiles.js";
+import { drawTiles } from "../../core/canvas.js";
+import { element } from "../../core/dom.js";
+import { ReceptiveFields } from "../../core/geometry.js";
+import { Card } from "./card.js";
 
 const OPEN_LIMIT = 24; // larger networks start with closed blocks
 const MARGIN = "500px"; // painted this far before they scroll into view
@@ -50,6 +51,7 @@ export class Network {
       probe: (card, unit, spot) => this.#probe(card, unit, spot),
       open: this.hooks.open,
       jump: (name) => this.jump(name),
+      details: this.hooks.details,
       look: this.hooks.look,
     };
     graph.nodes.forEach((node, index) => {
@@ -111,7 +113,7 @@ export class Network {
   jump(name) {
     const found = this.#cards.get(name)?.element;
     found?.closest("details")?.setAttribute("open", "");
-    found?.scrollIntoView({ block: "center", behavior: "smooth" });
+    found?.scrollIntoView({ block: "center" });
     found?.querySelector(".map")?.focus({ preventScroll: true });
   }
 

@@ -1,0 +1,87 @@
+// The guide: a question mark behind each term, and a short tour on the first visit.
+
+import { button, element } from "../../core/dom.js";
+import { go } from "../../core/router.js";
+import { TERMS } from "./terms.js";
+
+const SEEN = "convscope-tour";
+const TOUR = [
+  ["#pad", "Draw here, choose one of the samples, or drop any picture. The network answers at once."],
+  ["#map", "This is the whole network, from the image on the left to the classes on the right. A click shows a layer."],
+  ["#flow", "Every layer, computed by the server for your image. A click on a pixel shows its arithmetic."],
+  ["[data-tab=why]", "Why this class? Maps of the places that speak for it, and how far to trust them."],
+  ["[data-tab=lab]", "In the lab you can try convolution and pooling on numbers of your own."],
+];
+
+export class Guide {
+  #step = 0;
+
+  /** @param {(id: string) => HTMLElement} find by id */
+  constructor(find) {
+    this.box = find("tour");
+    this.popover = find("term");
+    find("help").addEventListener("click", () => this.start());
+    document.addEventListener("click", (event) => {
+      const mark = event.target.closest?.("[data-term]");
+      if (mark) this.#explain(mark);
+    });
+    if (!localStorage.getItem(SEEN)) this.start();
+  }
+
+  start() {
+    this.#step = 0;
+    this.#show();
+  }
+
+  #show() {
+    for (const marked of document.querySelectorAll(".tour-target")) marked.classList.remove("tour-target");
+    if (this.#step >= TOUR.length) {
+      localStorage.setItem(SEEN, "done");
+      this.box.hidden = true;
+      return;
+    }
+    const [place, text] = TOUR[this.#step];
+    document.querySelector(place)?.classList.add("tour-target");
+    const next = button("primary", this.#step === TOUR.length - 1 ? "Done" : "Next", () => this.#go(this.#step + 1));
+    const skip = button("quiet tour-skip", "Skip", () => this.#go(TOUR.length));
+    const count = element("span", "dim", `${this.#step + 1} of ${TOUR.length}`);
+    this.box.replaceChildren(element("p", "", text), count, next, skip);
+    this.box.hidden = false;
+  }
+
+  #go(step) {
+    this.#step = step;
+    this.#show();
+    this.box.querySelector("button")?.focus();
+  }
+
+  #explain(mark) {
+    const [sentence, preset] = TERMS[mark.dataset.term];
+    const parts = [element("p", "", sentence)];
+    if (preset) {
+      parts.push(
+        button("link", "Try it in the lab", () => {
+          this.popover.hidePopover();
+          go({ tab: "lab", lab: preset, layer: null, index: null });
+        }),
+      );
+    }
+    this.popover.replaceChildren(...parts);
+    this.popover.showPopover();
+    const box = mark.getBoundingClientRect();
+    const { width, height } = this.popover.getBoundingClientRect();
+    this.popover.style.left = `${Math.max(8, Math.min(box.left, innerWidth - width - 8))}px`;
+    this.popover.style.top = `${box.bottom + height + 8 > innerHeight ? box.top - height - 6 : box.bottom + 6}px`;
+  }
+}
+
+/** A term with a question mark behind it. */
+export function term(text, name = text) {
+  const made = element("span", "", text);
+  const mark = element("button", "term-mark", "?");
+  mark.type = "button";
+  mark.dataset.term = name;
+  mark.setAttribute("aria-label", `What is ${name === "relu" ? "ReLU" : name}?`);
+  made.append(mark);
+  return made;
+}

@@ -1,0 +1,249 @@
+// One unit: its channel enlarged, what it sees of the picture, and the arithmetic of its number.
+
+import { inkOn, outline, prepare, unitAt } from "../../core/canvas.js";
+import { pairs, short } from "../../core/dom.js";
+import { go } from "../../core/router.js";
+import { ask } from "../../core/server.js";
+import { Arithmetic } from "./arithmetic.js";
+import { References } from "./references.js";
+
+const TEXT_ROOM = 30; // CSS pixels a cell needs to hold its number
+const PLAY_MS = 600;
+const SEEN = 180; // CSS pixels a side
+const STEPS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
+
+export class UnitView {
+  #exact = null; // values by channel, row and column, as numbers
+  #layer = null; // the answer that `#exact` belongs to
+
+  /**
+   * @param {object} page see app.js
+   * @param {(name: string) => import("../layers/card.js").Card | undefined} cardOf by the layer's name
+   */
+  constructor(page, cardOf) {
+    this.page = page;
+    this.cardOf = cardOf;
+    this.card = null;
+    const { find, store } = page;
+    this.dialog = find("channel");
+    [this.title, this.map, this.stack] = [find("channel-title"), find("channel-map"), find("channel-stack")];
+    [this.seen, this.facts, this.readout] = [find("channel-seen"), find("channel-facts"), find("channel-readout")];
+    this.arithmetic = new Arithmetic(find("arithmetic"), page, (answer) => this.#answered(answer));
+    this.references = new References(find("references"), page);
+    [this.play, this.steps] = [find("channel-play"), find("channel-steps")];
+    this.player = null;
+    find("channel-back").addEventListener("click", () => this.#slide(-1));
+    find("channel-on").addEventListener("click", () => this.#slide(1));
+    this.play.addEventListener("click", () => (this.player ? this.#pause() : this.#start()));
+    find("channel-close").addEventListener("click", () => this.dialog.close());
+    find("channel-previous").addEventListener("click", () => this.#step(-1));
+    find("channel-next").addEventListener("click", () => this.#step(1));
+    this.dialog.addEventListener("click", (event) => event.target === this.dialog && this.dialog.close());
+    this.dialog.addEventListener("close", () => {
+      this.#pause();
+      go({ layer: null, index: null });
+    });
+    this.map.addEventListener("pointermove", (event) => event.buttons && this.#point(event));
+    this.map.addEventListener("pointerdown", (event) => this.#point(event));
+    this.dialog.addEventListener("keydown", (event) => this.#key(event));
+    store.watch(["unit", "maps", "graph"], () => this.#update());
+  }
+
+  async #update() {
+    const { store } = this.page;
+    const unit = store.get("unit");
+    if (!unit || !store.get("graph") || !store.get("image")) {
+      this.card = null;
+      this.arithmetic.show(null);
+      this.references.show(null);
+      return this.dialog.open && this.dialog.close();
+    }
+    const card = this.cardOf(unit.layer);
+    const shown = card && (await card.decoded());
+    if (card && !shown) this.#want(unit.layer);
+    this.card = shown ? card : null;
+    [this.layer, this.index] = [unit.layer, unit.index];
+    if (!this.dialog.open) {
+      this.dialog.showModal();
+      this.map.focus();
+    }
+    this.draw();
+    if (this.card?.kind === "tiles") this.#fetch();
+    this.arithmetic.show(unit);
+    this.references.show(this.card ? { layer: this.layer, channel: this.#channel } : null);
+  }
+
+  /** Asks for the maps of a layer once for each image; they arrive in the store. */
+  #want(layer) {
+    const image = this.page.store.get("image");
+    if (this.wanted?.layer === layer && this.wanted.image === image) return;
+    this.wanted = { layer, image };
+    this.page.load(layer);
+  }
+
+  get #channel() {
+    const { shape } = this.card.node;
+    return shape.length === 2 ? this.index[1] : this.index[0]; // of tokens the last axis has the channels
+  }
+
+  get #place() {
+    const three = this.card.node.shape.length === 3;
+    const [channel, row, column] = three ? this.index : [0, ...this.index];
+    return { channel, row: row ?? 0, column: column ?? 0 };
+  }
+
+  /** Redraws everything, for another unit, image or window size. */
+  draw() {
+    if (!this.dialog.open) return;
+    const tiles = this.card?.kind === "tiles";
+    for (const part of [this.stack, this.steps]) part.hidden = !tiles;
+    for (const id of ["channel-previous", "channel-next"]) this.page.find(id).hidden = !tiles;
+    this.title.textContent = tiles
+      ? `${this.layer} · channel ${this.#place.channel} of 0–${this.card.depth - 1}`
+      : `${this.layer} · ${this.index.join(", ")}`;
+    if (tiles) this.#drawMap();
+    else {
+      this.#pause();
+      this.facts.replaceChildren();
+      this.readout.textContent = "";
+      this.page.drawSeen(this.seen, SEEN, null);
+    }
+  }
+
+  /** What a unit without a map sees, from the server. */
+  #answered({ receptive_field: field, layer }) {
+    if (this.card?.kind === "tiles") return;
+    const clipped = field?.clipped;
+    const seen = clipped && { ...clipped, bottom: clipped.bottom - 1, right: clipped.right - 1, whole: false };
+    this.page.drawSeen(this.seen, SEEN, seen);
+    const parts = { image: "A pixel of the picture.", input: "A pixel of the normalised picture." };
+    this.readout.textContent = parts[layer] ?? describeField(seen ?? { whole: true });
+  }
+
+  #drawMap() {
+    const { card } = this;
+    const { channel, row, column } = this.#place;
+    const { layer, picture } = card.shown;
+    const room = Math.min(420, this.stack.parentElement.clientWidth - 8, innerHeight * 0.5);
+    const longest = Math.max(card.height, card.width);
+    const zoom = room >= longest ? Math.floor(room / longest) : room / longest;
+    const { height, width } = card;
+    const [across, down] = [width * zoom, height * zoom];
+    this.layout = { count: 1, columns: 1, height, width, zoom, stepX: across, stepY: down };
+    const context = prepare(this.map, across, down);
+    const colours = card.colours();
+    const [left, top] = picture.corner(channel);
+    context.drawImage(picture.coloured(colours), left, top, width, height, 0, 0, across, down);
+    if (zoom >= TEXT_ROOM) this.#numbers(context, colours);
+    outline(context, column * zoom, row * zoom, zoom, zoom);
+    const field = this.page.field(card.node, row, column);
+    this.page.drawSeen(this.seen, SEEN, field);
+    this.facts.replaceChildren(
+      ...pairs({
+        type: card.node.op,
+        shape: card.node.shape.join(" × "),
+        "layer min": short(layer.minimum),
+        "layer max": short(layer.maximum),
+      }),
+    );
+    const { value, exact } = this.#value(row, column);
+    const reading = `${exact ? "=" : "≈"} ${short(value)}`;
+    this.readout.textContent = `Row ${row}, column ${column} ${reading}. ${describeField(field)}`;
+  }
+
+  #numbers(context, colours) {
+    const { zoom } = this.layout;
+    const { height, width, shown } = this.card;
+    const { channel } = this.#place;
+    context.font = `${Math.min(13, zoom / 3)}px system-ui, sans-serif`;
+    context.textAlign = "center";
+    context.textBaseline = "middle";
+    const widest = Math.max(-shown.layer.minimum, shown.layer.maximum);
+    const fits = (digits) => context.measureText(`−${widest.toFixed(digits)}`).width < zoom - 4;
+    const digits = [3, 2, 1].find(fits) ?? 0;
+    for (let index = 0; index < height * width; index++) {
+      const [row, column] = [Math.floor(index / width), index % width];
+      const { value } = this.#value(row, column);
+      const text = value === 0 ? "0" : value.toFixed(digits).replace(/^-(?=.*[1-9])/, "−").replace("-", "");
+      context.fillStyle = inkOn(colours[shown.picture.grey(channel, row, column)]);
+      context.fillText(text, (column + 0.5) * zoom, (row + 0.5) * zoom);
+    }
+  }
+
+  #value(row, column) {
+    const exact = this.#layer === this.card.shown.layer ? this.#exact : null;
+    const { channel } = this.#place;
+    if (!exact) return { value: this.card.valueAt({ channel, row, column }).value, exact: false };
+    const tile = this.card.node.shape.length === 3 ? exact[channel] : exact;
+    return { value: tile[row][column], exact: true };
+  }
+
+  async #fetch() {
+    const { card } = this;
+    const { layer } = card.shown;
+    if (this.#layer === layer) return;
+    const body = this.page.store.get("image");
+    try {
+      const answer = await ask(`${this.page.path()}/feature-maps?layers=${encodeURIComponent(layer.name)}`, { body });
+      if (this.card?.shown?.layer !== layer) return;
+      [this.#exact, this.#layer] = [answer.layers[0].values, layer];
+      this.draw();
+    } catch (error) {
+      this.readout.textContent = `Approximate values only: ${error.message}`; // too many numbers for one answer
+    }
+  }
+
+  #move(index) {
+    this.index = index;
+    go({ index: index.join(",") }, { replace: true });
+  }
+
+  #step(by) {
+    const { depth } = this.card;
+    const [channel, ...place] = this.index;
+    if (this.card.node.shape.length === 3) this.#move([(channel + by + depth) % depth, ...place]);
+  }
+
+  /** Moves along the rows of the map; at the end it begins again. */
+  #slide(by) {
+    const { row, column } = this.#place;
+    const { height, width } = this.card;
+    const at = (row * width + column + by + height * width) % (height * width);
+    this.#move([...this.index.slice(0, -2), Math.floor(at / width), at % width]);
+  }
+
+  #start() {
+    this.player = setInterval(() => this.card?.kind === "tiles" && this.#slide(1), PLAY_MS);
+    this.play.textContent = "Pause";
+  }
+
+  #pause() {
+    clearInterval(this.player);
+    this.player = null;
+    this.play.textContent = "Play";
+  }
+
+  #point(event) {
+    const box = this.map.getBoundingClientRect();
+    const unit = unitAt(this.layout, event.clientX - box.left, event.clientY - box.top);
+    if (unit) this.#move([...this.index.slice(0, -2), unit.row, unit.column]);
+  }
+
+  #key(event) {
+    if (this.card?.kind !== "tiles") return;
+    if (event.key === "PageUp") this.#step(-1);
+    else if (event.key === "PageDown") this.#step(1);
+    else if (event.target === this.map && STEPS[event.key]) {
+      const { row, column } = this.#place;
+      const [down, across] = STEPS[event.key];
+      const inside = (value, size) => Math.min(size - 1, Math.max(0, value));
+      const place = [inside(row + down, this.card.height), inside(column + across, this.card.width)];
+      this.#move([...this.index.slice(0, -2), ...place]);
+    } else return;
+    event.preventDefault();
+  }
+}
+
+export function describeField({ top, left, bottom, right, whole }) {
+  return whole ? "It sees the whole image." : `It sees rows ${top}–${bottom}, columns ${left}–${right} of the input.`;
+}

@@ -1,0 +1,55 @@
+"""The tour on the first visit, and the explanations of terms."""
+
+import pytest
+
+from tests.service.page.conftest import TIMEOUT_MS
+
+
+@pytest.fixture
+def visit(browser, server):
+    """Opens the page in a browser that has not seen it before, or again."""
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    context.set_default_timeout(TIMEOUT_MS)
+
+    def open_page():
+        page = context.new_page()
+        page.goto(server.url)
+        page.wait_for_selector(".card")
+        return page
+
+    yield open_page
+    context.close()
+
+
+def test_the_tour_leads_through_the_page_once(visit):
+    page = visit()
+    marked = []
+    for step in range(1, 6):
+        page.wait_for_selector(f"#tour:has-text('{step} of 5')")
+        marked.append(page.locator(".tour-target").get_attribute("id"))
+        page.click("#tour .primary")
+    assert marked == ["pad", "map", "flow", "tab-why", "tab-lab"]
+    assert page.is_hidden("#tour")
+    assert visit().is_hidden("#tour")
+    page.click("#help")
+    assert page.is_visible("#tour")
+
+
+def test_the_tour_can_be_skipped(visit):
+    page = visit()
+    page.click(".tour-skip")
+    assert page.is_hidden("#tour") and page.locator(".tour-target").count() == 0
+    assert visit().is_hidden("#tour")
+
+
+def test_a_question_mark_explains_its_term_and_leads_into_the_lab(page):
+    page.locator("[data-node=conv1] .about [data-term=stride]").click()
+    assert "how many pixels the kernel moves" in page.inner_text("#term")
+    page.keyboard.press("Escape")
+    assert page.is_hidden("#term")
+    page.locator("[data-node=pool] .op [data-term]").focus()
+    page.keyboard.press("Enter")
+    page.click("#term .link")
+    page.wait_for_selector("#panel-lab", state="visible")
+    assert "tab=lab" in page.url
+    assert page.locator("#panel-lab select").first.input_value() == "Max pooling"
