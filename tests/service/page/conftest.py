@@ -1,8 +1,21 @@
 """The page in a real browser, against a real server."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
+from tests.real_server import Server, running_server
+
 TIMEOUT_MS = 30_000
+
+
+@pytest.fixture(scope="session")
+def server(lenet_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server for all of the page's tests: the page changes nothing in it."""
+    log = tmp_path_factory.mktemp("log") / "server.log"
+    with running_server(lenet_artifact.parent.parent, log) as running:
+        yield running
 
 
 @pytest.fixture

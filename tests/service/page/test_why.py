@@ -128,7 +128,7 @@ def test_the_slider_walks_along_the_curves_and_covers_places(page, server, lenet
     answer = explain(server, method="occlusion", evaluate="true")
     trust, values = answer["trust"], np.array(answer["map"]["values"])
     slider.fill("10")
-    text = page.locator(".why-side div p").first.inner_text()
+    text = page.locator(".why-side [aria-live]").inner_text()
     shown = [float(part) for part in re.findall(r"([\d.]+) %", text)]
     wanted = [100 * trust[name][10] for name in ("fractions", "deletion", "insertion")]
     assert shown == pytest.approx(wanted, abs=0.11)
@@ -141,6 +141,10 @@ def test_the_slider_walks_along_the_curves_and_covers_places(page, server, lenet
     assert [float(area) for area in re.findall(r"area ([\d.]+)", areas)] == pytest.approx(
         [trust["deletion_area"], trust["insertion_area"]], rel=0.01
     )
+    fifth = next(at for at, part in enumerate(trust["fractions"]) if part >= 0.2)
+    fall = 1 - trust["deletion"][fifth] / trust["deletion"][0]
+    wanted = "Strong" if fall > 0.5 else "Some" if fall > 0.1 else "Weak"
+    assert page.inner_text(".why-verdict").startswith(f"{wanted} evidence: ")
 
 
 def test_the_table_has_every_method_or_the_reason_why_not(page, server):

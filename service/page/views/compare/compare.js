@@ -10,7 +10,7 @@ import { Maps, readMaps } from "./maps.js";
 const MOST_VALUES = 3_000_000; // of the layers in one request, so that the server takes two images
 const MOST_NAMES = 12;
 const SIDE = 140; // CSS pixels across an input
-const KEEP = "Keep an image as A, and then take another; or choose another model.";
+const KEEP = "Keep an image as A, and then draw, choose or drop the second one; or choose another model.";
 const nameOf = ({ name, version }) => `${name}:${version}`;
 const pathOf = ({ model }) => `v1/models/${encodeURIComponent(nameOf(model))}`;
 

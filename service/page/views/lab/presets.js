@@ -45,7 +45,10 @@ export const PRESETS = {
   "Convolution": ["The same with the kernel turned by 180°. Networks leave that out.", { op: "convolution" }],
   "Padding": ["A border of zeros keeps 4 × 4 at 4 × 4.", { n: 4, kernel: "ones", size: 3, padding: "same" }],
   "Stride": ["The window skips every second place.", { input: "1, 2, 3 …", n: 4, kernel: "ones", stride: 2 }],
-  "Stride halves a map": ["8 × 8 becomes 4 × 4.", { n: 8, kernel: "blur", padding: 1, stride: 2 }],
+  "Stride halves a map": [
+    "The window jumps two columns and two rows, so that every second position is left out: 4 of 8 remain.",
+    { n: 8, kernel: "blur", padding: 1, stride: 2 },
+  ],
   "Dilation": ["Nine weights reach over 5 × 5 numbers.", { n: 7, kernel: "ones", size: 3, dilation: 2 }],
   "Two channels": ["The products of both channels go into one sum.", { channels: 2 }],
   "Three filters": ["Each output channel has a kernel for every input channel.", { channels: 2, filters: 3 }],

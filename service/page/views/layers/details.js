@@ -23,7 +23,7 @@ export class Details {
     this.page = page;
     this.element = element("details", "layer-details");
     this.body = element("div", "layer-details-body");
-    this.element.append(element("summary", "", "Details"), this.body);
+    this.element.append(element("summary", "", "Statistics, dead channels, kernels"), this.body);
     this.element.addEventListener("toggle", () => this.element.open && this.load());
   }
 

@@ -76,8 +76,10 @@ export class Arithmetic {
   #paint() {
     const { answer } = this;
     const parts = [this.#headline()];
-    const windowed = (group) => group.products && sizes(group.products).length === 3 && flat(group.values).length > 1;
-    const windows = answer.terms.filter(windowed);
+    if (answer.kind === "maximum" || answer.kind === "minimum") parts.push(this.#largest());
+    const windowed = ({ products, values }) => products && sizes(products).length === 3 && flat(values).length > 1;
+    const sums = answer.kind === "weighted_sum" ? answer.terms : [];
+    const windows = sums.filter(windowed);
     for (const group of windows) parts.push(this.#windows(group));
     parts.push(this.#list(), this.#following());
     this.root.replaceChildren(...parts.filter(Boolean));
@@ -137,6 +139,22 @@ export class Arithmetic {
       });
       box.append(more);
     }
+    return box;
+  }
+
+  /** The window that the largest or smallest number is taken from. */
+  #largest() {
+    const [group] = this.answer.terms;
+    if (sizes(group.values).length !== 3 || group.values.length > 1) return null;
+    const [rows] = group.values;
+    const scale = flat(rows).reduce((most, number) => Math.max(most, Math.abs(number)), 1e-30);
+    const box = element("section", "unit-section unit-windows");
+    const names = ["input", "window", this.answer.kind === "maximum" ? "→ the largest" : "→ the smallest"];
+    box.append(...names.map((name) => element("span", "dim", name)), element("span", ""), element("span", ""));
+    const [channel] = group.axes[0];
+    const grid = this.#grid(rows, scale, { group, channel });
+    box.append(element("span", "unit-channel", `${group.source} ${channel}`), grid);
+    box.append(element("span", "unit-number", exact(this.answer.value)));
     return box;
   }
 

@@ -36,7 +36,7 @@ export class References {
 
   #paint({ references, classes, channel }, { name, split, images }) {
     const many = images.toLocaleString("en");
-    const title = `What else excites channel ${channel}, of ${many} ${split} images of ${name}`;
+    const title = `Channel ${channel} has its largest values here, of ${many} ${split} images of ${name}`;
     const list = element("ol", "unit-references");
     for (const { crop, label, predicted, largest, name: file, image } of references) {
       const item = element("li", "");
@@ -48,7 +48,7 @@ export class References {
       list.append(item);
     }
     const most = classes.slice(0, 3).map(({ label, response }) => `${label} (${short(response)})`).join(", ");
-    const responds = element("p", "dim", `It responds most to ${most}: its largest value, mean over the class.`);
+    const responds = element("p", "dim", `On average per class its largest value is highest for ${most}.`);
     this.root.replaceChildren(element("h3", "", title), list, responds);
   }
 }

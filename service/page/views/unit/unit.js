@@ -35,6 +35,7 @@ export class UnitView {
     find("channel-back").addEventListener("click", () => this.#slide(-1));
     find("channel-on").addEventListener("click", () => this.#slide(1));
     this.play.addEventListener("click", () => (this.player ? this.#pause() : this.#start()));
+    find("channel-return").addEventListener("click", () => history.back());
     find("channel-close").addEventListener("click", () => this.dialog.close());
     find("channel-previous").addEventListener("click", () => this.#step(-1));
     find("channel-next").addEventListener("click", () => this.#step(1));
@@ -117,7 +118,7 @@ export class UnitView {
     const seen = clipped && { ...clipped, bottom: clipped.bottom - 1, right: clipped.right - 1, whole: false };
     this.page.drawSeen(this.seen, SEEN, seen);
     const parts = { image: "A pixel of the picture.", input: "A pixel of the normalised picture." };
-    this.readout.textContent = parts[layer] ?? describeField(seen ?? { whole: true });
+    this.readout.textContent = parts[layer.split(":")[0]] ?? describeField(seen ?? { whole: true });
   }
 
   #drawMap() {

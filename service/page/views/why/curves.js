@@ -14,8 +14,11 @@ export class Curves {
     const label = element("label", "", "Cover the highest places");
     label.append(this.slider);
     [this.element, this.text, this.areas] = ["div", "p", "p"].map((tag) => element(tag, ""));
+    this.verdict = element("p", "why-verdict");
     this.text.setAttribute("aria-live", "polite");
-    this.element.append(element("h2", "", "How far can the map be trusted?"), this.plot, label, this.text, this.areas);
+    this.element.append(element("h2", "", "How far can the map be trusted?"), this.verdict, this.plot);
+    this.element.append(element("p", "dim", "from nothing covered to everything; height: probability, 0 to 100 %"));
+    this.element.append(label, this.text, this.areas);
   }
 
   /** @param {object | null} trust of an answer @param {string} label of the class */
@@ -28,6 +31,7 @@ export class Curves {
       points: trust[name].map((value, index) => [WIDTH * trust.fractions[index], HEIGHT * (1 - value)]).join(" "),
     }));
     this.plot.replaceChildren(...lines, this.mark);
+    this.verdict.textContent = verdict(trust, label);
     this.areas.replaceChildren(
       element("i", "why-deletion"), `covered: area ${short(trust.deletion_area)}, small is good; `,
       element("i", "why-insertion"), `alone: area ${short(trust.insertion_area)}, large is good`,
@@ -50,6 +54,14 @@ export class Curves {
       : `${this.label} has ${percent(deletion[0])} while nothing is covered.`;
     this.walked(fractions[step]);
   }
+}
+
+/** A sentence on the score without the fifth of the image that the map marks most. */
+function verdict({ fractions, deletion }, label) {
+  const [before, after] = [deletion[0], deletion[fractions.findIndex((part) => part >= 0.2)]];
+  const how = after < before / 2 ? "Strong" : after < 0.9 * before ? "Some" : "Weak";
+  const falls = how === "Weak" ? `still has ${percent(after)}` : `falls from ${percent(before)} to ${percent(after)}`;
+  return `${how} evidence: without the fifth of the image that the map marks most, ${label} ${falls}.`;
 }
 
 function draw(tag, attributes) {
