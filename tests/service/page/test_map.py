@@ -115,6 +115,7 @@ def test_a_larger_network_fits_with_its_blocks_folded_and_unfolds_to_the_servers
 
 
 @pytest.mark.parametrize(("name", "size"), [("resnet50", 32), ("googlenet", 32)])
+@pytest.mark.acceptance
 def test_networks_of_torchvision_fit_on_a_screen(page, name, size):
     options = {"aux_logits": False, "init_weights": False} if name == "googlenet" else {}
     with torch.device("meta"):  # its weights do not matter, and take seconds

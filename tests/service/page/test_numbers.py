@@ -1,5 +1,6 @@
 """The view Numbers, beside the exported node table and LeNet's numbers by hand."""
 
+import httpx
 import numpy as np
 import pytest
 
@@ -113,3 +114,17 @@ def test_the_view_fits_a_phone(numbers):
     numbers.set_viewport_size({"width": 375, "height": 740})
     assert numbers.evaluate("document.documentElement.scrollWidth") <= 375
     assert numbers.locator("#panel-numbers canvas").is_visible()
+
+
+def test_the_dead_channels_of_every_layer_are_counted_for_the_image(numbers, server):
+    image = encoded(digit(3))
+    upload(numbers, image)
+    numbers.wait_for_selector(".numbers-dead:has-text('dead')")
+    answer = httpx.post(
+        f"{server.url}/v1/models/lenet/feature-maps?values=uint8&channels=0&statistics=true", content=image
+    ).json()
+    wanted = {layer["name"]: layer["statistics"] for layer in answer["layers"]}
+    shown = dict(zip(column(numbers, 1), column(numbers, 7), strict=True))
+    for name, statistics in wanted.items():
+        assert shown[name] == f"{len(statistics['dead'])} of {len(statistics['channels'])}"
+    assert any(statistics["dead"] for statistics in wanted.values())

@@ -2,6 +2,7 @@
 
 import { outline, prepare } from "../../core/canvas.js";
 import { button, element, percent } from "../../core/dom.js";
+import { Newest, Refusal, ask } from "../../core/server.js";
 
 const SIDE = 240; // CSS pixels of the picture
 const MOST = 0.9; // a part with more than this is taken apart
@@ -24,6 +25,8 @@ function brief(value) {
   return `${Number((value / factor).toPrecision(3))} ${sign}`.trim();
 }
 
+const DEAD = new WeakMap(); // by node: channels that are 0 everywhere on the image, and all channels
+
 // `of` sorts; those with `write` are added up and compared.
 const COLUMNS = [
   { title: "Layer", of: (_, index) => index },
@@ -32,6 +35,7 @@ const COLUMNS = [
   { title: "Field", of: ({ receptive_field: field }) => (field ? field[0] * field[1] : Infinity) },
   { title: "Parameters", of: ({ parameters }) => parameters, write: whole, what: "holds % of the parameters" },
   { title: "MACs", of: ({ macs }) => macs, write: brief, what: "computes % of the multiply-accumulates" },
+  { title: "Dead", of: (node) => DEAD.get(node)?.[0] ?? 0 },
 ];
 const COUNTS = COLUMNS.filter(({ write }) => write);
 
@@ -69,6 +73,8 @@ export class NumbersView {
   #column = COLUMNS[0];
   #down = false; // whether the largest is first
   #graph = null; // that the table shows
+  #counted = null; // the image that the dead channels are of
+  #counting = new Newest((image, signal) => this.#count(image, signal));
 
   /** @param {HTMLElement} root @param {object} page */
   constructor(root, page) {
@@ -83,6 +89,8 @@ export class NumbersView {
     if (store.get("tab") !== "numbers" || !graph) return;
     if (graph !== this.#graph) this.#build(graph);
     this.#paint(null);
+    const image = store.get("seen") && store.get("image");
+    if (image !== this.#counted && store.get("model").inspectable) this.#counting.ask(image, { abort: true });
   }
 
   #build(graph) {
@@ -103,7 +111,9 @@ export class NumbersView {
       totals.append(document.createElement("div"));
       totals.lastChild.append(element("dt", "", name), element("dd", "", value));
     }
-    says.append(...sentences(nodes, graph.input));
+    this.dead = element("p", "numbers-dead");
+    this.#counted = null;
+    says.append(...sentences(nodes, graph.input), this.dead);
     this.heads = COLUMNS.map((column) => {
       const made = element("th", "", column.of ? "" : column.title);
       made.scope = "col";
@@ -118,6 +128,34 @@ export class NumbersView {
     for (const type of ["pointerover", "focusin"]) body.addEventListener(type, (event) => this.#paint(under(event)));
     for (const type of ["pointerleave", "focusout"]) body.addEventListener(type, () => this.#paint(null));
     this.#sort(COLUMNS[0], false);
+  }
+
+  /** Asks which channels are 0 everywhere on the image; null forgets. */
+  async #count(image, signal) {
+    const [graph, counted] = [this.#graph, []];
+    if (image) {
+      const query = "values=uint8&channels=0&statistics=true";
+      try {
+        const answer = await ask(`${this.page.path()}/feature-maps?${query}`, { body: image, signal });
+        counted.push(...answer.layers);
+      } catch (error) {
+        if (!(error instanceof Refusal)) throw error; // the other columns stay
+      }
+    }
+    if (graph !== this.#graph) return;
+    this.#counted = image;
+    const countOf = ({ name, statistics: { dead, channels } }) => [name, [dead.length, channels.length]];
+    const found = new Map(counted.map(countOf));
+    for (const [node, row] of this.rows) {
+      const [dead, all] = found.get(node.name) ?? [];
+      if (all) DEAD.set(node, [dead, all]);
+      else DEAD.delete(node);
+      row.lastChild.textContent = all ? `${whole(dead)} of ${whole(all)}` : "–";
+    }
+    const total = sum(this.#nodes, (node) => DEAD.get(node)?.[0] ?? 0);
+    const layers = this.#nodes.filter((node) => DEAD.get(node)?.[0]).length;
+    const text = `${whole(total)} channels in ${layers} layers are dead: 0 everywhere on this image.`;
+    this.dead.textContent = counted.length ? text : "";
   }
 
   #row(node) {
@@ -138,6 +176,9 @@ export class NumbersView {
       cell.append(element("span", "numbers-bar"));
       cell.lastChild.style.setProperty("--share", count / of(largest(this.#nodes, of)));
     }
+    const dead = element("td", "", "–");
+    dead.title = "channels that are 0 everywhere on this image";
+    row.append(dead);
     return row;
   }
 
