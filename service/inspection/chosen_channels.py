@@ -17,7 +17,7 @@ from service.inspection.explain.contribution import contributions
 from service.inspection.explain.served import ServedImage
 from service.inspection.explain.watch import Watch
 from service.inspection.feature_maps import FeatureMaps
-from service.inspection.layers import channel_axis, grid_layer
+from service.inspection.layers import Layer, channel_axis, grid_layer
 
 MAX_CONTRIBUTIONS = 4096  # channels; each is a run of the network behind its layer
 
@@ -28,24 +28,25 @@ class ChosenChannels:
 
     Attributes:
         node: the layer.
-        axis: of its channels, for one image.
+        layer: its grid; None for a layer without one.
         whole: the layer's value, channels first.
         channels: indices of the chosen ones, in their order.
         low, high: of each chosen channel, what becomes black and white, or 0 and 255.
         contributions: of the chosen channels, if they were ranked by these.
-        extra: tokens in front that have no place in the grid of tokens.
-        grid: of tokens; None for other layers.
     """
 
     node: Node
-    axis: int
+    layer: Layer | None
     whole: Floats
     channels: npt.NDArray[np.int64]
     low: Floats
     high: Floats
     contributions: Floats | None
-    extra: int
-    grid: tuple[int, int] | None
+
+    @property
+    def axis(self) -> int:
+        """The axis of the channels, for one image."""
+        return self.layer.channel_axis - 1 if self.layer else 0
 
     @property
     def values(self) -> Floats:
@@ -59,8 +60,7 @@ class ChosenChannels:
     @property
     def maps(self) -> Floats:
         """The chosen channels first, and tokens in their grid, those without a place left out: for pictures."""
-        chosen = self.whole[self.channels]
-        return chosen if self.grid is None else chosen[:, self.extra :].reshape(len(chosen), *self.grid)
+        return self.layer.to_maps(self.values[np.newaxis])[0] if self.layer else self.whole[self.channels]
 
 
 def choose_channels(
@@ -72,32 +72,16 @@ def choose_channels(
         maps: the layers.
         ranked: contributions of each layer's channels, if these decide.
     """
-    axes = [channel_axis(node, spec) for node, _ in maps.layers]
-    wholes = [np.moveaxis(value, axis, 0) for (_, value), axis in zip(maps.layers, axes, strict=True)]
+    layers = [grid_layer(node, spec) for node, _ in maps.layers]
+    wholes = [np.moveaxis(value, channel_axis(node, spec), 0) for node, value in maps.layers]
     scores: Sequence[Any] = ranked or [None] * len(wholes)
-    chosen = [selection.of(whole, one) for whole, one in zip(wholes, scores, strict=True)]
-    limits = [
-        (low[channels], high[channels]) for (low, high), channels in zip(ranges(wholes, scale), chosen, strict=True)
-    ]
     found = []
-    for (node, _), axis, whole, channels, (low, high), one in zip(
-        maps.layers, axes, wholes, chosen, limits, scores, strict=True
+    for (node, _), layer, whole, (low, high), score in zip(
+        maps.layers, layers, wholes, ranges(wholes, scale), scores, strict=True
     ):
-        layer = grid_layer(node, spec)
-        tokens = layer if layer and layer.layout == "tokens" else None
-        found.append(
-            ChosenChannels(
-                node,
-                axis,
-                whole,
-                channels,
-                low,
-                high,
-                None if one is None else one[channels],
-                tokens.extra if tokens else 0,
-                tokens.grid if tokens else None,
-            )
-        )
+        channels = selection.of(whole, score)
+        own = None if score is None else score[channels]
+        found.append(ChosenChannels(node, layer, whole, channels, low[channels], high[channels], own))
     return found
 
 

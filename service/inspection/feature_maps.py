@@ -10,7 +10,8 @@ import numpy as np
 from export.predictor import Predictor
 from models.graph.node import Node
 from models.images.decode import Floats, Pixels
-from service.errors import NotInspectable, UnknownLayer
+from service.errors import UnknownLayer
+from service.inspection.units import extractor_of
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,7 @@ def select_nodes(model: Predictor, patterns: Sequence[str]) -> list[Node]:
         NotInspectable: the artifact has no ONNX file.
         UnknownLayer: a pattern that means none; the message lists the nearest names.
     """
-    if model.extractor is None:
-        raise NotInspectable(f"{model.manifest.name} was exported without model.onnx, which inspection reads")
+    extractor_of(model)
     nodes = [node for node in model.manifest.nodes if node.value]
     names = [node.name for node in nodes]
     chosen: set[str] = set()
@@ -58,9 +58,9 @@ def inspect_image(model: Predictor, image: Pixels, nodes: Sequence[Node]) -> Fea
         image: uint8 (H, W, C) as the network takes it.
         nodes: what to return.
     """
-    assert model.extractor is not None, "select_nodes refuses models without an extractor"
+    extractor = extractor_of(model)
     batch = image[np.newaxis]
-    probabilities, values = model.extractor.run(batch, [node.value for node in nodes])
+    probabilities, values = extractor.run(batch, [node.value for node in nodes])
     layers = [(node, np.asarray(value[0], np.float32)) for node, value in zip(nodes, values, strict=True)]
     difference = model.served_difference(image, probabilities[0])
-    return FeatureMaps(model.extractor.file, probabilities[0], layers, difference)
+    return FeatureMaps(extractor.file, probabilities[0], layers, difference)

@@ -18,7 +18,7 @@ _HEADERS = {
 }
 
 
-def assets() -> dict[str, str]:
+def _assets() -> dict[str, str]:
     """The scripts and styles in this folder and below it, by path, with their media types."""
     folder = Path(str(files(__name__)))
     found = sorted(path for path in folder.rglob("*") if path.suffix in _TYPES)
@@ -30,23 +30,24 @@ async def _index(request: Request) -> Response:
     return _file("index.html", "text/html")
 
 
-async def _asset(request: Request) -> Response:
-    """The scripts and styles of the page."""
-    name = request.path_params["file"]
-    if name not in assets():
-        raise UnknownPath(f"there is nothing at {request.url.path}")
-    return _file(name, assets()[name])
-
-
 def _file(name: str, media_type: str) -> Response:
     return Response(files(__name__).joinpath(name).read_bytes(), media_type=media_type, headers=_HEADERS)
 
 
 def routes() -> list[Route]:
     """The routes, which contain no secrets and need no token."""
-    text, file = {"schema": TEXT}, path_parameter("file", one_of(*assets()))
+    assets = _assets()
+
+    async def asset(request: Request) -> Response:
+        """The scripts and styles of the page."""
+        name = request.path_params["file"]
+        if name not in assets:
+            raise UnknownPath(f"there is nothing at {request.url.path}")
+        return _file(name, assets[name])
+
+    text, file = {"schema": TEXT}, path_parameter("file", one_of(*assets))
     answers = {media_type: text for media_type in _TYPES.values()}
     return [
         Route("GET", "/", _index, {"text/html": text}, public=True),
-        Route("GET", "/page/{file}", _asset, answers, (UnknownPath,), (file,), public=True),
+        Route("GET", "/page/{file}", asset, answers, (UnknownPath,), (file,), public=True),
     ]

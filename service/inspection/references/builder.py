@@ -107,7 +107,7 @@ class _LayerSums:
         return np.unique(self.image[risen])
 
     def finish(
-        self, counts: Indices, references: int, rows: dict[int, int]
+        self, counts: Indices, references: int, pictures: Indices
     ) -> tuple[npt.NDArray[Any], Floats, dict[str, Any]]:
         """The records of the channels, the principal components of their means, and what the index says of the layer.
 
@@ -115,11 +115,11 @@ class _LayerSums:
 
         Args:
             counts: images of each class.
-            rows: of the pictures, by image.
+            pictures: images that are kept, in ascending order.
         """
         found = np.zeros(len(self.sum), channel_type(references, len(counts)))
         found["largest"] = np.where(self.image < 0, 0, self.largest)
-        found["picture"] = np.vectorize(lambda image: rows.get(image, -1), otypes=[np.int32])(self.image)
+        found["picture"] = np.where(self.image < 0, -1, np.searchsorted(pictures, self.image))
         found["place"] = self.place
         images = int(counts.sum())
         mean = self.sum / images
@@ -254,11 +254,10 @@ class ReferenceBuilder:
                 file.write(self._pixels.read(size))
                 name = source.names[image] if source.names else ""
                 pictures[row] = (start, file.tell(), image, labels[image], predicted[image], name)
-        rows = {image: row for row, image in enumerate(used.tolist())}
         counts = np.bincount(labels, minlength=len(self._model.manifest.classes))
         records, components, layers, first = [], [], [], 0
         for layer in self._layers:
-            found, basis, about_layer = layer.finish(counts, self._references, rows)
+            found, basis, about_layer = layer.finish(counts, self._references, used)
             records.append(found)
             components.append(basis)
             layers.append({"name": layer.node.name, "first": first, "channels": len(found), **about_layer})

@@ -154,8 +154,8 @@ export class Details {
 }
 
 /** A sentence on how far a layer's value lies outside of what is normal. */
-export function describeNormality({ distance, limit, nearer, unusual }, { images, split, name }) {
-  const beside = `the ${images.toLocaleString("en")} ${split} images of ${name}`;
+export function describeNormality({ distance, limit, nearer, unusual }, references) {
+  const beside = describeData(references);
   const how = unusual ? "Unusual" : "Normal";
   const share = percent(nearer);
   return `${how} beside ${beside}: distance ${short(distance)}, 99 % are within ${short(limit)}, ${share} are nearer.`;
@@ -166,8 +166,12 @@ export function describeAll({ layers, references }) {
   const known = references ? layers.filter(({ normality }) => normality) : [];
   if (!known.length) return "";
   const unusual = known.filter(({ normality }) => normality.unusual).length;
-  const beside = `the ${references.images.toLocaleString("en")} ${references.split} images of ${references.name}`;
+  const beside = describeData(references);
   return unusual
     ? `Unusual beside ${beside} in ${unusual} of ${known.length} layers.`
     : `Normal beside ${beside} in every layer.`;
+}
+
+function describeData({ images, split, name }) {
+  return `the ${images.toLocaleString("en")} ${split} images of ${name}`;
 }
