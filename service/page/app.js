@@ -68,9 +68,9 @@ const page = {
   /** The pixels of the input that a position of a layer sees. */
   field: (node, row, column) => network.receptiveFields.field(node, row, column),
   /** Shows a layer among the layers. */
-  jump: (name) => {
+  jump: (name, options) => {
     go({ tab: TABS[0] });
-    network.jump(name);
+    network.jump(name, options);
   },
   /** Asks for the maps of one layer, where large networks have them on demand. */
   load: async (name) => {

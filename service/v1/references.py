@@ -8,7 +8,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from models.images.decode import to_pil
+from models.images.decode import Pixels, to_pil
 from service.context import ServerContext
 from service.errors import NoReferences, QueueFull, UnknownLayer, UnknownParameter, UnknownUnit
 from service.http.caching import etag_of, not_modified
@@ -39,6 +39,7 @@ from service.serving.served_model import ServedModel
 from service.v1.unit import BOX
 
 FORMATS = ("json", "png")  # the first is the default
+MOST_SIDE = 128  # pixels of an image in the answer; larger ones are shrunk
 PARAMETERS = (
     model_parameter("model"),
     {**path_parameter("layer", NAME, description="a layer's name"), "example": "conv1"},
@@ -109,8 +110,15 @@ def _row(one: Reference, classes: tuple[str, ...]) -> dict[str, Any]:
         "label": classes[one.label],
         "predicted": classes[one.predicted],
         "receptive_field": one.box and asdict(one.box),
-        "crop": base64.b64encode(encode_png(to_pil(one.crop))).decode(),
+        "crop": _png(one.crop),
+        "picture": _png(one.picture),
     }
+
+
+def _png(pixels: Pixels) -> str:
+    picture = to_pil(pixels)
+    picture.thumbnail((MOST_SIDE, MOST_SIDE))
+    return base64.b64encode(encode_png(picture)).decode()
 
 
 def data_of(index: ReferenceIndex) -> dict[str, Any]:
@@ -129,6 +137,8 @@ def normality_of(found: Normality) -> dict[str, Any]:
     }
 
 
+_SHRUNK = f"shrunk to {MOST_SIDE} pixels a side if it is larger"
+_PNG = {"contentMediaType": "image/png", "contentEncoding": "base64", **TEXT}
 DATA = Component(
     "ReferenceData",
     object_schema(name=TEXT, split=one_of("test", "train"), images=described("that were indexed", FROM_1)),
@@ -180,12 +190,8 @@ REFERENCES = Component(
                         "whole input or unknown",
                         nullable(BOX),
                     ),
-                    crop={
-                        "description": "the part of the image in the receptive field",
-                        "contentMediaType": "image/png",
-                        "contentEncoding": "base64",
-                        **TEXT,
-                    },
+                    crop=described(f"the part of the image in the receptive field, {_SHRUNK}", _PNG),
+                    picture=described(f"the whole image as the network takes it, {_SHRUNK}", _PNG),
                 )
             ),
         ),

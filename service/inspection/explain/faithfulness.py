@@ -11,7 +11,7 @@ from service.inspection.explain.maps import gaussian_blur, positive
 from service.inspection.explain.served import ServedImage
 
 STEPS = 50
-_BLUR = 1 / 20  # of the image's shorter side
+_BLURS = (1 / 20, 1 / 10, 1 / 5, 2 / 5)  # standard deviations, by the image's shorter side
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,8 @@ class Trust:
     Attributes:
         fractions: part of the pixels that were changed, from 0 to 1, the highest of the map first.
         deletion: probabilities when these are replaced by the mean colour; the sooner they fall, the better.
-        insertion: probabilities when these replace a blurred image; the sooner they rise, the better.
+        insertion: probabilities when these replace a blurred image; the sooner they rise, the better. The blur is the
+            weakest that takes half of the probability away, as a slightly blurred digit is still that digit.
         drop: the part of the probability, in [0, 1], that is lost when the image is dimmed by the map.
         increase: True if it rises instead.
     """
@@ -59,8 +60,8 @@ def measure_trust(served: ServedImage, values: Floats, index: int) -> Trust:
     ranks[order] = np.arange(values.size)
     kept = (ranks >= counts[:, np.newaxis]).astype(np.float32).reshape(-1, *values.shape)  # (steps, H, W)
     start = served.pixels.start
-    blurred = gaussian_blur(start.astype(np.float32), max(1.0, _BLUR * min(served.size)), served.place_axes)
     original = float(served.probabilities[0, index])
+    blurred = _blurred(served, index, original / 2)
 
     def curve(masks: Floats, over: npt.NDArray[Any]) -> Floats:
         found = np.empty(len(masks), np.float32)
@@ -76,3 +77,14 @@ def measure_trust(served: ServedImage, values: Floats, index: int) -> Trust:
         drop=max(0.0, original - dimmed) / original if original > 0 else 0.0,
         increase=dimmed > original,
     )
+
+
+def _blurred(served: ServedImage, index: int, wanted: float) -> Floats:
+    """The image, blurred until the class has at most the wanted probability, or as much as is tried."""
+    start = served.pixels.start.astype(np.float32)
+    nothing = np.zeros((1, *served.size), np.float32)
+    for share in _BLURS:
+        blurred = gaussian_blur(start, max(1.0, share * min(served.size)), served.place_axes)
+        if served.pixels.run(served.masked(nothing, over=blurred))[0][0, index] <= wanted:
+            break
+    return blurred

@@ -50,6 +50,7 @@ class Reference:
         box: pixels of the network's input that can influence the value, padding included; None where it is the whole
             input or unknown.
         crop: uint8 (h, w, 3), the part of the image in the box.
+        picture: uint8 (height, width, 3), the whole image as the network takes it.
     """
 
     largest: float
@@ -60,6 +61,7 @@ class Reference:
     predicted: int
     box: Box | None
     crop: Pixels
+    picture: Pixels
 
 
 @dataclass(frozen=True)
@@ -190,9 +192,16 @@ class ReferenceIndex:
         box = node.box(*position) if position else None
         seen = box.clipped(*pixels.shape[:2]) if box else None
         crop = pixels[seen.top : seen.bottom, seen.left : seen.right] if seen else pixels
-        label, predicted = int(row["label"]), int(row["predicted"])
         return Reference(
-            largest, position, int(row["image"]), str(row["name"]), label, predicted, box, crop if crop.size else pixels
+            largest=largest,
+            position=position,
+            image=int(row["image"]),
+            name=str(row["name"]),
+            label=int(row["label"]),
+            predicted=int(row["predicted"]),
+            box=box,
+            crop=crop if crop.size else pixels,
+            picture=pixels,
         )
 
 

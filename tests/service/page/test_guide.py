@@ -37,7 +37,7 @@ def test_the_tour_leads_through_the_page_once(visit):
 
 def test_the_tour_can_be_skipped(visit):
     page = visit()
-    page.click(".tour-skip")
+    page.get_by_role("button", name="Skip").click()
     assert page.is_hidden("#tour") and page.locator(".tour-target").count() == 0
     assert visit().is_hidden("#tour")
 

@@ -30,6 +30,8 @@ def test_the_references_of_a_channel(client, indexed_artifact):
         assert one["receptive_field"]["top"] == one["position"][0] - 2
         with Image.open(io.BytesIO(base64.b64decode(one["crop"]))) as crop:
             np.testing.assert_array_equal(np.asarray(crop), reference.crop)
+        with Image.open(io.BytesIO(base64.b64decode(one["picture"]))) as picture:
+            np.testing.assert_array_equal(np.asarray(picture), reference.picture)
     assert [one["response"] for one in answer["classes"]] == pytest.approx([one[2] for one in wanted.classes])
     assert answer["normal"]["low"] <= answer["normal"]["mean"] <= answer["normal"]["high"]
     vector = ask(client, layer="fc.2", channel=9).json()["references"]

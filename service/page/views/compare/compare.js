@@ -11,6 +11,8 @@ const MOST_VALUES = 3_000_000; // of the layers in one request, so that the serv
 const MOST_NAMES = 12;
 const SIDE = 140; // CSS pixels across an input
 const KEEP = "Keep an image as A, and then draw, choose or drop the second one; or choose another model.";
+const MEASURES = "The difference is the norm of B − A, divided by that of A: 0 if both are equal. The cosine compares " +
+  "directions: 1 if both differ only in scale, 0 if they have nothing in common.";
 const nameOf = ({ name, version }) => `${name}:${version}`;
 const pathOf = ({ model }) => `v1/models/${encodeURIComponent(nameOf(model))}`;
 
@@ -34,7 +36,7 @@ export class CompareView {
     });
     [this.controls, this.status, this.result, this.pair, this.unmatched] =
       ["controls", "", "", "compare-pair", "dim"].map((name) => element("div", name));
-    this.controls.append(this.other, this.keep);
+    this.controls.append(this.other, this.keep, button("", "Choose an image", () => page.find("choose").click()));
     this.status.setAttribute("role", "status");
     this.maps = new Maps(page);
     this.table = element("table", "compare-layers");
@@ -174,7 +176,8 @@ export class CompareView {
   #list(layers) {
     this.table.replaceChildren();
     this.table.hidden = !layers.length;
-    const head = ["Layer", "Difference by A's norm", "", "Cosine"].map((text) => element(text ? "th" : "td", "", text));
+    const head = ["Layer", "Difference", "", "Cosine"].map((text) => element(text ? "th" : "td", "", text));
+    this.table.createCaption().textContent = MEASURES;
     this.table.createTHead().insertRow().append(...head);
     const body = this.table.createTBody();
     const most = Math.max(...layers.map(({ relative }) => relative)) || 1;

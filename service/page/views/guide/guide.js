@@ -20,6 +20,7 @@ export class Guide {
   constructor(find) {
     this.box = find("tour");
     this.popover = find("term");
+    this.clear = find("clear");
     find("help").addEventListener("click", () => this.start());
     document.addEventListener("click", (event) => {
       const mark = event.target.closest?.("[data-term]");
@@ -43,13 +44,14 @@ export class Guide {
     const [place, text] = TOUR[this.#step];
     document.querySelector(place)?.classList.add("tour-target");
     const next = button("primary", this.#step === TOUR.length - 1 ? "Done" : "Next", () => this.#go(this.#step + 1));
-    const skip = button("quiet tour-skip", "Skip", () => this.#go(TOUR.length));
+    const skip = button("", "Skip", () => this.#go(TOUR.length));
     const count = element("span", "dim", `${this.#step + 1} of ${TOUR.length}`);
     this.box.replaceChildren(element("p", "", text), count, next, skip);
     this.box.hidden = false;
   }
 
   #go(step) {
+    if (step === 1 && this.clear.disabled) document.querySelector(".sample")?.click(); // the next steps need an image
     this.#step = step;
     this.#show();
     this.box.querySelector("button")?.focus();

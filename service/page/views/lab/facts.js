@@ -16,7 +16,7 @@ export function facts({ op, down, across, taps, height, width, padded, sizes }, 
     "Output size": op.startsWith("adaptive")
       ? ["Chosen. Window i of m over n numbers:", "⌊i × n / m⌋ to ⌈(i + 1) × n / m⌉ − 1"]
       : ["⌊(input + padding − dilation × (kernel − 1) − 1) / stride⌋ + 1",
-        `${height > 1 ? `${size(down, height, taps[0])}\n` : ""}${size(across, width, taps[1])}`],
+        [height > 1 && size(down, height, taps[0]), size(across, width, taps[1])].filter(Boolean).join("\n")],
     "Parameters": isPool(op) ? ["Pooling has none."] : [
       "channels out × channels in × kernel + biases",
       `${outs} × ${ins} × ${taps.join(" × ")} + ${outs} = ${many(count)}`,

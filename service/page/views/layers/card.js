@@ -16,10 +16,10 @@ const same = (pair) => (pair[0] === pair[1] ? String(pair[0]) : by(pair));
 export class Card {
   /**
    * @param {object} node a row of the node table
-   * @param {{labels: string[] | null, before: string, host: object}} context `labels` for the logits; `before` is the
-   *   node above; the host has probe(card, unit, spot), open(card, index), jump(name), look()
+   * @param {{labels: string[] | null, before: string, input: object, host: object}} context `labels` for the logits;
+   *   `before` is the node above; the host has probe(card, unit, spot), open(card, index), jump(name), look()
    */
-  constructor(node, { labels, before, host }) {
+  constructor(node, { labels, before, input, host }) {
     this.node = node;
     this.host = host;
     this.labels = labels;
@@ -33,10 +33,10 @@ export class Card {
     [this.depth, this.height, this.width] = node.shape.length === 2 ? [1, depth, height] : [depth, height, width];
     this.length = node.shape.reduce((a, b) => a * b, 1);
     this.cursor = { channel: 0, row: this.height >> 1 || 0, column: this.width >> 1 || 0 };
-    this.#build(before);
+    this.#build(before, input);
   }
 
-  #build(before) {
+  #build(before, input) {
     const { node } = this;
     this.element = element("article", `card ${this.kind}`);
     this.element.dataset.node = node.name;
@@ -51,7 +51,7 @@ export class Card {
     this.more.hidden = this.kind !== "tiles" || this.depth <= COMPACT;
     this.more.addEventListener("click", () => this.#toggle());
     head.append(this.more);
-    this.element.append(head, this.#about());
+    this.element.append(head, this.#about(input));
     if (node.parents.join() !== before) this.element.append(this.#parents());
     this.stack = element(this.kind === "rows" ? "ol" : "div", this.kind === "rows" ? "logits" : "stack");
     if (this.kind !== "rows") {
@@ -70,7 +70,7 @@ export class Card {
   }
 
   /** The layer's numbers; each term has its explanation. */
-  #about() {
+  #about(input) {
     const { kernel, stride, padding, dilation, parameters, macs, receptive_field: field } = this.node;
     const parts = [];
     if (kernel) {
@@ -80,7 +80,8 @@ export class Card {
     if (dilation && Math.max(...dilation) > 1) parts.push([term("dilation"), ` ${same(dilation)}`]);
     if (parameters) parts.push([`${parameters.toLocaleString("en")} `, term("parameters")]);
     if (macs) parts.push([`${macs.toLocaleString("en")} `, term("multiplications")]);
-    parts.push(field ? [term("receptive field"), ` ${by(field)}`] : ["sees the whole image"]);
+    const larger = field && field[0] > input.height && field[1] > input.width ? ", larger than the image" : "";
+    parts.push(field ? [term("receptive field"), ` ${by(field)}${larger}`] : ["sees the whole image"]);
     const line = element("p", "about");
     parts.forEach((part, at) => line.append(at ? " · " : "", ...part));
     return line;

@@ -57,7 +57,7 @@ export class Network {
     graph.nodes.forEach((node, index) => {
       const names = node === last && node.shape.length === 1 && node.shape[0] === labels.length ? labels : null;
       const before = graph.nodes[index - 1]?.name ?? "input";
-      this.#cards.set(node.name, new Card(node, { labels: names, before, host }));
+      this.#cards.set(node.name, new Card(node, { labels: names, before, input: graph.input, host }));
     });
     const open = (this.eager = graph.nodes.length <= OPEN_LIMIT); // small networks are drawn at once
     this.root.replaceChildren(...runs(graph.nodes).map((run) => this.#place(run, open)));
@@ -109,12 +109,12 @@ export class Network {
     for (const block of this.#blocks) this.#preview(block);
   }
 
-  /** Opens the block of a layer and scrolls to it. */
-  jump(name) {
+  /** Opens the block of a layer, scrolls to it and, by default, focuses it. */
+  jump(name, { focus = true } = {}) {
     const found = this.#cards.get(name)?.element;
     found?.closest("details")?.setAttribute("open", "");
-    found?.scrollIntoView({ block: "center" });
-    found?.querySelector(".map")?.focus({ preventScroll: true });
+    found?.scrollIntoView();
+    if (focus) found?.querySelector(".map")?.focus({ preventScroll: true });
   }
 
   /** Shows the layers whose name or type contains a text; returns how many. */

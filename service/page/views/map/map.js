@@ -40,13 +40,16 @@ export class MapView {
     [this.caption, this.all, this.scroller, this.content, this.svg] =
       ["p", "[data-act=all]", ".map-scroller", ".map-content", "svg"].map((one) => root.querySelector(one));
     this.tiles = new Tiles(page, () => this.#paint());
-    this.reading = new IntersectionObserver((entries) => this.#read(entries), { rootMargin: "-45% 0px" });
+    this.reading = new IntersectionObserver((entries) => this.#read(entries), { rootMargin: "-28% 0px -66%" });
     const { store } = page;
     store.watch(["graph"], ({ graph }) => this.#start(graph));
     store.watch(["maps", "tab"], ({ tab }) => tab === "layers" && this.tiles.want());
     store.watch(["seen"], () => this.#paint());
     store.watch(["image"], () => this.#tell());
-    new ResizeObserver(() => requestAnimationFrame(() => this.#fit())).observe(root);
+    new ResizeObserver(() => requestAnimationFrame(() => {
+      place(document.documentElement, { "map-height": root.offsetHeight }, "px"); // what is scrolled to stops below it
+      this.#fit();
+    })).observe(root);
     page.find("palette").addEventListener("change", () => this.#paint());
     page.find("filter").addEventListener("input", () => this.#search());
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#paint());
@@ -76,6 +79,22 @@ export class MapView {
       this.#scale(Math.exp(-event.deltaY / 300), event.clientX);
     };
     this.scroller.addEventListener("wheel", turn, { passive: false });
+    this.#pan();
+  }
+
+  /** A mouse drags the map along; a finger scrolls it by itself. */
+  #pan() {
+    const { scroller } = this;
+    let [from, far] = [null, false];
+    scroller.addEventListener("pointerdown", ({ clientX, button, pointerType }) => {
+      [from, far] = [button || pointerType !== "mouse" ? null : clientX + scroller.scrollLeft, false];
+    });
+    scroller.addEventListener("pointermove", ({ clientX, buttons }) => {
+      if (from === null || !buttons) return;
+      far ||= Math.abs(from - clientX - scroller.scrollLeft) > 4;
+      if (far) scroller.scrollLeft = from - clientX;
+    });
+    scroller.addEventListener("click", (event) => far && event.stopPropagation(), { capture: true });
   }
 
   #start(graph) {
@@ -143,7 +162,7 @@ export class MapView {
     made.setAttribute("aria-label", [name, ...item.facts].join(", "));
     if (path !== undefined) made.setAttribute("aria-expanded", "false");
     item.canvas = document.createElement("canvas");
-    made.append(item.canvas, tail(name.split(".").at(-1)));
+    made.append(item.canvas, tail(name.match(/[^.]*(\.\d+)*$/)[0]));
   }
 
   #size() {
@@ -175,6 +194,7 @@ export class MapView {
     if (path === undefined) return this.page.jump(name);
     const others = [...this.#folded].filter((each) => each !== path);
     this.#fold(new Set(others), (item) => item.members[0] === members[0]);
+    this.page.jump(this.#nodes[members[0]].name, { focus: false });
   }
 
   #close(path) {
@@ -248,7 +268,7 @@ export class MapView {
     this.#tell();
   }
 
-  /** Marks the node whose layer is in the middle of the window. */
+  /** Marks the node whose layer is below the map. */
   #read(entries) {
     for (const { target, isIntersecting } of entries) {
       if (isIntersecting) this.read = target.dataset.node ?? target.parentElement.querySelector(".card").dataset.node;

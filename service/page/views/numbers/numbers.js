@@ -58,7 +58,8 @@ function sentences(nodes, { height, width }) {
     const [[first, most], [second, next] = []] = partsOf(nodes, of);
     const top = largest(nodes, of);
     const alone = of(top) < most ? ` The largest layer is ${top.name} with ${share(of(top))}.` : "";
-    return `${first} ${what.replace("%", share(most))}${next ? `, ${second} ${share(next)}` : ""}.${alone}`;
+    const others = next ? `, ${second} ${share(next)}` : "";
+    return `${first} ${what.replace("%", share(most))}${others}.${alone}`;
   });
   const top = largest(nodes, sizeOf);
   const share = percent(sizeOf(top) / sum(nodes, sizeOf));

@@ -36,19 +36,30 @@ export class References {
 
   #paint({ references, classes, channel }, { name, split, images }) {
     const many = images.toLocaleString("en");
-    const title = `Channel ${channel} has its largest values here, of ${many} ${split} images of ${name}`;
+    const title = `Channel ${channel} has its largest values in the outlined places, of ${many} ${split} images of ${name}`;
     const list = element("ol", "unit-references");
-    for (const { crop, label, predicted, largest, name: file, image } of references) {
+    const { height, width } = this.page.store.get("model").input;
+    for (const { picture: png, receptive_field: field, label, predicted, largest, name: file, image } of references) {
       const item = element("li", "");
-      const picture = element("img", "");
-      picture.src = `data:image/png;base64,${crop}`;
-      picture.alt = `${label}, ${file || `image ${image}`}`;
+      const [frame, picture] = [element("div", "unit-reference"), element("img", "")];
+      frame.append(picture);
+      if (field) frame.append(outlined(field, height, width));
+      picture.src = `data:image/png;base64,${png}`;
+      picture.alt = `${label}, ${file || "image " + image}`;
       const wrong = predicted === label ? "" : `, taken for ${predicted}`;
-      item.append(picture, element("span", "", `${label}${wrong}`), element("span", "dim", short(largest)));
+      item.append(frame, element("span", "", `${label}${wrong}`), element("span", "dim", short(largest)));
       list.append(item);
     }
     const most = classes.slice(0, 3).map(({ label, response }) => `${label} (${short(response)})`).join(", ");
     const responds = element("p", "dim", `On average per class its largest value is highest for ${most}.`);
     this.root.replaceChildren(element("h3", "", title), list, responds);
   }
+}
+
+/** The receptive field as a box over a picture of the whole image. */
+function outlined({ top, left, bottom, right }, height, width) {
+  const box = element("i", "");
+  const sides = { top: top / height, left: left / width, bottom: 1 - bottom / height, right: 1 - right / width };
+  for (const [side, share] of Object.entries(sides)) box.style[side] = `${100 * Math.max(0, share)}%`;
+  return box;
 }

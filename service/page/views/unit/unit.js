@@ -10,6 +10,11 @@ import { References } from "./references.js";
 const TEXT_ROOM = 30; // CSS pixels a cell needs to hold its number
 const PLAY_MS = 600;
 const SEEN = 180; // CSS pixels a side
+const INPUTS = {
+  image: "A pixel of the picture.",
+  input: "A pixel of the normalised picture: its mean is subtracted, and it is divided by a standard deviation.",
+  "input:": "A pixel halfway through the normalisation, which subtracts a mean and divides by a standard deviation.",
+};
 const STEPS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
 
 export class UnitView {
@@ -117,8 +122,8 @@ export class UnitView {
     const clipped = field?.clipped;
     const seen = clipped && { ...clipped, bottom: clipped.bottom - 1, right: clipped.right - 1, whole: false };
     this.page.drawSeen(this.seen, SEEN, seen);
-    const parts = { image: "A pixel of the picture.", input: "A pixel of the normalised picture." };
-    this.readout.textContent = parts[layer.split(":")[0]] ?? describeField(seen ?? { whole: true });
+    const known = INPUTS[layer.startsWith("input:") ? "input:" : layer];
+    this.readout.textContent = known ?? describeField(seen ?? { whole: true });
   }
 
   #drawMap() {

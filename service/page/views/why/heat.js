@@ -82,7 +82,8 @@ export class Heat {
     context.drawImage(layer, 0, 0, ...size);
     if (this.at) outline(context, this.at[1] * this.zoom, this.at[0] * this.zoom, this.zoom, this.zoom);
     const ramp = element("span", "");
-    ramp.style.background = `linear-gradient(90deg, ${both ? `${look.negative}, ` : ""}transparent, ${look.positive})`;
+    const colours = [...(both ? [look.negative] : []), "transparent", look.positive];
+    ramp.style.background = `linear-gradient(90deg, ${colours})`;
     ramp.style.opacity = opacity;
     this.legend.replaceChildren(both ? `against ${short(-high)}` : short(low), ramp, `for ${short(high)}`);
   }

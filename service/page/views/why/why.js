@@ -186,7 +186,7 @@ export class WhyView {
     this.confidence.textContent = error === undefined
       ? "Whether these probabilities are calibrated was not measured."
       : `On test images, confidence and accuracy differ by ${percent(error)} on average.`;
-    this.about.textContent = `Computed by ${file}${grid ? `, from the ${grid.join("×")} places of ${layer}` : ""}.`;
+    this.about.textContent = `Computed by ${file}` + (grid ? `, from the ${grid.join("×")} places of ${layer}.` : ".");
     this.normal.textContent = normality(answer);
     return other;
   }

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 from torch import nn
 
 from export.verify.reference import rebuild
@@ -51,3 +52,15 @@ def test_the_true_order_is_trusted_more_than_its_reverse(network):
     good, bad = measure_trust(served, values, index), measure_trust(served, -values, index)
     assert good.deletion_area < bad.deletion_area
     assert good.insertion_area > bad.insertion_area
+
+
+@pytest.mark.parametrize(("original", "sigma"), [(2.0, 1.0), (0.0, 2 / 5 * 16)])
+def test_insertion_begins_at_the_weakest_blur_that_takes_half_of_the_probability(network, original, sigma):
+    """Every blur takes half of 2 away, and none takes anything of 0: then it is the strongest."""
+    served, trained, x = network
+    served.probabilities = np.full((1, 10), original, np.float32)
+    blurred = gaussian_filter(x[0].numpy(), (0, sigma, sigma), mode="nearest", truncate=3)
+    with torch.no_grad():
+        wanted = float(trained(torch.from_numpy(blurred[np.newaxis]))[0, 4])
+    trust = measure_trust(served, np.ones(served.size, np.float32), 4)
+    assert trust.insertion[0] == pytest.approx(wanted, abs=1e-4)
