@@ -136,7 +136,7 @@ class Predictor:
         if isinstance(image, str | Path):
             image = Path(image).read_bytes()
         if isinstance(image, bytes):
-            with open_image(image, limit_pixels=limit_pixels) as opened:
+            with open_image(image, limit_pixels=limit_pixels, spec=self.manifest.input) as opened:
                 return oriented_size(opened)
         return image.shape[:2] if isinstance(image, np.ndarray) else oriented_size(image)
 

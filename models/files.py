@@ -41,6 +41,11 @@ def atomic_write(path: Path) -> Iterator[Path]:
         raise
 
 
+def printable(path: Path | str) -> str:
+    """A path as text; bytes that are not UTF-8 are escaped, as in `caf\\xe9.png`."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
 def check_writable(directory: Path) -> None:
     """Raises UnwritableError unless the directory can be written or, where absent, created; creates nothing."""
     there = directory

@@ -1,7 +1,7 @@
 """Events reported by a training run; the caller decides how to show them."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,9 @@ class RunStarted:
     epochs: int
     processes: int = 1
     streamed: bool = False
-    left_out: int = 0
+    left_out: int = 0  # damaged files
+    passed_over: dict[str, int] = field(default_factory=dict)  # files by suffix that are no images
+    ambiguous: tuple[int, tuple[str, str]] | None = None  # contents that are in two classes, and the first two files
     test_folder: str = ""  # used in place of a missing test/
     duplicates: int = 0  # test images that are also training images
     weights: str = ""  # description of the initial weights
@@ -79,6 +81,8 @@ class RunFinished:
     directory: Path
     metrics: dict[str, dict[str, float]]
     seconds: float
+    worst_class: str = ""  # of the test split, by recall
+    missing_pictures: str = ""  # why pictures could not be drawn
 
 
 Event = RunStarted | StepFinished | EpochFinished | RunFinished

@@ -154,8 +154,10 @@ def evaluate(
         images, right = scores.images[index], result.confusion[index, index]
         f1 = f"{scores.f1[index]:.1%}" if images + predicted[index] else "-"
         table.add_row(escape(label), str(images), _share(right, images), _share(right, predicted[index]), f1)
+    top5 = f"top-5 {result.top5_accuracy:.2%}, " if len(model.network.classes) > 5 else ""
+    worst = model.network.classes[result.worst_class]
     figures = (
-        f"top-5 {result.top5_accuracy:.2%}, loss {result.loss:.4f}, calibration error "
+        f"lowest recall {result.worst_recall:.2%} ({worst}), {top5}loss {result.loss:.4f}, calibration error "
         f"{result.reliability.calibration_error:.2%} (at temperature 1: {before.reliability.calibration_error:.2%})"
     )
     table.caption = escape("; ".join([figures, *loaded.remarks]))

@@ -10,11 +10,12 @@ from sklearn.datasets import load_sample_image
 from models.checkpoint.samples import VerificationImages
 from models.errors import UserError
 from models.images.decode import Pixels
+from models.images.header import SUFFIXES
 from models.images.input_spec import InputSpec
-from training.data.folder import SUFFIXES
 from training.data.in_memory import load_into_memory
 from training.data.raw import LabeledImages, RawDataset
 from training.data.sampling import COUNT, sample_test_images
+from training.data.walk import images_in
 
 PHOTOGRAPHS = ("china.jpg", "flower.jpg")
 CROPS = 32  # of each photograph
@@ -52,7 +53,7 @@ def _files(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise UserError(f"{path} is neither an image file nor a folder")
-    found = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+    found = sorted(images_in(path, []))
     if not found:
         raise UserError(f"{path} has no images ({', '.join(sorted(SUFFIXES))})")
     return found

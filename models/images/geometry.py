@@ -8,12 +8,35 @@ from PIL import Image
 from models.images.input_spec import InputSpec
 
 ORIENTATION = 0x0112  # the EXIF tag
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def orientation_of(image: Image.Image) -> int:
+    """The EXIF orientation, from 1 to 8; 1 if there is none, or none that can be read: the pixels are sound."""
+    try:
+        found = image.getexif().get(ORIENTATION)
+    except Exception:  # damaged metadata raise whatever their decoding meets
+        return 1
+    return found if found in _TURNS else 1
 
 
 def oriented_size(image: Image.Image) -> tuple[int, int]:
     """(height, width) of an image once its EXIF orientation is applied; reads no pixels."""
-    turned = image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
-    return (image.width, image.height) if turned else (image.height, image.width)
+    swapped = orientation_of(image) >= 5
+    return (image.width, image.height) if swapped else (image.height, image.width)
+
+
+def turned(image: Image.Image, orientation: int) -> Image.Image:
+    """The image as its EXIF orientation says; the metadata stay as they are, and are not written back."""
+    return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
 
 
 def resized_size(spec: InputSpec, height: int, width: int) -> tuple[int, int]:

@@ -51,7 +51,7 @@ def explain(
 
     Args:
         artifact: An artifact directory, or its name's folder for the newest version.
-        image: A PNG, JPEG, GIF, BMP, WebP or TIFF file.
+        image: A PNG, JPEG, GIF, BMP, WebP, TIFF, PPM or AVIF file.
         method: all, or one of cam, scorecam, ablationcam, eigencam, occlusion, rise, gradcam, gradcam++, layercam,
             saliency, smoothgrad, integrated_gradients [default: gradcam where torch and the weights are there].
         class_name: A class by name or number from 0 [default: the predicted one].

@@ -44,7 +44,7 @@ def classify(
     `convscope classify *.png --url http://127.0.0.1:3000 --json`.
 
     Args:
-        images: PNG, JPEG, GIF, BMP, WebP or TIFF files.
+        images: PNG, JPEG, GIF, BMP, WebP, TIFF, PPM or AVIF files.
         artifact: An artifact directory, or its name's folder for the newest version.
         url: URL of a server, instead of --artifact; sends CONVSCOPE_TOKEN if it is set.
         model: NAME or NAME:VERSION, on a server with several models.
@@ -76,7 +76,7 @@ def inspect(artifact: Path, image: Path, *, layers: str = "*", channel: int = 0,
 
     Args:
         artifact: An artifact directory, or its name's folder for the newest version.
-        image: A PNG, JPEG, GIF, BMP, WebP or TIFF file.
+        image: A PNG, JPEG, GIF, BMP, WebP, TIFF, PPM or AVIF file.
         layers: Comma-separated names or globs; one convolution or pool for an animation.
         channel: Channel of the layer that an animation shows.
         out: The file to write: .png, a sheet of all channels; .npz, arrays by layer; .gif, an animation.
@@ -114,7 +114,7 @@ def unit(artifact: Path, image: Path, layer: str, index: str) -> None:
 
     Args:
         artifact: An artifact directory, or its name's folder for the newest version.
-        image: A PNG, JPEG, GIF, BMP, WebP or TIFF file.
+        image: A PNG, JPEG, GIF, BMP, WebP, TIFF, PPM or AVIF file.
         layer: A layer's name, input, image or probabilities, or the source of another unit's term.
         index: CHANNEL,ROW,COLUMN in a feature map, or an element's number in a vector.
     """

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from training.events import EpochFinished, Event, RunFinished, RunStarted, StepFinished
 from training.loop.resume import RESUME_FILE
+from training.run.directory import UNUSED_FILE
 
 READ_EVERY_S = 0.5  # reading the running loss synchronises with the accelerator
 CLASSES_NAMED = 10
@@ -61,8 +62,11 @@ class TrainingProgress:
                 self.epoch_began = time.perf_counter()
             case RunFinished():
                 self.bar.stop()
-                accuracy = event.metrics["test"]["accuracy"]
-                self._line(f"test accuracy {accuracy:.2%} after {event.seconds:.1f} s of training")
+                test = event.metrics["test"]
+                self._line(f"test accuracy {test['accuracy']:.2%} after {event.seconds:.1f} s of training")
+                self._line(f"lowest recall of a class: {test['worst_recall']:.2%} ({event.worst_class})")
+                if event.missing_pictures:
+                    self._line(f"the pictures could not be drawn: {event.missing_pictures}")
 
     def print_resume_command(self, model: str, data: str, options: Sequence[str]) -> None:
         """Prints the command that resumes the interrupted run, if it had begun; `options` are its data options."""
@@ -93,7 +97,14 @@ class TrainingProgress:
         if event.weights:
             self._line(f"initial weights: {event.weights}")
         if event.left_out:
-            self._line(f"{event.left_out} damaged files are left out; config.json names the first of them")
+            self._line(f"{event.left_out} damaged files are left out; {UNUSED_FILE} has their names and the reasons")
+        if event.passed_over:
+            kinds = ", ".join(f"{count:,} {kind}" for kind, count in event.passed_over.items())
+            self._line(f"passed over, as they are no images by their names: {kinds}; {UNUSED_FILE} lists them")
+        if event.ambiguous:
+            count, (one, other) = event.ambiguous
+            are = "image is" if count == 1 else "images are"
+            self._line(f"{count} {are} in two classes, for example {one} and {other}: at least one is mislabelled")
         if event.test_folder:
             self._line(
                 f"there is no test/: {event.test_folder}/ is measured on, and the validation images are of train/"

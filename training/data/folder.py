@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
@@ -10,19 +10,20 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from models.errors import UserError
-from models.files import sha256_of
-from models.images.header import FORMATS
+from models.files import printable, sha256_of
+from models.images.decode import decode_image
+from models.images.errors import ImageError
+from models.images.header import SUFFIXES, open_image
 from models.images.input_spec import InputSpec
-from training.data.in_memory import load_pixels
 from training.data.raw import LabeledImages, RawDataset, select_test_images
+from training.data.walk import files_in, images_in, is_hidden, is_system, subfolders
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".gif", ".bmp", ".webp", ".tif", ".tiff"})
 VALIDATION = ("val", "valid", "validation")
 SAMPLED = 2000  # headers sampled for the common mode and size; reading one takes 0.2 ms
 WHITE = 255
+TINY = InputSpec(mode="RGB", height=8, width=8, resize=(8, 8), background=(0,) * 3, mean=(0.0,) * 3, std=(1.0,) * 3)
 GREY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B"})
 
 
@@ -31,8 +32,8 @@ def load_folder(root: Path, *, skip_bad: bool = False, test_only: bool = False) 
 
     `valid` and `validation` are aliases of `val`, and `Train` with `Test` of `train` and `test`. Without `test`, `val`
     is the test split, as with ImageNet, and validation images are drawn from `train`. Without any of these the class
-    folders are in `root` itself, and `select_test_images` draws the test split. Files without an image suffix and
-    names that begin with a dot are ignored.
+    folders are in `root` itself, and `select_test_images` draws the test split. Names that begin with a dot are
+    ignored; files without an image suffix and folders of systems are passed over and counted.
 
     Args:
         skip_bad: decode every file once and leave out those that cannot be decoded.
@@ -43,11 +44,12 @@ def load_folder(root: Path, *, skip_bad: bool = False, test_only: bool = False) 
             that differ between splits, or a damaged file in the sample.
     """
     places = _splits_in(root, test_only=test_only)
-    bad: list[Path] = []
+    bad: dict[Path, str] = {}
+    passed_over: list[Path] = []
     scanned = {}
     for name, place in (places or {"": root}).items():
         try:
-            scanned[name] = _scan(place, bad if skip_bad else None, least=1 if test_only else 2)
+            scanned[name] = _scan(place, bad if skip_bad else None, passed_over, least=1 if test_only else 2)
         except ValueError:
             if not (test_only and name in ("train", "val")):
                 raise
@@ -79,13 +81,15 @@ def load_folder(root: Path, *, skip_bad: bool = False, test_only: bool = False) 
         sha256=_hash(root, contents, {} if places else splits),
         unsplit=not places,
         duplicates=0 if test_only or not places else _duplicates(splits, contents),
-        skipped_files=tuple(sorted(path.relative_to(root).as_posix() for path in bad)),
+        skipped_files={printable(path.relative_to(root).as_posix()): bad[path] for path in sorted(bad)},
+        passed_over=_relative(root, passed_over + _beside([root, *places.values()])),
+        ambiguous=_ambiguous(root, splits, contents),
     )
 
 
 def _splits_in(root: Path, *, test_only: bool) -> dict[str, Path]:
     """Folders of the splits `train`, `test` and `val`; none in a flat folder, which may have a class `valid`."""
-    folders = {path.name: path for path in root.iterdir() if path.is_dir() and path.name[0] != "."}
+    folders = {path.name: path for path in subfolders(root)}
     smaller = {name.lower(): path for name, path in folders.items()}
     splits = {"train", "test", *VALIDATION} & smaller.keys()
     if len(smaller) == len(folders) and splits and (splits > {"train"} or splits == smaller.keys()):
@@ -132,9 +136,9 @@ def _check_classes(root: Path, folders: Mapping[str, Path]) -> None:
             )
 
 
-def _scan(folder: Path, bad: list[Path] | None, *, least: int) -> dict[str, list[Path]]:
+def _scan(folder: Path, bad: dict[Path, str] | None, passed_over: list[Path], *, least: int) -> dict[str, list[Path]]:
     """The images of each class folder, both sorted; damaged ones are added to `bad` if it is given."""
-    names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    names = [path.name for path in subfolders(folder)]
     if not names:
         raise UserError(
             f"{folder} has no class folders; wanted <class>/<image>, or train/<class>/<image> and test/<class>/<image>"
@@ -143,15 +147,18 @@ def _scan(folder: Path, bad: list[Path] | None, *, least: int) -> dict[str, list
         raise UserError(f"{folder} has the one class folder {names[0]!r}; a classifier needs at least 2")
     images: dict[str, list[Path]] = {}
     for name in names:
-        found = sorted(_images_in(folder / name))
+        if (shown := printable(name)) != name:
+            raise UserError(f"class folder {printable(folder)}/{shown} has a name that is not UTF-8; rename it")
+        found = sorted(images_in(folder / name, passed_over))
         if not found:
             raise UserError(f"class folder {folder / name} has no images ({', '.join(sorted(SUFFIXES))})")
         if bad is not None:
             damaged = _damaged(found)
-            bad += damaged
-            found = sorted(set(found) - set(damaged))
+            bad |= damaged
+            found = [path for path in found if path not in damaged]
             if not found:
-                raise UserError(f"class folder {folder / name} has damaged images only, for example {damaged[0]}")
+                path, why = next(iter(damaged.items()))
+                raise UserError(f"class folder {folder / name} has damaged images only, for example {path}: {why}")
         images[name] = found
     return images
 
@@ -170,32 +177,19 @@ def _check_both_sides(root: Path, classes: Sequence[str], whole: LabeledImages, 
         raise UserError(f"class folder {root / classes[label]} has 1 image{many}; training and test need one each")
 
 
-def _damaged(paths: Sequence[Path]) -> list[Path]:
-    """The files that cannot be decoded at any size."""
-    spec = InputSpec(mode="RGB", height=8, width=8, resize=(8, 8), background=(0,) * 3, mean=(0.0,) * 3, std=(1.0,) * 3)
+def _damaged(paths: Sequence[Path]) -> dict[Path, str]:
+    """The files that cannot be decoded at any size, with the reasons."""
 
-    def decodes(path: Path) -> bool:
+    def fault(path: Path) -> str:
         try:
-            load_pixels(path, spec)
-        except ValueError:
-            return False
-        return True
+            decode_image(path.read_bytes(), TINY)
+        except ImageError as error:
+            return str(error)
+        return ""
 
     with ThreadPoolExecutor() as pool:
-        return [path for path, good in zip(paths, pool.map(decodes, paths), strict=True) if not good]
-
-
-def _images_in(folder: Path) -> Iterator[Path]:
-    seen = set()
-    for place, folders, files in os.walk(folder, followlinks=True):
-        if (real := os.path.realpath(place)) in seen:  # a link to its parent
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for path in (Path(place, name) for name in files if not name.startswith(".")):
-            if path.suffix.lower() in SUFFIXES and path.is_file():
-                yield path
+        faults = zip(paths, pool.map(fault, paths), strict=True)
+        return {path: found for path, found in faults if found}
 
 
 def _check_same_classes(first: Path, wanted: Iterable[str], second: Path, found: Iterable[str]) -> None:
@@ -210,16 +204,45 @@ def _common(paths: Sequence[Path]) -> tuple[Literal["L", "RGB"], tuple[int, int]
 
     The sample is random with a fixed seed: a regular stride could coincide with a pattern in the names.
     """
-    modes, sizes = set(), set()
+    modes, sizes, fault = set(), set(), ""
     for index in np.random.default_rng(0).permutation(len(paths))[:SAMPLED]:
-        path = paths[index]
         try:
-            with Image.open(path, formats=FORMATS) as image:
+            with open_image(paths[index].read_bytes(), spec=TINY) as image:
                 modes.add(image.mode)
                 sizes.add((image.height, image.width))
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise UserError(f"{path} is not an image that can be read: {error}") from None
+        except ImageError as error:  # all damaged files are named together when they are decoded
+            fault = f"{paths[index]}: {error}"
+    if not modes:
+        raise UserError(f"no image can be read, for example {fault}")
     return "L" if modes <= GREY_MODES else "RGB", sizes.pop() if len(sizes) == 1 else None
+
+
+def _relative(root: Path, paths: Iterable[Path]) -> tuple[str, ...]:
+    return tuple(sorted(printable(path.relative_to(root).as_posix()) for path in paths))
+
+
+def _beside(folders: Iterable[Path]) -> list[Path]:
+    """Files beside splits and class folders, and in folders of systems there; classes count their own."""
+    found = []
+    for path in (path for folder in folders for path in folder.iterdir()):
+        if path.is_dir() and is_system(path.name):
+            found += files_in(path)
+        elif not is_hidden(path.name) and path.is_file():
+            found.append(path)
+    return found
+
+
+def _ambiguous(root: Path, splits: dict[str, LabeledImages], contents: dict[Path, str]) -> tuple[tuple[str, str], ...]:
+    """Pairs of files with the same content and different classes, the first two of each content."""
+    first: dict[str, tuple[Path, int]] = {}
+    pairs: dict[str, tuple[str, str]] = {}
+    for split in splits.values():
+        for path, label in zip(split.images, split.labels.tolist(), strict=True):
+            known, known_label = first.setdefault(contents[path], (path, label))
+            if known_label != label:
+                one, other = _relative(root, (known, path))
+                pairs.setdefault(contents[path], (one, other))
+    return tuple(sorted(pairs.values()))
 
 
 def _duplicates(splits: dict[str, LabeledImages], contents: dict[Path, str]) -> int:

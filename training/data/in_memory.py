@@ -15,6 +15,7 @@ from models.images.errors import ImageError
 from models.images.input_spec import InputSpec
 from training.data.raw import LabeledImages
 
+NAMED = 20  # damaged files in one message
 CHUNK = 256  # images per thread task: one task per image would cost more than a small resize
 
 
@@ -53,16 +54,29 @@ def load_into_memory(split: LabeledImages, spec: InputSpec) -> InMemoryDataset:
         # The result of `preprocess_image` for each; copied, as torch warns about read-only arrays.
         return InMemoryDataset(torch.from_numpy(split.images.reshape(-1, *spec.shape).copy()), labels)
     images = torch.empty((len(split), *spec.shape), dtype=torch.uint8)
-    out = images.numpy()
+    out, faults = images.numpy(), dict[int, UserError]()
 
     def fill(start: int) -> None:
         for i in range(start, min(start + CHUNK, len(split))):
-            out[i] = load_pixels(split.images[i], spec)
+            try:
+                out[i] = load_pixels(split.images[i], spec)
+            except UserError as error:
+                faults[i] = error
 
-    with ThreadPoolExecutor() as pool:  # Pillow decodes and resizes without the GIL
+    with ThreadPoolExecutor() as pool:  # files are decoded and resized without the GIL
         for _ in pool.map(fill, range(0, len(split), CHUNK)):
             pass
+    if faults:
+        raise _all_of([faults[i] for i in sorted(faults)])
     return InMemoryDataset(images, labels)
+
+
+def _all_of(faults: list[UserError]) -> UserError:
+    if len(faults) == 1:
+        return faults[0]
+    named = "".join(f"\n  {fault}" for fault in faults[:NAMED])
+    more = f"\n  and {len(faults) - NAMED} more" if len(faults) > NAMED else ""
+    return UserError(f"{len(faults)} images cannot be used; --skip-bad leaves them out:{named}{more}")
 
 
 def _fits(images: Pixels, spec: InputSpec) -> bool:

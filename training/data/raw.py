@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -55,7 +55,9 @@ class RawDataset:
         flat: true for a folder of class folders alone, which is split here.
         test_folder: the folder used in place of a missing test/, for example "val".
         duplicates: number of test images that are byte for byte also training images.
-        skipped_files: damaged files left out of all splits, by relative name.
+        skipped_files: damaged files left out of all splits: relative names, and the reasons.
+        passed_over: files that are no images by their suffix, or in folders that systems made, by relative name.
+        ambiguous: pairs of files with the same content and different classes, by relative name.
     """
 
     name: str
@@ -70,7 +72,9 @@ class RawDataset:
     unsplit: bool = False
     test_folder: str = ""
     duplicates: int = 0
-    skipped_files: tuple[str, ...] = ()
+    skipped_files: dict[str, str] = field(default_factory=dict)
+    passed_over: tuple[str, ...] = ()
+    ambiguous: tuple[tuple[str, str], ...] = ()
 
     @property
     def whole(self) -> LabeledImages:

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 
 from models.checkpoint.samples import VerificationImages
-from models.images.decode import Pixels, to_mode
+from models.images.decode import Pixels, decode_picture, to_pil
+from models.images.input_spec import InputSpec
 from training.data.raw import RawDataset
 from training.data.streaming import Dataset
 
@@ -28,7 +28,9 @@ def sample_test_images(raw: RawDataset, test: Dataset) -> VerificationImages:
 def _original(image: Pixels | Path, raw: RawDataset) -> Pixels:
     if not isinstance(image, Path):
         return image
-    with Image.open(image) as file:
-        picture = to_mode(ImageOps.exif_transpose(file), raw.mode, (raw.background,) * (1 if raw.mode == "L" else 3))
+    channels = 1 if raw.mode == "L" else 3
+    background, zero, one = ((level,) * channels for level in (raw.background, 0, 1))
+    spec = InputSpec(mode=raw.mode, height=1, width=1, resize=1, crop=(1, 1), background=background, mean=zero, std=one)
+    picture = to_pil(decode_picture(image.read_bytes(), spec))
     picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
     return np.asarray(picture)

@@ -65,6 +65,17 @@ class Evaluation:
         """Precision, recall and F1 of each class."""
         return class_scores(self.confusion)
 
+    @property
+    def worst_class(self) -> int:
+        """The class with the lowest recall, of those that have images."""
+        scores = self.scores
+        return int(np.where(scores.images > 0, scores.recall, np.inf).argmin())
+
+    @property
+    def worst_recall(self) -> float:
+        """The recall of that class, in [0, 1]; an accuracy can hide a class that is never right."""
+        return float(self.scores.recall[self.worst_class])
+
     @cached_property
     def reliability(self) -> Reliability:
         """Accuracy by confidence."""
@@ -80,6 +91,7 @@ class Evaluation:
         return {
             "accuracy": self.accuracy,
             "top5_accuracy": self.top5_accuracy,
+            "worst_recall": self.worst_recall,
             "loss": self.loss,
             "calibration_error": self.reliability.calibration_error,
         }

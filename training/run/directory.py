@@ -10,6 +10,7 @@ from training.data.datasets import DATASETS
 from training.loop.resume import RESUME_FILE
 
 RUNS = Path("runs")
+UNUSED_FILE = "unused-files.tsv"  # of a folder: names and reasons
 
 
 def new_run_directory(out: Path | None, *, model: str, dataset: str, overwrite: bool = False) -> Path:

@@ -22,6 +22,7 @@ from training.data.options import DataOptions
 from training.data.raw import RawDataset
 from training.data.sampling import sample_test_images
 from training.data.splits import Splits, prepare_splits
+from training.data.walk import summary_of
 from training.loop.resume import RunState
 from training.recipes.defaults import default_recipe
 from training.recipes.recipe import Recipe
@@ -71,6 +72,7 @@ class Plan:
     recipe: Recipe
     data: Splits
     samples: VerificationImages
+    unused: dict[str, str] = field(default_factory=dict)  # files of the folder by relative name, and the reasons
 
     @property
     def left_out(self) -> int:
@@ -111,7 +113,11 @@ def make_plan(
     if raw.duplicates:
         facts["duplicates"] = raw.duplicates
     if request.data_options.skip_bad:
-        facts["left_out"] = {"count": len(raw.skipped_files), "first": list(raw.skipped_files[:NAMED])}
+        facts["left_out"] = {"count": len(raw.skipped_files), "first": list(raw.skipped_files)[:NAMED]}
+    if raw.passed_over:
+        facts["passed_over"] = summary_of(raw.passed_over)
+    if raw.ambiguous:
+        facts["ambiguous"] = {"count": len(raw.ambiguous), "first": list(map(list, raw.ambiguous[:NAMED]))}
     config = CheckpointConfig(
         model=request.model,
         options=request.options,
@@ -123,7 +129,8 @@ def make_plan(
         revision=_revision(),
         versions={name: version(name) for name in LIBRARIES},
     )
-    return Plan(config, recipe, data, sample_test_images(raw, data.test))
+    unused = raw.skipped_files | dict.fromkeys(raw.passed_over, "not an image by its name")
+    return Plan(config, recipe, data, sample_test_images(raw, data.test), unused)
 
 
 def plan_recipe(request: TrainingRequest) -> Recipe:

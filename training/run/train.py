@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,7 +12,7 @@ from models.checkpoint.initial_weights import InitialWeights, resolve_weights
 from models.checkpoint.samples import SAMPLES_FILE, save_samples
 from models.checkpoint.weights import load_pretrained, load_tensors
 from models.errors import UserError
-from models.files import UnwritableError
+from models.files import UnwritableError, atomic_write
 from training.data.streaming import Dataset
 from training.evaluate.evaluation import Evaluation, logits_of
 from training.evaluate.plots import MISTAKES, draw_confusion, draw_curves, draw_mistakes, write_figures
@@ -21,7 +22,7 @@ from training.loop.fit import FitResult, fit
 from training.loop.learner import make_forward, pick_device, pick_precision
 from training.loop.process_group import SINGLE_PROCESS, ProcessGroup
 from training.loop.resume import RESUME_FILE, RunState, fork_rng, read_state, resume_hint
-from training.run.directory import new_run_directory, resumable_run_directory
+from training.run.directory import UNUSED_FILE, new_run_directory, resumable_run_directory
 from training.run.plan import Plan, TrainingRequest, build, check_resumable, make_plan, resume_facts
 
 
@@ -90,6 +91,11 @@ def _train(
             if recipe.epochs == 0:
                 raise UserError(f"{weights.path}: {known}; with --epochs 0 it would predict those under other names")
             loaded += f"; {known}, and is trained anew"
+    if group.is_main and plan.unused:
+        rows = "".join(f"{name}\t{reason}\n" for name, reason in plan.unused.items())
+        workdir.mkdir(parents=True, exist_ok=True)
+        with atomic_write(workdir / UNUSED_FILE) as path:
+            path.write_text(rows)
     report(
         RunStarted(
             directory=workdir,
@@ -106,6 +112,8 @@ def _train(
             processes=group.size,
             streamed=plan.data.streamed,
             left_out=plan.left_out,
+            passed_over=config.dataset.get("passed_over", {}),
+            ambiguous=_ambiguous(config.dataset),
             test_folder=config.dataset.get("test_folder", ""),
             duplicates=config.dataset.get("duplicates", 0),
             weights=loaded,
@@ -124,15 +132,34 @@ def _train(
     )
     if group.is_main:
         try:
-            metrics = _evaluate_and_save(workdir, plan, network, result)
+            metrics, test = _evaluate_and_save(workdir, plan, network, result)
         except UnwritableError as error:
             raise UnwritableError(f"{error}; {resume_hint(len(result.history))}") from error
-        seconds = sum(line.seconds for line in result.history)
-        report(RunFinished(directory=workdir, metrics=metrics, seconds=seconds))
+        try:
+            write_pictures(workdir, result, test, plan.data.test, config)
+            missing = ""
+        except Exception as error:  # whatever a picture's fault is, the run is complete without it
+            missing = str(error) or type(error).__name__
+        report(
+            RunFinished(
+                directory=workdir,
+                metrics=metrics,
+                seconds=sum(line.seconds for line in result.history),
+                worst_class=config.classes[test.worst_class],
+                missing_pictures=missing,
+            )
+        )
     group.barrier()
 
 
-def _evaluate_and_save(workdir: Path, plan: Plan, network: nn.Module, result: FitResult) -> dict[str, dict[str, float]]:
+def _ambiguous(dataset: dict[str, Any]) -> tuple[int, tuple[str, str]] | None:
+    found = dataset.get("ambiguous")
+    return found and (found["count"], tuple(found["first"][0]))
+
+
+def _evaluate_and_save(
+    workdir: Path, plan: Plan, network: nn.Module, result: FitResult
+) -> tuple[dict[str, dict[str, float]], Evaluation]:
     """Fits the temperature, evaluates once on the test split, and writes the checkpoint."""
     config, data = plan.config, plan.data
     load_tensors(network, result.weights)
@@ -147,11 +174,10 @@ def _evaluate_and_save(workdir: Path, plan: Plan, network: nn.Module, result: Fi
     test = Evaluation.of(logits, data.test.labels, temperature=temperature)
     calibration = {"calibration_error_before_temperature": before.reliability.calibration_error}
     metrics = {"validation": validation, "test": test.to_json() | calibration}
-    write_pictures(workdir, result, test, data.test, config)
     save_samples(workdir / SAMPLES_FILE, plan.samples)
     save_checkpoint(workdir, replace(config, metrics=metrics, temperature=temperature), result.weights)
     (workdir / RESUME_FILE).unlink()
-    return metrics
+    return metrics, test
 
 
 def write_pictures(

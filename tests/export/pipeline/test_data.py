@@ -155,7 +155,7 @@ def test_what_the_training_left_out_is_left_out_again(lenet_checkpoint: Path, tm
     root = write_digits(tmp_path / "photos", dict.fromkeys(CLASSES, 10))
     next(path for path in sorted(root.rglob("*")) if path.is_file()).write_bytes(b"hello")
     trained_on = {"name": "photos", "sha256": load_dataset(str(root), DataOptions(skip_bad=True)).sha256}
-    with pytest.raises(ValueError, match="is not an image that can be read"):
+    with pytest.raises(ValueError, match="is not an image; known formats are"):
         load(lenet_checkpoint, root, trained_on)
     assert load(lenet_checkpoint, root, {**trained_on, "left_out": {"count": 1}}).remarks == ()
     config = replace(read_config(lenet_checkpoint), dataset={"left_out": {"count": 1}})

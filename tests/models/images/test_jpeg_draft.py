@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, JpegImagePlugin
+import simplejpeg
+from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from models.images.decode import decode_image
@@ -19,13 +20,14 @@ def photo(request: pytest.FixtureRequest) -> Image.Image:
 
 
 def sizes_decoded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    seen, load = [], JpegImagePlugin.JpegImageFile.load
+    seen, decode = [], simplejpeg.decode_jpeg
 
-    def noted(image: JpegImagePlugin.JpegImageFile) -> Any:
-        seen.append(image.size)
-        return load(image)
+    def noted(*args: Any, **options: Any) -> Any:
+        pixels = decode(*args, **options)
+        seen.append(pixels.shape[1::-1])
+        return pixels
 
-    monkeypatch.setattr(JpegImagePlugin.JpegImageFile, "load", noted)
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", noted)
     return seen
 
 

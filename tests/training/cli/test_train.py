@@ -317,6 +317,39 @@ def test_classes_what_is_measured_on_and_images_that_are_learnt_too_are_told(
     assert (dataset["test_folder"], dataset["duplicates"]) == ("val", 24)
 
 
+def test_pictures_that_cannot_be_drawn_lose_no_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise UnicodeEncodeError("utf-8", "caf\udce9", 3, 4, "surrogates not allowed")
+
+    monkeypatch.setattr("training.run.train.draw_confusion", fail)
+    assert run("train", "mlp", "--data", "digits", "--epochs", "1", "--out", "out") == 0
+    assert "the pictures could not be drawn: 'utf-8' codec" in capsys.readouterr().out
+    assert load_checkpoint(Path("out")).config.metrics["test"]["worst_recall"] >= 0
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_what_is_passed_over_is_counted_and_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("cat", "dog"):
+        for i in range(12):
+            (folder := Path("photos", name)).mkdir(parents=True, exist_ok=True)
+            Image.new("L", (8, 8), 20 * i + len(name) * (name == "dog")).save(folder / f"{i}.png")
+    Image.new("L", (8, 8), 40).save("photos/dog/same.png")
+    Path("photos/cat/photo.heic").write_bytes(b"x")
+    Path("photos/cat/broken.jpg").write_bytes(b"x")
+    assert run("train", "mlp", "--data", "photos", "--epochs", "1", "--out", "out", "--skip-bad") == 0
+    told = capsys.readouterr().out
+    assert "1 damaged files are left out; unused-files.tsv has" in told
+    assert "passed over, as they are no images by their names: 1 .heic; unused-files.tsv lists them" in told
+    assert "1 image is in two classes, for example cat/2.png and dog/same.png" in told
+    rows = [line.split("\t") for line in Path("out/unused-files.tsv").read_text().splitlines()]
+    assert [row[0] for row in rows] == ["cat/broken.jpg", "cat/photo.heic"]
+    assert "is not an image" in rows[0][1]
+    dataset = load_checkpoint(Path("out")).config.dataset
+    assert (dataset["passed_over"], dataset["ambiguous"]["count"]) == ({".heic": 1}, 1)
+
+
 def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     command = [Path(sys.executable).with_name("convscope"), *DIGITS, "--print-recipe"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:

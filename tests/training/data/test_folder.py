@@ -14,6 +14,7 @@ from training.data.datasets import load_dataset
 from training.data.in_memory import load_into_memory
 from training.data.raw import RawDataset, select_test_images
 from training.data.sampling import sample_test_images
+from training.data.walk import summary_of
 
 SPEC = InputSpec(mode="L", height=9, width=7, resize=(9, 7), background=(255,), mean=(0.0,), std=(1.0,))
 
@@ -199,8 +200,8 @@ def test_what_is_wrong_beside_a_test_split_is_of_no_matter_where_nothing_is_lear
     for path in (tmp_path / "train").rglob("*.bmp"):
         path.write_bytes(b"hello")
     assert load_dataset(str(tmp_path), test_only=True).counts == {"train": 4, "test": 3}
-    with pytest.raises(ValueError, match="is not an image that can be read"):
-        load_dataset(str(tmp_path))
+    with pytest.raises(ValueError, match="4 images cannot be used"):
+        load_into_memory(load_dataset(str(tmp_path)).train, SPEC)
 
 
 def test_a_test_split_beside_classes_is_neither(tmp_path: Path) -> None:
@@ -267,8 +268,74 @@ def test_a_corrupt_file_is_named(tmp_path: Path) -> None:
         for split in (raw.train, raw.test):
             load_into_memory(split, spec)
     bad.write_bytes(b"hello")
-    with pytest.raises(ValueError, match=re.escape(f"{bad} is not an image that can be read")):
+    with pytest.raises(ValueError, match=re.escape(f"{bad}: the body (5 bytes")):
+        for split in (raw.train, raw.test):
+            load_into_memory(split, spec)
+    for path in (*raw.train.images, *raw.test.images):
+        Path(path).write_bytes(b"hello")
+    with pytest.raises(ValueError, match="no image can be read, for example"):
         load_dataset(str(tmp_path))
+
+
+def test_all_damaged_files_are_named_at_once(tmp_path: Path) -> None:
+    make_folder(tmp_path, {"a": 30, "b": 30})
+    raw = load_dataset(str(tmp_path))
+    for index in range(25):
+        (tmp_path / f"a/{index}.bmp").write_bytes(b"hello")
+    with pytest.raises(ValueError, match=r"25 images cannot be used; --skip-bad leaves them out") as caught:
+        load_into_memory(raw.whole, SPEC)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 22 and all("is not an image" in line for line in lines[1:21]) and lines[21] == "  and 5 more"
+
+
+SYSTEMS = ("@eaDir", "__MACOSX", "$RECYCLE.BIN", "#recycle", "lost+found", "System Volume Information")
+
+
+def test_folders_of_systems_are_skipped_inside_classes_and_beside_them_and_counted(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "photos", {"cat": 4, "dog": 4})
+    for place in (root, root / "cat"):
+        for name in SYSTEMS:
+            (place / name / "deeper").mkdir(parents=True)
+            Image.new("RGB", (7, 9)).save(place / name / "deeper/thumb.png")
+    raw = load_dataset(str(root))
+    assert raw.classes == ("cat", "dog")
+    assert sum(raw.counts.values()) == 8
+    assert len(raw.passed_over) == 2 * len(SYSTEMS)
+    assert summary_of(raw.passed_over) == dict.fromkeys(SYSTEMS, 2)
+
+
+def test_every_format_is_read_and_all_else_is_counted_by_suffix(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "photos", {"a": 3, "b": 3})
+    picture = Image.new("RGB", (7, 9))
+    for suffix in (".ppm", ".pgm", ".avif", ".webp", ".TIFF"):
+        picture.convert("L" if suffix == ".pgm" else "RGB").save(root / f"a/x{suffix}")
+    for name in ("a/photo.heic", "a/other.HEIC", "b/plain", "b/labels.csv", "notes.txt", "b/.hidden.jpg"):
+        (root / name).write_bytes(b"hello")
+    raw = load_dataset(str(root))
+    assert np.bincount(raw.whole.labels).tolist() == [8, 3]
+    assert summary_of(raw.passed_over) == {".heic": 2, "no suffix": 1, ".csv": 1, ".txt": 1}
+    assert load_into_memory(raw.whole, SPEC).images.shape == (11, 9, 7, 1)
+
+
+def test_the_same_image_in_two_classes_is_named_with_both(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "photos", {"cat": 4, "dog": 4})
+    assert load_dataset(str(root)).ambiguous == ()
+    shutil.copy(root / "cat/1.bmp", root / "dog/copy.bmp")
+    shutil.copy(root / "cat/1.bmp", root / "dog/again.bmp")
+    shutil.copy(root / "cat/2.bmp", root / "cat/harmless.bmp")
+    ((one, other),) = load_dataset(str(root)).ambiguous
+    assert one == "cat/1.bmp" and other in ("dog/copy.bmp", "dog/again.bmp")
+
+
+def test_a_class_whose_name_is_not_utf_8_is_refused_when_the_folder_is_read(tmp_path: Path) -> None:
+    """It could be written into no checkpoint; other files' names are escaped."""
+    root = make_folder(tmp_path / "photos", {"cat": 4, "dog": 4})
+    (root / "cat" / os.fsdecode(b"caf\xe9.txt")).write_bytes(b"x")
+    assert load_dataset(str(root)).passed_over == ("cat/caf\\xe9.txt",)
+    (root / "cat").rename(root / os.fsdecode(b"caf\xe9"))
+    with pytest.raises(ValueError, match=r"class folder .*caf\\xe9 has a name that is not UTF-8") as caught:
+        load_dataset(str(root))
+    str(caught.value).encode()
 
 
 def test_links_to_folders_are_followed_once_and_any_file_name_is_taken(tmp_path: Path) -> None:

@@ -40,6 +40,30 @@ def test_a_temperature_changes_no_prediction_and_betters_the_calibration() -> No
     assert after.reliability.calibration_error < before.reliability.calibration_error / 2
 
 
+def test_few_images_move_no_temperature_of_a_calibrated_network() -> None:
+    """Labels drawn from the probabilities themselves: nothing is to be corrected, and a fit follows the chance."""
+    kept, losses = 0, []
+    for seed in range(60):
+        generator = torch.Generator().manual_seed(seed)
+        logits = 2 * torch.randn(90 + 2000, K, generator=generator)
+        labels = logits.softmax(1).multinomial(1, generator=generator)[:, 0]
+        temperature = fit_temperature(logits[:90], labels[:90])
+        kept += temperature == 1
+        scaled = [functional.cross_entropy(logits[90:] / by, labels[90:]).item() for by in (1.0, temperature)]
+        losses.append(scaled[1] - scaled[0])
+    assert kept >= 40
+    assert sum(losses) / 60 < 0.01
+    assert fit_temperature(3 * logits[:400], labels[:400]) == pytest.approx(3, rel=0.2)  # with evidence it is fitted
+
+
+def test_the_lowest_recall_shows_what_the_accuracy_hides() -> None:
+    labels = torch.tensor([0] * 99 + [1])
+    result = Evaluation.of(torch.tensor([[9.0, 0.0, 0.0]]).repeat(100, 1), labels)
+    assert result.accuracy == 0.99
+    assert (result.worst_class, result.worst_recall) == (1, 0)  # class 2 has no images
+    assert result.to_json()["worst_recall"] == 0
+
+
 @pytest.mark.parametrize("mistakes", [0, 1, 4, 5])
 def test_one_mistake_decides_no_temperature(mistakes: int) -> None:
     logits = 9 * functional.one_hot(LABELS, K).float()
