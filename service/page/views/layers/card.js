@@ -3,6 +3,7 @@
 import { COMPACT, Picture, arrange, cornerOf, drawTiles, makePalette } from "../../core/canvas.js";
 import { outline, prepare, toCss, unitAt } from "../../core/canvas.js";
 import { element, short } from "../../core/dom.js";
+import { gridOf } from "../../core/geometry.js";
 import { term } from "../guide/guide.js";
 import { termOf } from "../guide/terms.js";
 import { Bars, drawRows } from "./bars.js";
@@ -17,7 +18,7 @@ export class Card {
   /**
    * @param {object} node a row of the node table
    * @param {{labels: string[] | null, before: string, host: object}} context `labels` for the logits; `before` is the
-   *   node above; the host has probe(card, unit, spot), open(card, index), jump(name), look()
+   *   node above; the host has probe(card, unit, spot), open(card, index), jump(name), look(), and the network's input
    */
   constructor(node, { labels, before, host }) {
     this.node = node;
@@ -26,13 +27,15 @@ export class Card {
     this.layer = this.shown = null; // the server's last answer; the drawn state: {layer, picture}
     this.order = null; // the channel at each place
     this.visible = this.all = this.tooLarge = false; // `tooLarge`: the server does not send it
-    const [depth, height, width] = node.shape;
-    const flat = node.shape.length === 1 || (node.shape.length === 3 && height * width === 1);
-    this.kind = flat || ![2, 3].includes(node.shape.length) ? "bars" : "tiles";
+    const { shape } = node;
+    this.grid = gridOf(shape, host.input);
+    [this.height, this.width] = this.grid?.grid ?? shape;
+    this.depth = this.grid ? shape[this.grid.axis] : 1;
+    const places = this.grid ? this.height * this.width : shape.length;
+    this.kind = places === 1 || ![2, 3].includes(shape.length) ? "bars" : "tiles";
     if (labels && labels.length <= MOST_ROWS) this.kind = "rows";
-    [this.depth, this.height, this.width] = node.shape.length === 2 ? [1, depth, height] : [depth, height, width];
     this.length = node.shape.reduce((a, b) => a * b, 1);
-    this.cursor = { channel: 0, row: this.height >> 1 || 0, column: this.width >> 1 || 0 };
+    this.cursor = this.kind === "tiles" ? this.central(0) : { channel: 0, row: 0, column: 0 };
     this.#build(before);
   }
 
@@ -52,7 +55,7 @@ export class Card {
     this.more.addEventListener("click", () => this.#toggle());
     head.append(this.more);
     this.element.append(head, this.#about());
-    if (node.parents.join() !== before) this.element.append(this.#parents());
+    if (node.parents.length && node.parents.join() !== before) this.element.append(this.#parents());
     this.stack = element(this.kind === "rows" ? "ol" : "div", this.kind === "rows" ? "logits" : "stack");
     if (this.kind !== "rows") {
       this.map = element("canvas", "map");
@@ -167,7 +170,24 @@ export class Card {
 
   /** The unit's position in the layer's value, as /unit takes it. */
   indexOf({ channel, row, column }) {
-    return [channel, row, column].slice(3 - this.node.shape.length);
+    const { axis, extra } = this.grid ?? {};
+    if (axis === 1) return [extra + row * this.width + column, channel];
+    return axis === 2 ? [row, column, channel] : [channel, row, column].slice(3 - this.node.shape.length);
+  }
+
+  /** The unit at a position of the layer's value; a token without a place is in row -1. */
+  unitOf(index) {
+    const { axis, extra } = this.grid ?? {};
+    const place = index[0] - extra;
+    const row = Math.floor(place / this.width);
+    if (axis === 1) return { channel: index[1], row, column: place - row * this.width };
+    const [channel, y, x] = axis === 2 ? [index[2], index[0], index[1]] : [0, 0, ...index].slice(-3);
+    return { channel, row: y, column: x };
+  }
+
+  /** The unit in the middle of a channel. */
+  central(channel) {
+    return { channel, row: this.height >> 1, column: this.width >> 1 };
   }
 
   #unitOf(index) {
@@ -236,7 +256,7 @@ export class Card {
     else if (this.kind === "bars") this.layout.draw(this.map, values, this.host.look());
     else drawTiles(this.map, this.layout, shown?.picture, shown && this.colours(), this.host.look().frame);
     this.element.classList.toggle("filled", Boolean(shown));
-    this.#paintScale(shown?.layer);
+    this.#paintScale(shown?.layer, values);
   }
 
   #vector() {
@@ -248,9 +268,10 @@ export class Card {
     return makePalette(palette, this.shown.layer.minimum, this.shown.layer.maximum, dark);
   }
 
-  #paintScale(layer) {
+  #paintScale(layer, values) {
     if (!layer) return this.scale.replaceChildren();
     const parts = [`min ${short(layer.minimum)}`, `mean ${short(layer.mean)}`, `max ${short(layer.maximum)}`];
+    if (this.labels && values) parts[2] += ` (${this.labels[values.indexOf(Math.max(...values))]})`;
     const texts = parts.map((part) => element("span", "", part));
     if (this.kind !== "tiles") return this.scale.replaceChildren(...texts);
     const ramp = element("canvas", "ramp");
@@ -266,10 +287,10 @@ export class Card {
   valueAt(unit) {
     if (!this.shown) return null;
     const { layer, picture } = this.shown;
-    if (layer.values) return { value: layer.values[unit.column], exact: true };
-    const flat = this.node.shape.length === 3 ? unit : { channel: 0, row: unit.row, column: unit.column };
-    const grey = picture.grey(flat.channel, flat.row, flat.column);
-    return { value: layer.minimum + (grey / 255) * (layer.maximum - layer.minimum), exact: false };
+    if (layer.values) return { value: layer.values.flat(2)[this.#indexOf(unit)], exact: true };
+    const grey = picture.grey(unit.channel, unit.row, unit.column);
+    const value = unit.row < 0 ? null : layer.minimum + (grey / 255) * (layer.maximum - layer.minimum);
+    return { value, exact: false };
   }
 
   /** Outlines a part of tiles: {first, last, top, left, bottom, right}; null removes all outlines. */

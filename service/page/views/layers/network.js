@@ -53,6 +53,7 @@ export class Network {
       jump: (name) => this.jump(name),
       details: this.hooks.details,
       look: this.hooks.look,
+      input: graph.input,
     };
     graph.nodes.forEach((node, index) => {
       const names = node === last && node.shape.length === 1 && node.shape[0] === labels.length ? labels : null;
