@@ -9,6 +9,7 @@ export class Notice {
     this.token = find("token");
     this.refused = false;
     find("notice-close").addEventListener("click", () => this.hide());
+    addEventListener("close", () => this.#move(), true);
   }
 
   /** Shows a text until it is dismissed. */
@@ -16,6 +17,7 @@ export class Notice {
     this.refused = false;
     this.text.textContent = text;
     this.box.hidden = false;
+    this.#move();
     this.form.hidden = this.retry.hidden = true;
   }
 
@@ -38,6 +40,13 @@ export class Notice {
       again();
     };
     if (waitS) setTimeout(again, 1000 * waitS);
+  }
+
+  /** Into the open dialog, behind which everything is inert, or back. */
+  #move() {
+    const dialog = document.querySelector("dialog[open]");
+    if (dialog) dialog.prepend(this.box);
+    else document.querySelector("main").before(this.box);
   }
 
   /** A request succeeded: clears earlier errors. */
