@@ -29,7 +29,8 @@ export class Notice {
   refuse(refusal, again) {
     const { status, code, message } = refusal;
     const waitS = status === 429 ? (refusal.retryAfterS ?? 1) : null;
-    this.tell(`${message}${waitS ? `; trying again in ${waitS} s` : ""}${status ? ` (${status} ${code})` : ""}`);
+    const wrong = status === 401 && this.token.value ? "The server refuses this token. " : "";
+    this.tell(`${wrong}${message}${waitS ? `; trying again in ${waitS} s` : ""}${status ? ` (${status} ${code})` : ""}`);
     this.refused = true;
     this.form.hidden = status !== 401;
     this.retry.hidden = ![0, 500, 503, 504].includes(status);
