@@ -159,8 +159,10 @@ export class Card {
   }
 
   #announce() {
-    const box = this.map.getBoundingClientRect();
     const [x, y] = this.boxOf(this.cursor);
+    const top = this.map.getBoundingClientRect().top + y;
+    if (top < 0 || top > innerHeight - 80) scrollBy({ top: top - innerHeight / 2, behavior: "instant" });
+    const box = this.map.getBoundingClientRect();
     this.host.probe(this, this.cursor, { x: box.left + x, y: box.top + y });
   }
 
