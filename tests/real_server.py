@@ -42,7 +42,7 @@ def running_server(
     artifacts: Path, log_file: Path, *, ready: bool = True, service: str = SERVICE, **settings: Any
 ) -> Iterator[Server]:
     """Starts a server, waits until it is ready (or, with `ready=False`, until it answers), and stops it."""
-    chosen = read_settings(artifacts=artifacts, port=free_port(), **{"drain_s": 0, **settings})
+    chosen = read_settings(artifacts=artifacts, **{"port": free_port(), "drain_s": 0, **settings})
     words = [service if word == SERVICE else word for word in command(chosen)]
     with log_file.open("wb") as log:
         process = subprocess.Popen(

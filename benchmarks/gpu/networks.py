@@ -20,7 +20,7 @@ from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images
 from torch import Tensor, nn
 
-import export.pipeline.export
+import export.verify.check
 import export.verify.speed
 from benchmarks.gpu.options import Options
 from benchmarks.gpu.report import last_line
@@ -138,7 +138,7 @@ def artifact(
 @contextmanager
 def _checked_briefly() -> Iterator[None]:
     """Export compares batches of up to 256 images and times batches of 32, which takes minutes on few cores."""
-    with patch.object(export.pipeline.export, "BATCHES", (1, 2, 7)), patch.object(export.verify.speed, "BATCHES", (1,)):
+    with patch.object(export.verify.check, "BATCHES", (1, 2, 7)), patch.object(export.verify.speed, "BATCHES", (1,)):
         yield
 
 

@@ -246,9 +246,9 @@ async function showModel(entry) {
   nameFold();
   source.prepare(entry);
   const total = graph.nodes.reduce((sum, node) => sum + node.parameters, 0);
-  find("provenance").textContent = `${graph.nodes.length} layers, ${total.toLocaleString("en")} parameters`;
+  const lack = entry.inspectable ? "" : "; exported without model.onnx, so that the layers cannot be shown";
+  find("provenance").textContent = `${graph.nodes.length} layers, ${total.toLocaleString("en")} parameters${lack}`;
   find("seen-size").textContent = `${entry.input.height}×${entry.input.width}`;
-  if (!entry.inspectable) notice.tell("This model was exported without model.onnx: its layers cannot be shown.");
   refresh();
 }
 
@@ -360,7 +360,8 @@ function showProbe(probe) {
   const { card, unit, spot, field } = probe;
   const { channel: index, row, column } = unit;
   const bars = card.kind === "bars";
-  const place = bars ? `value ${Math.max(index, column)}` : `channel ${index} · row ${row} · column ${column}`;
+  const at = Math.max(index, column);
+  const place = bars ? (card.labels?.[at] ?? `value ${at}`) : `channel ${index} · row ${row} · column ${column}`;
   const value = card.valueAt(unit);
   const reading = value ? ` ${value.exact ? "=" : "≈"} ${short(value.value)}` : "";
   readout.replaceChildren(element("strong", "", place + reading), describeField(field));

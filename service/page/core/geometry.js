@@ -1,4 +1,24 @@
-// The receptive field of a unit on the input, and its window in each layer it is computed from.
+// Where a layer's values lie over the image, the receptive field of a unit on the input, and its window in each layer
+// it is computed from.
+
+/**
+ * How a shape lies over the image, by the server's rules: the channels' `axis`, the `grid` [height, width], and `extra`
+ * tokens in front that have no place, such as the class token; null for a shape without a grid.
+ */
+export function gridOf(shape, { height, width }) {
+  const [first, middle, last] = shape;
+  const fits = (rows, columns) => Math.abs(rows * width - columns * height) <= Math.max(width, height);
+  if (shape.length === 3) {
+    const front = fits(middle, last) || !fits(first, middle) || first * middle === 1;
+    return front ? { axis: 0, grid: [middle, last], extra: 0 } : { axis: 2, grid: [first, middle], extra: 0 };
+  }
+  for (const extra of shape.length === 2 ? [0, 1, 2, 5] : []) {
+    const rows = Math.sqrt(((first - extra) * height) / width);
+    const grid = [rows, (first - extra) / rows];
+    if (grid.every((side) => side > 1 && Number.isInteger(side))) return { axis: 1, grid, extra };
+  }
+  return null;
+}
 
 /** Geometry of one graph, from the server's node table. */
 export class ReceptiveFields {

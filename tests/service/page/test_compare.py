@@ -164,6 +164,7 @@ def test_layers_without_their_like_are_named(view):
 
 
 def test_a_server_that_fails_can_be_asked_again(view):
+    view.refusals = True
     view.route(
         "**/compare?*", lambda route: route.fulfill(status=503, json={"error": {"code": "x", "message": "busy"}})
     )

@@ -77,6 +77,7 @@ def test_a_drawing_is_classified_and_can_be_undone(page, lenet_artifact):
 
 
 def test_a_file_that_is_no_image_shows_the_servers_reason_and_no_stale_prediction(page):
+    page.refusals = True
     upload(page, encoded(digit(0)))
     page.wait_for_selector(".headline")
     upload(page, b"hello", name="notes.txt", kind="text/plain")

@@ -53,6 +53,7 @@ export class CompareView {
   #update(store) {
     const [model, image, graph, seen] = ["model", "image", "graph", "seen"].map((name) => store.get(name));
     if (store.get("tab") !== "compare" || !model) return this.#stop();
+    this.controls.hidden = !model.inspectable;
     if (!model.inspectable) return this.#tell("This model was exported without model.onnx: it cannot be compared.");
     const { with: wanted, at } = where();
     const others = store.get("models").filter((one) => one !== model && one.inspectable);

@@ -3,6 +3,7 @@
 import { COMPACT, Picture, arrange, cornerOf, drawTiles, makePalette } from "../../core/canvas.js";
 import { outline, prepare, toCss, unitAt } from "../../core/canvas.js";
 import { element, short } from "../../core/dom.js";
+import { gridOf } from "../../core/geometry.js";
 import { term } from "../guide/guide.js";
 import { termOf } from "../guide/terms.js";
 import { Bars, drawRows } from "./bars.js";
@@ -16,27 +17,29 @@ const same = (pair) => (pair[0] === pair[1] ? String(pair[0]) : by(pair));
 export class Card {
   /**
    * @param {object} node a row of the node table
-   * @param {{labels: string[] | null, before: string, input: object, host: object}} context `labels` for the logits;
-   *   `before` is the node above; the host has probe(card, unit, spot), open(card, index), jump(name), look()
+   * @param {{labels: string[] | null, before: string, host: object}} context `labels` for the logits; `before` is the
+   *   node above; the host has probe(card, unit, spot), open(card, index), jump(name), look(), and the network's input
    */
-  constructor(node, { labels, before, input, host }) {
+  constructor(node, { labels, before, host }) {
     this.node = node;
     this.host = host;
     this.labels = labels;
     this.layer = this.shown = null; // the server's last answer; the drawn state: {layer, picture}
     this.order = null; // the channel at each place
     this.visible = this.all = this.tooLarge = false; // `tooLarge`: the server does not send it
-    const [depth, height, width] = node.shape;
-    const flat = node.shape.length === 1 || (node.shape.length === 3 && height * width === 1);
-    this.kind = flat || ![2, 3].includes(node.shape.length) ? "bars" : "tiles";
+    const { shape } = node;
+    this.grid = gridOf(shape, host.input);
+    [this.height, this.width] = this.grid?.grid ?? shape;
+    this.depth = this.grid ? shape[this.grid.axis] : 1;
+    const places = this.grid ? this.height * this.width : shape.length;
+    this.kind = places === 1 || ![2, 3].includes(shape.length) ? "bars" : "tiles";
     if (labels && labels.length <= MOST_ROWS) this.kind = "rows";
-    [this.depth, this.height, this.width] = node.shape.length === 2 ? [1, depth, height] : [depth, height, width];
     this.length = node.shape.reduce((a, b) => a * b, 1);
-    this.cursor = { channel: 0, row: this.height >> 1 || 0, column: this.width >> 1 || 0 };
-    this.#build(before, input);
+    this.cursor = this.kind === "tiles" ? this.central(0) : { channel: 0, row: 0, column: 0 };
+    this.#build(before);
   }
 
-  #build(before, input) {
+  #build(before) {
     const { node } = this;
     this.element = element("article", `card ${this.kind}`);
     this.element.dataset.node = node.name;
@@ -51,8 +54,8 @@ export class Card {
     this.more.hidden = this.kind !== "tiles" || this.depth <= COMPACT;
     this.more.addEventListener("click", () => this.#toggle());
     head.append(this.more);
-    this.element.append(head, this.#about(input));
-    if (node.parents.join() !== before) this.element.append(this.#parents());
+    this.element.append(head, this.#about());
+    if (node.parents.length && node.parents.join() !== before) this.element.append(this.#parents());
     this.stack = element(this.kind === "rows" ? "ol" : "div", this.kind === "rows" ? "logits" : "stack");
     if (this.kind !== "rows") {
       this.map = element("canvas", "map");
@@ -70,7 +73,7 @@ export class Card {
   }
 
   /** The layer's numbers; each term has its explanation. */
-  #about(input) {
+  #about() {
     const { kernel, stride, padding, dilation, parameters, macs, receptive_field: field } = this.node;
     const parts = [];
     if (kernel) {
@@ -80,7 +83,8 @@ export class Card {
     if (dilation && Math.max(...dilation) > 1) parts.push([term("dilation"), ` ${same(dilation)}`]);
     if (parameters) parts.push([`${parameters.toLocaleString("en")} `, term("parameters")]);
     if (macs) parts.push([`${macs.toLocaleString("en")} `, term("multiplications")]);
-    const larger = field && field[0] > input.height && field[1] > input.width ? ", larger than the image" : "";
+    const { height, width } = this.host.input;
+    const larger = field && field[0] > height && field[1] > width ? ", larger than the image" : "";
     parts.push(field ? [term("receptive field"), ` ${by(field)}${larger}`] : ["sees the whole image"]);
     const line = element("p", "about");
     parts.forEach((part, at) => line.append(at ? " · " : "", ...part));
@@ -157,8 +161,10 @@ export class Card {
   }
 
   #announce() {
-    const box = this.map.getBoundingClientRect();
     const [x, y] = this.boxOf(this.cursor);
+    const top = this.map.getBoundingClientRect().top + y;
+    if (top < 0 || top > innerHeight - 80) scrollBy({ top: top - innerHeight / 2, behavior: "instant" });
+    const box = this.map.getBoundingClientRect();
     this.host.probe(this, this.cursor, { x: box.left + x, y: box.top + y });
   }
 
@@ -168,7 +174,24 @@ export class Card {
 
   /** The unit's position in the layer's value, as /unit takes it. */
   indexOf({ channel, row, column }) {
-    return [channel, row, column].slice(3 - this.node.shape.length);
+    const { axis, extra } = this.grid ?? {};
+    if (axis === 1) return [extra + row * this.width + column, channel];
+    return axis === 2 ? [row, column, channel] : [channel, row, column].slice(3 - this.node.shape.length);
+  }
+
+  /** The unit at a position of the layer's value; a token without a place is in row -1. */
+  unitOf(index) {
+    const { axis, extra } = this.grid ?? {};
+    const place = index[0] - extra;
+    const row = Math.floor(place / this.width);
+    if (axis === 1) return { channel: index[1], row, column: place - row * this.width };
+    const [channel, y, x] = axis === 2 ? [index[2], index[0], index[1]] : [0, 0, ...index].slice(-3);
+    return { channel, row: y, column: x };
+  }
+
+  /** The unit in the middle of a channel. */
+  central(channel) {
+    return { channel, row: this.height >> 1, column: this.width >> 1 };
   }
 
   #unitOf(index) {
@@ -237,7 +260,7 @@ export class Card {
     else if (this.kind === "bars") this.layout.draw(this.map, values, this.host.look());
     else drawTiles(this.map, this.layout, shown?.picture, shown && this.colours(), this.host.look().frame);
     this.element.classList.toggle("filled", Boolean(shown));
-    this.#paintScale(shown?.layer);
+    this.#paintScale(shown?.layer, values);
   }
 
   #vector() {
@@ -249,9 +272,10 @@ export class Card {
     return makePalette(palette, this.shown.layer.minimum, this.shown.layer.maximum, dark);
   }
 
-  #paintScale(layer) {
+  #paintScale(layer, values) {
     if (!layer) return this.scale.replaceChildren();
     const parts = [`min ${short(layer.minimum)}`, `mean ${short(layer.mean)}`, `max ${short(layer.maximum)}`];
+    if (this.labels && values) parts[2] += ` (${this.labels[values.indexOf(Math.max(...values))]})`;
     const texts = parts.map((part) => element("span", "", part));
     if (this.kind !== "tiles") return this.scale.replaceChildren(...texts);
     const ramp = element("canvas", "ramp");
@@ -267,10 +291,10 @@ export class Card {
   valueAt(unit) {
     if (!this.shown) return null;
     const { layer, picture } = this.shown;
-    if (layer.values) return { value: layer.values[unit.column], exact: true };
-    const flat = this.node.shape.length === 3 ? unit : { channel: 0, row: unit.row, column: unit.column };
-    const grey = picture.grey(flat.channel, flat.row, flat.column);
-    return { value: layer.minimum + (grey / 255) * (layer.maximum - layer.minimum), exact: false };
+    if (layer.values) return { value: layer.values.flat(2)[this.#indexOf(unit)], exact: true };
+    const grey = picture.grey(unit.channel, unit.row, unit.column);
+    const value = unit.row < 0 ? null : layer.minimum + (grey / 255) * (layer.maximum - layer.minimum);
+    return { value, exact: false };
   }
 
   /** Outlines a part of tiles: {first, last, top, left, bottom, right}; null removes all outlines. */

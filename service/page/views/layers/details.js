@@ -40,7 +40,9 @@ export class Details {
   /** Asks for what is shown, if it is shown and belongs to another image. */
   async load() {
     const image = this.page.store.get("image");
-    if (!image) return this.body.replaceChildren(element("p", "dim", "Choose an image first."));
+    const { inspectable } = this.page.store.get("model");
+    const lack = !inspectable ? "This model was exported without model.onnx." : image ? "" : "Choose an image first.";
+    if (lack) return this.body.replaceChildren(element("p", "dim", lack));
     if (this.#image === image || this.#loading) return;
     this.#loading = true;
     const name = encodeURIComponent(this.card.node.name);
@@ -124,8 +126,8 @@ export class Details {
     if (!dead.length) return Object.assign(line, { textContent: "No channel is 0 everywhere on this image." });
     line.append(`${dead.length} of ${this.card.depth} channels are dead (0 everywhere on this image): `);
     dead.slice(0, DEAD).forEach((channel, at) => {
-      const { node, height, width } = this.card;
-      const open = () => this.page.open(node.name, [channel, height >> 1, width >> 1]);
+      const { card } = this;
+      const open = () => this.page.open(card.node.name, card.indexOf(card.central(channel)));
       line.append(at ? ", " : "", button("link", String(channel), open));
     });
     if (dead.length > DEAD) line.append(" and others");

@@ -53,11 +53,12 @@ export class Network {
       jump: (name) => this.jump(name),
       details: this.hooks.details,
       look: this.hooks.look,
+      input: graph.input,
     };
     graph.nodes.forEach((node, index) => {
       const names = node === last && node.shape.length === 1 && node.shape[0] === labels.length ? labels : null;
       const before = graph.nodes[index - 1]?.name ?? "input";
-      this.#cards.set(node.name, new Card(node, { labels: names, before, input: graph.input, host }));
+      this.#cards.set(node.name, new Card(node, { labels: names, before, host }));
     });
     const open = (this.eager = graph.nodes.length <= OPEN_LIMIT); // small networks are drawn at once
     this.root.replaceChildren(...runs(graph.nodes).map((run) => this.#place(run, open)));

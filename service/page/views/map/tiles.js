@@ -1,6 +1,7 @@
 // The pictures of the map: of every layer the channel with the largest L2 norm, and vectors as bars.
 
 import { makePalette } from "../../core/canvas.js";
+import { gridOf } from "../../core/geometry.js";
 import { Newest, Refusal, ask } from "../../core/server.js";
 
 const SIDE = 96; // pixels of a tile at most
@@ -55,8 +56,9 @@ export class Tiles {
     const [low, high] = [bytes.low[0], bytes.high[0]];
     const values = Array.from(atob(bytes.data), (letter) => low + (letter.charCodeAt(0) / 255) * (high - low));
     const look = this.page.look();
-    const [height, width] = planeOf(node, layer);
-    if (!height) return drawBars(canvas, values, look);
+    const { input } = this.page.store.get("graph");
+    const [height, width] = gridOf(node.shape, input)?.grid ?? [1, 1];
+    if (height * width === 1) return drawBars(canvas, values, look);
     const colours = makePalette(look.palette, minimum, maximum, look.dark);
     const image = new ImageData(width, height);
     const places = values.slice(-height * width); // a class token comes before them
@@ -70,14 +72,6 @@ export class Tiles {
 
 function isVector({ shape }) {
   return shape.length === 1 || (shape.length === 3 && shape[1] * shape[2] === 1);
-}
-
-/** Height and width of one channel, also of an image's patches in a row; nothing if it has no places. */
-function planeOf(node, { bytes, channel_axis: axis }) {
-  const places = isVector(node) ? [1] : bytes.shape.filter((_, index) => index !== axis);
-  const side = Math.floor(Math.sqrt(places[0]));
-  if (places.length > 1) return places;
-  return side > 1 && places[0] - side * side <= 1 ? [side, side] : [];
 }
 
 /** Draws a picture, shrunk if it is large. */

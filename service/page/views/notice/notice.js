@@ -9,6 +9,7 @@ export class Notice {
     this.token = find("token");
     this.refused = false;
     find("notice-close").addEventListener("click", () => this.hide());
+    addEventListener("close", () => this.#move(), true);
   }
 
   /** Shows a text until it is dismissed. */
@@ -16,6 +17,7 @@ export class Notice {
     this.refused = false;
     this.text.textContent = text;
     this.box.hidden = false;
+    this.#move();
     this.form.hidden = this.retry.hidden = true;
   }
 
@@ -28,7 +30,8 @@ export class Notice {
     const { status, code, message } = refusal;
     const waitS = status === 429 ? (refusal.retryAfterS ?? 1) : null;
     const waits = waitS ? `; trying again in ${waitS} s` : "";
-    this.tell(message + waits + (status ? ` (${status} ${code})` : ""));
+    const wrong = status === 401 && this.token.value ? "The server refuses this token. " : "";
+    this.tell(wrong + message + waits + (status ? ` (${status} ${code})` : ""));
     this.refused = true;
     this.form.hidden = status !== 401;
     this.retry.hidden = ![0, 500, 503, 504].includes(status);
@@ -39,6 +42,13 @@ export class Notice {
       again();
     };
     if (waitS) setTimeout(again, 1000 * waitS);
+  }
+
+  /** Into the open dialog, behind which everything is inert, or back. */
+  #move() {
+    const dialog = document.querySelector("dialog[open]");
+    if (dialog) dialog.prepend(this.box);
+    else document.querySelector("main").before(this.box);
   }
 
   /** A request succeeded: clears earlier errors. */

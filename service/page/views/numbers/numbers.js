@@ -19,10 +19,10 @@ const whole = (value) => value.toLocaleString("en");
 const sum = (nodes, of) => nodes.reduce((total, node) => total + of(node), 0);
 const largest = (nodes, of) => nodes.reduce((most, node) => (of(node) > of(most) ? node : most));
 
-/** A count with three digits and a factor, such as 1.82 G. */
-function brief(value) {
+/** A count with three digits, a factor and a unit, such as 1.82 GB. */
+function brief(value, unit = "") {
   const [sign, factor] = FACTORS.find(([, each]) => value >= each) ?? ["", 1];
-  return `${Number((value / factor).toPrecision(3))} ${sign}`.trim();
+  return `${Number((value / factor).toPrecision(3))} ${sign}${unit}`.trim();
 }
 
 const DEAD = new WeakMap(); // by node: channels that are 0 everywhere on the image, and all channels
@@ -34,7 +34,7 @@ const COLUMNS = [
   { title: "Shape" },
   { title: "Field", of: ({ receptive_field: field }) => (field ? field[0] * field[1] : Infinity) },
   { title: "Parameters", of: ({ parameters }) => parameters, write: whole, what: "holds % of the parameters" },
-  { title: "MACs", of: ({ macs }) => macs, write: brief, what: "computes % of the multiply-accumulates" },
+  { title: "MACs", of: ({ macs }) => macs, write: (count) => brief(count), what: "computes % of the multiply-accumulates" },
   { title: "Dead", of: (node) => DEAD.get(node)?.[0] ?? 0 },
 ];
 const COUNTS = COLUMNS.filter(({ write }) => write);
@@ -105,14 +105,15 @@ export class NumbersView {
       layers: nodes.length,
       parameters: whole(parameters),
       "multiply-accumulates": brief(macs),
-      "weights in float32": `${brief(parameters * BYTES)}B`,
-      "activations of all layers": `${brief(sum(nodes, sizeOf) * BYTES)}B`,
+      "weights in float32": brief(parameters * BYTES, "B"),
+      "activations of all layers": brief(sum(nodes, sizeOf) * BYTES, "B"),
     };
     for (const [name, value] of Object.entries(facts)) {
       totals.append(document.createElement("div"));
       totals.lastChild.append(element("dt", "", name), element("dd", "", value));
     }
-    this.dead = element("p", "numbers-dead");
+    const lack = "Dead channels are not counted: this model was exported without model.onnx.";
+    this.dead = element("p", "numbers-dead", this.page.store.get("model").inspectable ? "" : lack);
     this.#counted = null;
     says.append(...sentences(nodes, graph.input), this.dead);
     this.heads = COLUMNS.map((column) => {

@@ -2,7 +2,7 @@
 
 import { inkOn, makePalette, prepare, toCss } from "../../core/canvas.js";
 import { button, element, short } from "../../core/dom.js";
-import { Newest, Refusal, ask } from "../../core/server.js";
+import { Newest } from "../../core/server.js";
 import { flat, listTerms, sizes } from "./terms.js";
 
 const CHANNELS = 4; // input channels shown at first, those with the largest sums
@@ -55,13 +55,11 @@ export class Arithmetic {
   async #ask({ layer, index }, signal) {
     const body = this.page.store.get("image");
     const path = `${this.page.path()}/unit?layer=${encodeURIComponent(layer)}&index=${index.join(",")}`;
-    try {
-      const answer = await ask(path, { body, signal });
-      if (this.#unit) this.#take(answer);
-    } catch (error) {
-      if (!(error instanceof Refusal)) throw error;
+    const answer = await this.page.ask(path, { body, signal }, () => this.#unit && this.show(this.#unit));
+    if (answer && this.#unit) this.#take(answer);
+    else {
       this.answer = null;
-      this.root.replaceChildren(element("p", "unit-refused", error.message));
+      this.root.replaceChildren();
     }
     this.root.removeAttribute("aria-busy");
   }

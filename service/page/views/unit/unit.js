@@ -58,7 +58,7 @@ export class UnitView {
   async #update() {
     const { store } = this.page;
     const unit = store.get("unit");
-    if (!unit || !store.get("graph") || !store.get("image")) {
+    if (!unit || !store.get("graph") || !store.get("image") || !store.get("model").inspectable) {
       this.card = null;
       this.arithmetic.show(null);
       this.references.show(null);
@@ -76,7 +76,8 @@ export class UnitView {
     this.draw();
     if (this.card?.kind === "tiles") this.#fetch();
     this.arithmetic.show(unit);
-    this.references.show(this.card ? { layer: this.layer, channel: this.#channel } : null);
+    const channel = this.index.length === 1 ? this.index[0] : this.card && this.#place.channel;
+    this.references.show(this.card ? { layer: this.layer, channel } : null);
   }
 
   /** Asks for the maps of a layer once for each image; they arrive in the store. */
@@ -87,15 +88,8 @@ export class UnitView {
     this.page.load(layer);
   }
 
-  get #channel() {
-    const { shape } = this.card.node;
-    return shape.length === 2 ? this.index[1] : this.index[0]; // of tokens the last axis has the channels
-  }
-
   get #place() {
-    const three = this.card.node.shape.length === 3;
-    const [channel, row, column] = three ? this.index : [0, ...this.index];
-    return { channel, row: row ?? 0, column: column ?? 0 };
+    return this.card.unitOf(this.index);
   }
 
   /** Redraws everything, for another unit, image or window size. */
@@ -154,7 +148,8 @@ export class UnitView {
     );
     const { value, exact } = this.#value(row, column);
     const reading = `${exact ? "=" : "≈"} ${short(value)}`;
-    this.readout.textContent = `Row ${row}, column ${column} ${reading}. ${describeField(field)}`;
+    const place = row < 0 ? `Token ${this.index[0]}, which has no place,` : `Row ${row}, column ${column}`;
+    this.readout.textContent = `${place} ${reading}. ${describeField(field)}`;
   }
 
   #numbers(context, colours) {
@@ -179,9 +174,9 @@ export class UnitView {
   #value(row, column) {
     const exact = this.#layer === this.card.shown.layer ? this.#exact : null;
     const { channel } = this.#place;
-    if (!exact) return { value: this.card.valueAt({ channel, row, column }).value, exact: false };
-    const tile = this.card.node.shape.length === 3 ? exact[channel] : exact;
-    return { value: tile[row][column], exact: true };
+    const unit = { channel, row, column };
+    if (!exact) return { value: this.card.valueAt(unit).value, exact: false };
+    return { value: this.card.indexOf(unit).reduce((part, at) => part?.[at], exact), exact: true };
   }
 
   async #fetch() {
@@ -199,15 +194,14 @@ export class UnitView {
     }
   }
 
-  #move(index) {
-    this.index = index;
-    go({ index: index.join(",") }, { replace: true });
+  #move(changes) {
+    this.index = this.card.indexOf({ ...this.#place, ...changes });
+    go({ index: this.index.join(",") }, { replace: true });
   }
 
   #step(by) {
     const { depth } = this.card;
-    const [channel, ...place] = this.index;
-    if (this.card.node.shape.length === 3) this.#move([(channel + by + depth) % depth, ...place]);
+    this.#move({ channel: (this.#place.channel + by + depth) % depth });
   }
 
   /** Moves along the rows of the map; at the end it begins again. */
@@ -215,7 +209,7 @@ export class UnitView {
     const { row, column } = this.#place;
     const { height, width } = this.card;
     const at = (row * width + column + by + height * width) % (height * width);
-    this.#move([...this.index.slice(0, -2), Math.floor(at / width), at % width]);
+    this.#move({ row: Math.floor(at / width), column: at % width });
   }
 
   #start() {
@@ -232,7 +226,7 @@ export class UnitView {
   #point(event) {
     const box = this.map.getBoundingClientRect();
     const unit = unitAt(this.layout, event.clientX - box.left, event.clientY - box.top);
-    if (unit) this.#move([...this.index.slice(0, -2), unit.row, unit.column]);
+    if (unit) this.#move({ row: unit.row, column: unit.column });
   }
 
   #key(event) {
@@ -243,8 +237,7 @@ export class UnitView {
       const { row, column } = this.#place;
       const [down, across] = STEPS[event.key];
       const inside = (value, size) => Math.min(size - 1, Math.max(0, value));
-      const place = [inside(row + down, this.card.height), inside(column + across, this.card.width)];
-      this.#move([...this.index.slice(0, -2), ...place]);
+      this.#move({ row: inside(row + down, this.card.height), column: inside(column + across, this.card.width) });
     } else return;
     event.preventDefault();
   }
