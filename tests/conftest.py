@@ -1,7 +1,9 @@
 """What tests share: checkpoints with seeded random weights and real images, and one exported artifact."""
 
+import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,6 +22,7 @@ from models.images.decode import Pixels, preprocess_image, to_pil
 from models.images.input_spec import InputSpec
 from tests.real_browser import running_browser
 from tests.real_server import Server, running_server
+from tests.registered import in_acceptance
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -122,6 +125,14 @@ def speeds_are_measured_briefly() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def certificates_are_read_once() -> Iterator[None]:
+    """Every HTTP client reads all certificates of this machine anew, though no test's server has one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ssl, "create_default_context", cache(ssl.create_default_context))
+        yield
+
+
 @pytest.fixture
 def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Training draws none: drawing them takes longer than LeNet takes to learn the digits for an epoch."""
@@ -215,6 +226,8 @@ EXPORTED: dict[str, dict[str, Any]] = {  # resnets at the least size they take: 
     "two_head_cnn": {"size": 8, "classes": 10, "options": {"head": "hidden"}},
     "stripes_conv2_relu": {"size": 8, "classes": 2},
 }
+# Those whose layers, colours and options others of the above have; run by `make acceptance`.
+MORE_EXPORTED = ("lenet1998", "simple_cnn", "resnet20", "compact_cnn", "stripes_conv2_relu")
 
 
 @dataclass(frozen=True)
@@ -225,7 +238,7 @@ class Exported:
     artifact: Path
 
 
-@pytest.fixture(scope="session", params=EXPORTED)
+@pytest.fixture(scope="session", params=in_acceptance(MORE_EXPORTED, EXPORTED))
 def exported(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,

@@ -14,7 +14,7 @@ from torchvision.models.feature_extraction import create_feature_extractor, get_
 
 from export.pipeline.export import export_checkpoint
 from models.checkpoint.directory import load_checkpoint
-from tests.in_process import encoded
+from tests.in_process import client_for, encoded
 from tests.real_server import running_server
 from training.data.datasets import load_dataset
 from training.data.options import DataOptions
@@ -48,22 +48,24 @@ def check(run: Path, pictures: np.ndarray, tmp_path: Path) -> None:
     artifact = export_checkpoint(run, out=tmp_path / "artifacts")
     classes, layers = eager(run, pictures)
     files = [encoded(picture) for picture in pictures]
-    for engine in ("onnxruntime", "torchscript"):
-        with running_server(artifact, tmp_path / engine, engine=engine) as server, httpx.Client() as client:
+    with running_server(artifact, tmp_path / "log") as server, httpx.Client(base_url=server.url) as client:
+        in_process = client_for(artifact, engine="torchscript")  # whose requests come one by one
+        for asked, threads in ((client, 8), (in_process, 1)):
 
-            def ask(data, client=client, url=server.url):
-                return client.post(f"{url}/v1/classify", content=data).json()["results"][0]["predictions"][0]["index"]
+            def ask(data, asked=asked):
+                return asked.post("/v1/classify", content=data).json()["results"][0]["predictions"][0]["index"]
 
-            with ThreadPoolExecutor(8) as pool:
+            with ThreadPoolExecutor(threads) as pool:
                 assert list(pool.map(ask, files)) == classes.tolist()
             for index in range(10):
-                url = f"{server.url}/v1/models/{run.name}/feature-maps?format=npz"
-                with np.load(io.BytesIO(client.post(url, content=files[index]).content)) as found:
+                path = f"/v1/models/{run.name}/feature-maps?format=npz"
+                with np.load(io.BytesIO(asked.post(path, content=files[index]).content)) as found:
                     assert set(found.files) == {"probabilities", *layers}
                     for name, value in layers.items():
                         np.testing.assert_allclose(found[name], value[index], atol=1e-4)
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_digits_are_served_as_they_were_learnt(tmp_path):
     run = train_checkpoint(TrainingRequest("lenet", "digits", overrides={"epochs": 6}), out=tmp_path / "lenet-digits")
     check(run, images_of("digits", None, FAST), tmp_path)

@@ -67,8 +67,10 @@ WINDOW = ("kernel", "stride", "padding", "dilation", "receptive_field", "jump", 
 @pytest.mark.parametrize(
     ("name", "dynamo"),
     [
-        *((name, False) for name in ("lenet", "vgg11", "mobilenet_small", "squeezenet1_1")),
-        *((name, dynamo) for name in ("resnet20", "skip_cnn") for dynamo in (False, True)),
+        *((name, False) for name in ("lenet", "mobilenet_small", "squeezenet1_1", "resnet20")),
+        *(("skip_cnn", dynamo) for dynamo in (False, True)),
+        pytest.param("vgg11", False, marks=pytest.mark.acceptance),
+        pytest.param("resnet20", True, marks=pytest.mark.acceptance),
     ],
 )
 def test_windows_and_receptive_fields_are_those_of_pytorchs_table(name: str, dynamo: bool, tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def test_evaluation_is_the_same_streamed_or_not(
 ) -> None:
     assert run("evaluate", lenet_artifact, "--data", folder, "--out", tmp_path / "memory").status == 0
     request.getfixturevalue("nothing_whole_in_memory")
-    words = ["--out", tmp_path / "streamed", "--memory-limit-mb", 0, "--workers", 1]
+    words = ["--out", tmp_path / "streamed", "--memory-limit-mb", 0, "--workers", 0]
     assert run("evaluate", lenet_artifact, "--data", folder, *words).status == 0
     for path in (tmp_path / "memory").iterdir():
         assert path.read_bytes() == (tmp_path / "streamed" / path.name).read_bytes()

@@ -12,6 +12,7 @@ from models.graph.node import Node, nodes_from_json
 from models.graph.node_table import node_table
 from models.networks.registry import NETWORKS, build_network
 from tests.conftest import make_spec
+from tests.registered import HEAVY, in_acceptance
 
 NODE = Node(name="conv", op="Conv2d", parents=("input",), shape=(1, 20, 20), kernel=(3, 3), padding=(1, 0))
 
@@ -31,7 +32,7 @@ def test_a_row_survives_json() -> None:
         Node.from_json({**content, "colour": 1})
 
 
-@pytest.mark.parametrize("name", [*NETWORKS, "inception_v3"])
+@pytest.mark.parametrize("name", in_acceptance(HEAVY, [*NETWORKS, "inception_v3"]))
 def test_older_tables_get_the_starts_that_follow_from_them(name: str) -> None:
     size = NETWORKS[name].sizes[-1] if name in NETWORKS else 299
     with torch.device("meta"):

@@ -16,6 +16,7 @@ from models.graph.receptive_field import Box, ReceptiveField
 from models.networks.registry import NETWORKS, build_network
 from tests.conftest import make_spec
 from tests.models.graph.gradients import influence
+from tests.registered import HEAVY, LIGHT, SIZES, in_acceptance
 
 
 def table(network: nn.Module, size: int, channels: int = 3) -> dict[str, Node]:
@@ -32,7 +33,7 @@ def fields(rows: dict[str, Node], names: str) -> list[int]:
     return [field[0] for field in found if field is not None]
 
 
-@pytest.mark.parametrize(("name", "size"), [(name, size) for name, entry in NETWORKS.items() for size in entry.sizes])
+@pytest.mark.parametrize(("name", "size"), in_acceptance(HEAVY, SIZES))
 def test_names_and_their_order_are_torchvisions(name: str, size: int) -> None:
     with torch.device("meta"):
         network = named(name, size)
@@ -42,7 +43,7 @@ def test_names_and_their_order_are_torchvisions(name: str, size: int) -> None:
     assert set(evaluation) - set(rows) <= {"x"}
 
 
-@pytest.mark.parametrize("name", [name for name in NETWORKS if name not in ("resnet34", "resnet50", "vgg13", "vgg16")])
+@pytest.mark.parametrize("name", LIGHT)
 def test_shapes_are_those_of_the_values(name: str) -> None:
     size = NETWORKS[name].sizes[0]
     network = named(name, size, 1).eval()

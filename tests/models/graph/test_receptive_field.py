@@ -8,9 +8,10 @@ import torch
 from models.graph.node import Pair
 from models.graph.node_table import node_table
 from models.graph.receptive_field import Box, ReceptiveField, union
-from models.networks.registry import NETWORKS, build_network
+from models.networks.registry import build_network
 from tests.conftest import make_spec
 from tests.models.graph.gradients import LinearValues, extent
+from tests.registered import HEAVY, SIZES, in_acceptance
 
 FIELD = ReceptiveField(size=(5, 7), jump=(2, 3), start=(-1, -2))
 
@@ -66,7 +67,7 @@ def test_a_box_is_clipped_to_the_image(row: int, column: int, whole: tuple[int, 
 
 
 @pytest.mark.parametrize("tall", [True, False])
-@pytest.mark.parametrize(("name", "size"), [(name, size) for name, entry in NETWORKS.items() for size in entry.sizes])
+@pytest.mark.parametrize(("name", "size"), in_acceptance(HEAVY, SIZES))
 def test_gradients_reach_exactly_the_boxes_of_every_registered_network(name: str, size: int, tall: bool) -> None:
     with torch.device("meta"):
         network = build_network(name, channels=1, height=size, width=size, classes=10)

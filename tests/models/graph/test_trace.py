@@ -10,7 +10,8 @@ from torch.nn import functional
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from models.graph.trace import INPUT, capture, trace
-from models.networks.registry import NETWORKS, build_network
+from models.networks.registry import build_network
+from tests.registered import LIGHT
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def test_values_of_a_residual_network_are_torchvisions(x: Tensor) -> None:
         torch.testing.assert_close(found[name], value, rtol=0, atol=0, msg=name)
 
 
-@pytest.mark.parametrize("name", [name for name in NETWORKS if name not in ("resnet34", "resnet50", "vgg13", "vgg16")])
+@pytest.mark.parametrize("name", LIGHT)
 def test_values_of_registered_networks_are_torchvisions(name: str, x: Tensor) -> None:
     network = build_network(name, channels=3, height=32, width=32, classes=10).eval()
     for module in network.modules():

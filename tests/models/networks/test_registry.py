@@ -8,10 +8,7 @@ import torchvision
 from torch import nn
 
 from models.networks.registry import NETWORKS, build_network, find_network, input_size_for
-
-HEAVY = ("resnet34", "resnet50", "vgg13", "vgg16")  # more of the same as resnet18 and vgg11
-LIGHT = [name for name in NETWORKS if name not in HEAVY]
-SIZES = [(name, size) for name, entry in NETWORKS.items() for size in entry.sizes]
+from tests.registered import HEAVY, LIGHT, SIZES
 
 
 def build(name: str, size: int, channels: int = 1, classes: int = 10, **options: Any) -> nn.Module:

@@ -73,7 +73,7 @@ def wrong_second(root, lenet_checkpoint, tmp_path_factory):
     second = rename(shutil.copytree(root / "first/1", root / "first/2"), name="first", version=2)
     right = (second / ONNX_FILE).read_bytes()
     folder = tmp_path_factory.mktemp("other")
-    other = export_checkpoint(make_checkpoint(folder / "run", seed=1), out=folder / "out")
+    other = export_checkpoint(make_checkpoint(folder / "run", seed=1), out=folder / "out", formats=("onnx",))
 
     def put(content):
         (second / ONNX_FILE).write_bytes(content)

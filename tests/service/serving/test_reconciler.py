@@ -102,6 +102,7 @@ class Asking:
     def _ask(self):
         while not self.done.is_set():
             self.seen.append(ask(self.server, self.model))
+            time.sleep(0.02)  # so that the server has the processor too
 
 
 def test_a_new_version_is_taken_up_by_both_workers_without_a_failed_request(server, publish):

@@ -11,6 +11,7 @@ from torch import nn
 
 from models.images.input_spec import InputSpec
 from models.networks.registry import NETWORKS, build_network
+from tests.registered import HEAVY, in_acceptance
 from tests.training.interruption import interrupt_after
 from tests.training.tiny_runs import CPU, RECIPE, Tiny, same, tiny, train
 from training.data.splits import Splits
@@ -24,7 +25,7 @@ from training.recipes.recipe import Recipe
 
 
 # The stripes' networks tell textures apart, not images; tests/models/networks/test_stripes.py trains them on stripes.
-@pytest.mark.parametrize("name", [name for name in NETWORKS if not name.startswith("stripes")])
+@pytest.mark.parametrize("name", in_acceptance(HEAVY, [name for name in NETWORKS if not name.startswith("stripes")]))
 def test_every_network_overfits_one_batch(name: str) -> None:
     size = 8 if name in ("resnet18", "resnet34", "resnet50") else NETWORKS[name].sizes[0]
     generator = torch.Generator().manual_seed(0)
