@@ -8,6 +8,7 @@ export class Notice {
     [this.box, this.text, this.form, this.retry] = ["notice", "notice-text", "token-form", "notice-retry"].map(find);
     this.token = find("token");
     this.refused = false;
+    this.waiting = new Set(); // what is repeated after a pause
     find("notice-close").addEventListener("click", () => this.hide());
     addEventListener("close", () => this.#move(), true);
   }
@@ -41,7 +42,19 @@ export class Notice {
       this.hide();
       again();
     };
-    if (waitS) setTimeout(again, 1000 * waitS);
+    if (waitS) this.#later(again, waitS);
+  }
+
+  /** Repeats requests once: several may be refused at the same time, and each may repeat the others. */
+  #later(again, waitS) {
+    if (!this.waiting.size) {
+      setTimeout(() => {
+        const jobs = [...this.waiting];
+        this.waiting.clear();
+        for (const job of jobs) job();
+      }, 1000 * waitS);
+    }
+    this.waiting.add(again);
   }
 
   /** Into the open dialog, behind which everything is inert, or back. */
