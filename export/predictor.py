@@ -20,7 +20,7 @@ from export.engines.onnxruntime import OnnxFeatureExtractor
 from export.engines.protocol import Engine
 from export.engines.selection import open_engine
 from models.images.decode import Floats, Pixels, decode_image, preprocess_image, to_pil
-from models.images.errors import ImageError
+from models.images.errors import ImageError, NoFiniteScores
 from models.images.geometry import oriented_size
 from models.images.header import DEFAULT_LIMIT_PIXELS, open_image
 from models.results import ImageFailure, Prediction, Result
@@ -103,12 +103,15 @@ class Predictor:
         """`name:version`."""
         return f"{self.manifest.name}:{self.manifest.version}"
 
-    def decode(self, image: Image, *, limit_pixels: int = DEFAULT_LIMIT_PIXELS) -> Pixels:
+    def decode(
+        self, image: Image, *, limit_pixels: int = DEFAULT_LIMIT_PIXELS, notes: list[str] | None = None
+    ) -> Pixels:
         """Decodes an image and brings it to the network's size.
 
         Args:
             image: a file's bytes or path, a Pillow image, or uint8 (H, W), (H, W, 1) or (H, W, 3) of any size.
             limit_pixels: maximum width x height.
+            notes: gets sentences about what is suspicious about a file.
 
         Returns:
             uint8 (H, W, C) as the manifest specifies.
@@ -122,7 +125,7 @@ class Predictor:
         if isinstance(image, str | Path):
             image = Path(image).read_bytes()
         if isinstance(image, bytes):
-            return decode_image(image, spec, limit_pixels=limit_pixels)
+            return decode_image(image, spec, limit_pixels=limit_pixels, notes=notes)
         if isinstance(image, np.ndarray):
             if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (1,), (3,)):
                 raise TypeError(
@@ -164,26 +167,34 @@ class Predictor:
         count = DEFAULT_TOP_K if top_k is None else top_k
         results: list[Result] = []
         for start in range(0, len(images), BATCH):
-            decoded = [self._decode_or_failure(image) for image in images[start : start + BATCH]]
+            notes: list[list[str]] = [[] for _ in images[start : start + BATCH]]
+            decoded = [
+                self._decode_or_failure(image, found)
+                for image, found in zip(images[start : start + BATCH], notes, strict=True)
+            ]
             good = [pixels for pixels in decoded if not isinstance(pixels, ImageFailure)]
             rows = iter(self.run(np.stack(good))[0] if good else ())
             results += [
-                Result(error=one) if isinstance(one, ImageFailure) else Result(self._predictions(next(rows), count))
-                for one in decoded
+                Result(error=one) if isinstance(one, ImageFailure) else self._result(next(rows), count, found)
+                for one, found in zip(decoded, notes, strict=True)
             ]
         return results
 
-    def _decode_or_failure(self, image: Image) -> Pixels | ImageFailure:
+    def _decode_or_failure(self, image: Image, notes: list[str]) -> Pixels | ImageFailure:
         try:
-            return self.decode(image)
+            return self.decode(image, notes=notes)
         except OSError as error:
             return ImageFailure("file_unreadable", str(error.strerror or error))
         except ImageError as error:
             return ImageFailure(error.code, str(error))
 
-    def _predictions(self, probabilities: Floats, top_k: int) -> tuple[Prediction, ...]:
-        rows = top_predictions(probabilities, self.manifest.classes, top_k)
-        return tuple(Prediction(row["label"], row["index"], float(row["probability"])) for row in rows)
+    def _result(self, probabilities: Floats, top_k: int, notes: Sequence[str]) -> Result:
+        try:
+            rows = top_predictions(probabilities, self.manifest.classes, top_k)
+        except ImageError as error:
+            return Result(error=ImageFailure(error.code, str(error)))
+        found = tuple(Prediction(row["label"], row["index"], float(row["probability"])) for row in rows)
+        return Result(found, notes=tuple(notes))
 
 
 def _extractor(directory: Path, manifest: Manifest, engine: Engine, threads: int) -> OnnxFeatureExtractor | None:
@@ -201,7 +212,12 @@ def top_predictions(probabilities: Floats, classes: tuple[str, ...], top_k: int)
         probabilities: (K,).
         classes: K names.
         top_k: at least 1.
+
+    Raises:
+        NoFiniteScores: a probability is not finite.
     """
+    if not np.isfinite(probabilities).all():
+        raise NoFiniteScores
     order = (-probabilities).argsort(kind="stable")[:top_k]
     return [{"label": classes[index], "index": index, "probability": probabilities[index]} for index in order.tolist()]
 

@@ -26,10 +26,11 @@ class ImageFailure:
 
 @dataclass(frozen=True)
 class Result:
-    """The most probable classes of one image, or its error."""
+    """The most probable classes of one image, or its error; `notes` say what is suspicious about it."""
 
     predictions: tuple[Prediction, ...] = ()
     error: ImageFailure | None = None
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return (

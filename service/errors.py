@@ -12,6 +12,7 @@ from models.images.errors import (
     ImageTooLarge,
     ImageTooNarrow,
     ImageUndecodable,
+    NoFiniteScores,
     NotAnImage,
     UnsupportedMode,
 )
@@ -228,6 +229,7 @@ STATUS: dict[type[Exception], int] = {
     NotAnImage: 415,
     UnsupportedMode: 415,
     UnsupportedType: 415,
+    NoFiniteScores: 422,
     WrongShape: 422,
     QueueFull: 429,
     GpuLost: 503,

@@ -41,3 +41,12 @@ class UnsupportedMode(ImageError):
     """A valid image with an unsupported pixel mode: floating point, or CIE L*a*b*."""
 
     code = "image_mode_unsupported"
+
+
+class NoFiniteScores(ImageError):
+    """The network's scores for the image are not finite numbers: it divides by zero, for example."""
+
+    code = "scores_not_finite"
+
+    def __init__(self) -> None:
+        super().__init__("the network's scores for this image are not finite numbers, so it has no class")

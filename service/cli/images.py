@@ -13,6 +13,7 @@ from cyclopts import CycloptsError
 from export.engines.cuda import Device
 from export.predictor import BATCH, Predictor, top_predictions
 from models.errors import ConvscopeError
+from models.files import printable
 from models.results import Result
 from service.cli.opening import open_as_served
 from service.client.client import Client, NoAnswer, Policy
@@ -60,6 +61,8 @@ def classify(
         raise CycloptsError(msg="--model goes with --url; --artifact is one model")
     if url and device != "auto":
         raise CycloptsError(msg="--device goes with --artifact; a server chose its own")
+    if top_k is not None and top_k < 1:
+        raise CycloptsError(msg=f"--top-k is {top_k}; it must be at least 1")
     results = _local(artifact, top_k, device, images) if artifact else _remote(str(url), model, top_k, images)
     failed = 0
     for path, result in zip(images, results, strict=True):
@@ -127,9 +130,6 @@ def unit(artifact: Path, image: Path, layer: str, index: str) -> None:
 
 def _local(artifact: Path, top_k: int | None, device: Device, images: Sequence[Path]) -> Iterator[Row]:
     model = Predictor.open(artifact, device=device)
-    classes = len(model.manifest.classes)
-    if top_k is not None and not 1 <= top_k <= classes:
-        raise CycloptsError(msg=f"--top-k is {top_k}; {model.manifest.name} has {classes} classes")
     for start in range(0, len(images), BATCH):
         yield from map(_row, model.classify(images[start : start + BATCH], top_k=top_k))
 
@@ -148,15 +148,19 @@ def _remote(url: str, model: str | None, top_k: int | None, images: Sequence[Pat
 def _row(result: Result) -> Row:
     if result.error:
         return {"error": asdict(result.error)}
-    return {"predictions": [asdict(prediction) for prediction in result.predictions]}
+    found: Row = {"predictions": [asdict(prediction) for prediction in result.predictions]}
+    return found | ({"notes": list(result.notes)} if result.notes else {})
 
 
 def _as_json(path: Path, result: Row) -> str:
-    return json.dumps({"image": str(path), **result})
+    return json.dumps({"image": printable(path), **result})
 
 
 def _as_text(path: Path, result: Row) -> str:
+    name = printable(path)
     if "error" in result:
-        print(f"convscope: {path}: {result['error']['message']}", file=sys.stderr)
-        return f"{path}: error ({result['error']['code']})"
-    return f"{path}: " + ", ".join(f"{row['label']} {row['probability']:.1%}" for row in result["predictions"])
+        print(f"convscope: {name}: {result['error']['message']}", file=sys.stderr)
+        return f"{name}: error ({result['error']['code']})"
+    for note in result.get("notes", ()):
+        print(f"convscope: {name}: {note}", file=sys.stderr)
+    return f"{name}: " + ", ".join(f"{row['label']} {row['probability']:.1%}" for row in result["predictions"])

@@ -217,7 +217,8 @@ def _result(row: dict[str, Any]) -> Result:
     if "error" in row:
         return Result(error=ImageFailure(str(row["error"]["code"]), str(row["error"]["message"])))
     rows = row["predictions"]
-    return Result(tuple(Prediction(str(one["label"]), int(one["index"]), float(one["probability"])) for one in rows))
+    found = tuple(Prediction(str(one["label"]), int(one["index"]), float(one["probability"])) for one in rows)
+    return Result(found, notes=tuple(map(str, row.get("notes", ()))))
 
 
 def _error_from(answer: httpx.Response) -> NoAnswer:

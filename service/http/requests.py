@@ -40,8 +40,8 @@ def single(values: Mapping[str, Sequence[str]], name: str) -> str | None:
     return given[0]
 
 
-def number(values: Mapping[str, Sequence[str]], name: str, *, least: int, most: int) -> int | None:
-    """An integer between `least` and `most`, or None if it was not given.
+def number(values: Mapping[str, Sequence[str]], name: str, *, least: int, most: int | None = None) -> int | None:
+    """An integer from `least`, and to `most` if that is given; None without a value.
 
     Raises:
         UnknownParameter: the value is anything else.
@@ -49,8 +49,9 @@ def number(values: Mapping[str, Sequence[str]], name: str, *, least: int, most: 
     given = single(values, name)
     if given is None:
         return None
-    if not is_number(given) or not least <= int(given) <= most:
-        raise UnknownParameter(f"{name} is {given[:20]!r}; wanted a whole number from {least} to {most}")
+    if not is_number(given) or int(given) < least or (most is not None and int(given) > most):
+        to = "" if most is None else f" to {most}"
+        raise UnknownParameter(f"{name} is {given[:20]!r}; wanted a whole number from {least}{to}")
     return int(given)
 
 

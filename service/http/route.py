@@ -4,7 +4,15 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from models.images.errors import EmptyImage, ImageError, ImageTooLarge, ImageUndecodable, NotAnImage, UnsupportedMode
+from models.images.errors import (
+    EmptyImage,
+    ImageError,
+    ImageTooLarge,
+    ImageUndecodable,
+    NoFiniteScores,
+    NotAnImage,
+    UnsupportedMode,
+)
 from service.errors import (
     BodyEmpty,
     BodyTooLarge,
@@ -25,7 +33,8 @@ ErrorType = type[RequestError] | type[ImageError]
 
 BAD_IMAGE: tuple[ErrorType, ...] = (EmptyImage, ImageTooLarge, ImageUndecodable, NotAnImage, UnsupportedMode)
 OVERLOAD: tuple[ErrorType, ...] = (QueueFull, DeadlinePassed, ModelNotReady, GpuMemoryFull, GpuLost)
-UPLOAD: tuple[ErrorType, ...] = (*BAD_IMAGE, *OVERLOAD, BodyEmpty, BodyTooLarge, MalformedBody, TooManyImages)
+_BODY: tuple[ErrorType, ...] = (BodyEmpty, BodyTooLarge, MalformedBody, TooManyImages)
+UPLOAD: tuple[ErrorType, ...] = (*BAD_IMAGE, *OVERLOAD, *_BODY, NoFiniteScores)
 LOOKUP: tuple[ErrorType, ...] = (UnknownModel, UnknownPath, ModelNotReady, GpuLost)  # a slash makes it another path
 
 

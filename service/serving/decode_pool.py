@@ -45,30 +45,43 @@ class Decoders(Executor):
         return self.threads.submit(fn, *args, **kwargs)
 
 
-def decode_upload(data: bytes, spec: InputSpec, limit_pixels: Limit) -> Pixels:
+def decode_upload(data: bytes, spec: InputSpec, limit_pixels: Limit, notes: list[str] | None = None) -> Pixels:
     """The decoded image, uint8 (H, W, C) of `spec`.
+
+    Args:
+        notes: gets sentences about what is suspicious; see `decode_image`.
 
     Raises:
         ImageError: it cannot be decoded; the message about one over the limit names the setting.
     """
     try:
-        return decode_image(data, spec, limit_pixels=limit_pixels.value)
+        return decode_image(data, spec, limit_pixels=limit_pixels.value, notes=notes)
     except ImageError as error:
         raise _with_setting_name(error, limit_pixels) from None
 
 
-def decode_or_error(data: bytes, spec: InputSpec, limit_pixels: Limit) -> Pixels | ImageError:
+def decode_or_error(
+    data: bytes, spec: InputSpec, limit_pixels: Limit, notes: list[str] | None = None
+) -> Pixels | ImageError:
     """The decoded image, or the error as a value, so that one bad image among many fails alone."""
     try:
-        return decode_upload(data, spec, limit_pixels)
+        return decode_upload(data, spec, limit_pixels, notes)
     except ImageError as error:
         return error
 
 
 async def decode_uploads(
-    uploads: Sequence[bytes], spec: InputSpec, *, limit_pixels: Limit, executor: Executor
+    uploads: Sequence[bytes],
+    spec: InputSpec,
+    *,
+    limit_pixels: Limit,
+    executor: Executor,
+    notes: Sequence[list[str]] | None = None,
 ) -> list[Pixels | ImageError]:
     """Decodes all images of a request.
+
+    Args:
+        notes: a list for each image, which gets sentences about what is suspicious.
 
     Returns:
         For each a uint8 array (H, W, C) of `spec`, or its error.
@@ -76,9 +89,12 @@ async def decode_uploads(
     started = time.perf_counter()
     try:
         if len(uploads) == 1 and len(uploads[0]) <= INLINE_LIMIT_BYTES and _is_small(uploads[0]):
-            return [decode_or_error(uploads[0], spec, limit_pixels)]
+            return [decode_or_error(uploads[0], spec, limit_pixels, _at(notes, 0))]
         loop = asyncio.get_running_loop()
-        decoding = [loop.run_in_executor(executor, decode_or_error, data, spec, limit_pixels) for data in uploads]
+        decoding = [
+            loop.run_in_executor(executor, decode_or_error, data, spec, limit_pixels, _at(notes, index))
+            for index, data in enumerate(uploads)
+        ]
         return await asyncio.gather(*decoding)
     finally:
         current().decode_s += time.perf_counter() - started
@@ -91,6 +107,10 @@ async def stack_images(images: Sequence[Pixels], executor: Executor) -> Pixels:
     if len(images) * images[0].nbytes <= STACKING_LIMIT_BYTES:
         return np.stack(images)
     return await asyncio.get_running_loop().run_in_executor(executor, np.stack, images)
+
+
+def _at(notes: Sequence[list[str]] | None, index: int) -> list[str] | None:
+    return None if notes is None else notes[index]
 
 
 def _is_small(data: bytes) -> bool:

@@ -1,5 +1,7 @@
 """The table of metrics, and a worker's counts."""
 
+from math import isfinite
+
 from models.images.decode import Floats
 from service.errors import STATUS
 from service.telemetry.counters import Definition, MetricSeries, Series, Values
@@ -92,8 +94,10 @@ class ModelMetrics:
         self._batch_size.observe(len(probabilities))
         self._images.count(len(probabilities))
         for row, index in enumerate(probabilities.argmax(1).tolist()):
-            (self._predicted.get(index) or self._class(index)).count()
-            self._confidence.observe(probabilities.item(row, index))
+            confidence = probabilities.item(row, index)
+            if isfinite(confidence):  # argmax finds a NaN first; the image gets an error, and is counted there
+                (self._predicted.get(index) or self._class(index)).count()
+                self._confidence.observe(confidence)
 
     def _class(self, index: int) -> Series:
         label = self._classes[index] if index < len(self._classes) else OTHER_CLASS

@@ -40,7 +40,9 @@ from service.telemetry.request_context import current
 _PROBABILITY: Json = {"type": "number", "minimum": 0, "maximum": 1.0001}  # a softmax of float32 may pass 1
 PREDICTION = Component("Prediction", object_schema(label=TEXT, index=COUNT, probability=_PROBABILITY))
 PREDICTIONS = described("the most probable first", array(PREDICTION, minItems=1))
-_RESULT = {"oneOf": [Component("Predicted", object_schema(predictions=PREDICTIONS)), REFUSED]}
+NOTES = described("left out if there are none: what is suspicious about the image, in words", array(TEXT, minItems=1))
+PREDICTED = Component("Predicted", object_schema({"notes": NOTES}, predictions=PREDICTIONS))
+_RESULT = {"oneOf": [PREDICTED, REFUSED]}
 _RESULTS = described("one for each image, in their order", array(_RESULT, minItems=1))
 CLASSIFICATION = Component("Classification", object_schema(model=TEXT, version=FROM_1, results=_RESULTS))
 
@@ -73,8 +75,8 @@ class ClassifyRoute:
         values = parse_query(scope["query_string"], self._names)
         async with asyncio.timeout(self._deadline_s):
             model = await self._context.find(single(values, "model"), single(values, "version"))
-            classes = len(model.manifest.classes)
-            top_k = number(values, "top_k", least=1, most=classes) or default_top_k(model.manifest)
+            asked = number(values, "top_k", least=1)
+            top_k = min(asked, len(model.manifest.classes)) if asked else default_top_k(model.manifest)
             check_top_k(top_k, self._limit_top_k)
             results = await self._results(model, scope, receive, top_k)
         answer = {"model": model.manifest.name, "version": model.manifest.version, "results": results}
@@ -83,18 +85,22 @@ class ClassifyRoute:
     async def _results(self, model: ServedModel, scope: Scope, receive: Receive, top_k: int) -> list[dict[str, Any]]:
         async with self._context.body_reader.images(scope, receive) as uploads:
             spec, decoders = model.manifest.input, self._context.decoders
-            decoded = await decode_uploads(uploads, spec, limit_pixels=self._limit_pixels, executor=decoders)
+            notes: list[list[str]] = [[] for _ in uploads]
+            decoded = await decode_uploads(
+                uploads, spec, limit_pixels=self._limit_pixels, executor=decoders, notes=notes
+            )
         if len(decoded) == 1 and isinstance(decoded[0], ImageError):
             raise decoded[0]  # a lone bad image has an error status
         good = [image for image in decoded if not isinstance(image, ImageError)]
         rows = iter(await self._probabilities(model, good, receive))
-        current().image_codes = tuple(image.code for image in decoded if isinstance(image, ImageError))
-        return [
-            {"error": error_body(image)}
-            if isinstance(image, ImageError)
-            else {"predictions": top_predictions(next(rows), model.manifest.classes, top_k)}
-            for image in decoded
+        results = [
+            image if isinstance(image, ImageError) else _result(next(rows), model.manifest.classes, top_k, found)
+            for image, found in zip(decoded, notes, strict=True)
         ]
+        if len(results) == 1 and isinstance(results[0], ImageError):
+            raise results[0]
+        current().image_codes = tuple(one.code for one in results if isinstance(one, ImageError))
+        return [{"error": error_body(one)} if isinstance(one, ImageError) else one for one in results]
 
     async def _probabilities(
         self, model: ServedModel, images: Sequence[Pixels], receive: Receive
@@ -103,6 +109,14 @@ class ClassifyRoute:
             return ()
         probabilities, _ = await run_model(model, await stack_images(images, self._context.decoders), receive)
         return probabilities
+
+
+def _result(row: Floats, classes: tuple[str, ...], top_k: int, notes: list[str]) -> dict[str, Any] | ImageError:
+    try:
+        predictions = top_predictions(row, classes, top_k)
+    except ImageError as error:
+        return error
+    return {"predictions": predictions, "notes": notes} if notes else {"predictions": predictions}
 
 
 def images_body(settings: Settings, *, most: int) -> Json:

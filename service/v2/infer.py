@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 from export.predictor import top_predictions
 from models.graph.node import Node
 from models.images.decode import Floats, Pixels
-from models.images.errors import ImageError
+from models.images.errors import ImageError, NoFiniteScores
 from service.context import ServerContext, run_model
 from service.errors import (
     InferenceFailed,
@@ -146,6 +146,8 @@ class InferRoute:
             queue = self._context.inspection_queue
             layers = await run_layers(model, images, nodes, inspection_queue=queue, receive=receive)
         probabilities, logits = await run_model(model, images, receive)
+        if not np.isfinite(probabilities).all():
+            raise NoFiniteScores  # JSON has no such numbers, and a class none
         values = {"probabilities": probabilities, "logits": logits}
         if layers is not None:
             difference = float(np.abs(layers.probabilities - probabilities).max())

@@ -1,5 +1,6 @@
 import io
 import json
+import os
 
 import numpy as np
 import pytest
@@ -35,6 +36,17 @@ def test_classify_gives_the_same_here_and_on_a_server(run, lenet_artifact, pictu
             labels = [[row["label"] for row in result["predictions"]] for result in (ours, theirs)]
             assert labels[0] == labels[1] and len(labels[0]) == 3
     assert [row.get("error", {}).get("code") for row in rows[0]] == [None, "image_unsupported", None, "file_unreadable"]
+
+
+def test_names_that_are_not_utf_8_are_escaped_and_end_nothing(run, lenet_artifact, pictures):
+    odd = pictures[0].with_name(os.fsdecode(b"caf\xe9.png"))
+    odd.write_bytes(pictures[0].read_bytes())
+    done = run("classify", odd, pictures[2], "--artifact", lenet_artifact, "--json", "--top-k", 99)
+    rows = [json.loads(line) for line in done.out.splitlines()]
+    assert (done.status, len(rows)) == (0, 2)
+    assert rows[0]["image"].endswith("caf\\xe9.png")
+    assert len(rows[0]["predictions"]) == 10
+    assert "caf\\xe9.png: " in run("classify", odd, "--artifact", lenet_artifact).out
 
 
 def test_classify_prints_the_engines_answer(run, lenet_artifact, pictures):

@@ -1,4 +1,5 @@
 import gzip
+import threading
 
 import numpy as np
 import pytest
@@ -7,7 +8,6 @@ from PIL import Image
 from export.artifact.manifest import read_manifest
 from export.engines.selection import open_engine
 from models.images.decode import decode_image
-from models.images.decode import decode_opened as finish
 from models.images.errors import ImageError
 from service.errors import STATUS
 from tests.in_process import client_for, digit, encoded
@@ -56,6 +56,21 @@ def test_every_format_and_mode_gives_what_the_engine_gives(client, expected, kin
     np.testing.assert_allclose([found[index] for index in range(10)], expected(data), atol=1e-6)
 
 
+def test_a_dark_image_of_16_bits_carries_a_note(client):
+    dark = encoded(Image.fromarray(np.linspace(0, 3000, 64).astype(np.uint16).reshape(8, 8)))
+    (result,) = client.post("/v1/classify", content=dark).json()["results"]
+    assert len(result["predictions"]) == 5
+    assert "reach 3,000 of 65,535, which is nearly black" in result["notes"][0]
+    files = [("a", encoded(digit())), ("b", dark)]
+    results = client.post("/v1/classify", files=[(name, (name, data)) for name, data in files]).json()["results"]
+    assert [len(row.get("notes", [])) for row in results] == [0, 1]
+
+
+def test_more_classes_than_there_are_give_all_of_them(client):
+    answer = client.post("/v1/classify?top_k=99", content=encoded(digit())).json()
+    assert len(answer["results"][0]["predictions"]) == 10
+
+
 def test_predictions_are_sorted_and_labelled(client, lenet_artifact):
     answer = client.post("/v1/classify", content=encoded(digit())).json()
     predictions = answer["results"][0]["predictions"]
@@ -90,8 +105,7 @@ REFUSED = [
     ("", b"junk--", MULTIPART, 400, "body_malformed", "multipart/form-data: "),
     ("", b"--", {"content-type": "multipart/form-data"}, 400, "body_malformed", "boundary"),
     ("", b"--x--\r\n", MULTIPART, 400, "body_empty", "no files"),
-    ("?top_k=0", b"x", {}, 400, "parameter_invalid", "top_k is '0'; wanted a whole number from 1 to 10"),
-    ("?top_k=11", b"x", {}, 400, "parameter_invalid", "from 1 to 10"),
+    ("?top_k=0", b"x", {}, 400, "parameter_invalid", "top_k is '0'; wanted a whole number from 1"),
     ("?top_k=1.5", b"x", {}, 400, "parameter_invalid", "top_k is '1.5'"),
     ("?top_k=1&top_k=2", b"x", {}, 400, "parameter_invalid", "one value"),
     ("?topk=1", b"x", {}, 400, "parameter_invalid", "no parameter 'topk'; known are model, version, top_k"),
@@ -214,15 +228,18 @@ def test_bodies_held_at_once_are_bounded(lenet_artifact):
 
 
 def test_small_files_of_large_images_are_decoded_off_the_event_loop(client, monkeypatch):
-    seen = []
-    monkeypatch.setattr(
-        "service.serving.decode_pool.decode_opened", lambda image, spec: seen.append(image.size) or finish(image, spec)
-    )
-    large = encoded(Image.new("L", (3000, 3000)), "WEBP", lossless=True)
-    assert len(large) < 4096
-    assert client.post("/v1/classify", content=large).status_code == 200
-    assert client.post("/v1/classify", content=encoded(digit())).status_code == 200
-    assert seen == [(8, 8)]
+    threads = []
+
+    def noted(*args, **options):
+        threads.append(threading.current_thread().name.startswith("decode"))
+        return decode_image(*args, **options)
+
+    monkeypatch.setattr("service.serving.decode_pool.decode_image", noted)
+    files = [encoded(Image.new("L", (1200, 1200))), encoded(Image.new("L", (3000, 3000)), "WEBP", lossless=True)]
+    for data in (*files, encoded(digit())):
+        assert len(data) < 4096
+        assert client.post("/v1/classify", content=data).status_code == 200
+    assert threads == [True, True, False]
 
 
 def test_an_unusual_mode_is_said_not_called_damaged(client):
