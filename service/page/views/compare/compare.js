@@ -11,8 +11,9 @@ const MOST_VALUES = 3_000_000; // of the layers in one request, so that the serv
 const MOST_NAMES = 12;
 const SIDE = 140; // CSS pixels across an input
 const KEEP = "Keep an image as A, and then draw, choose or drop the second one; or choose another model.";
-const MEASURES = "The difference is the norm of B − A, divided by that of A: 0 if both are equal. The cosine compares " +
-  "directions: 1 if both differ only in scale, 0 if they have nothing in common.";
+const KEPT = "A is kept. Now draw, choose or drop the second image.";
+const MEASURES = "The difference is the norm of B − A, divided by that of A. 0: equal; 1: as large as A itself. The cosine " +
+  "compares directions: 1 if both differ only in scale, 0 if they have nothing in common.";
 const nameOf = ({ name, version }) => `${name}:${version}`;
 const pathOf = ({ model }) => `v1/models/${encodeURIComponent(nameOf(model))}`;
 
@@ -66,9 +67,10 @@ export class CompareView {
     this.keep.disabled = !ready;
     if (!image) return this.#tell("Draw, or choose an image to compare.");
     if (!other && !this.#kept) return this.#tell(KEEP);
+    const kept = this.#kept;
+    if (!other && kept.image === image) return this.#tell(KEPT, kept.seen);
     if (!graph || !ready) return this.#stop();
     const now = { model, image, seen };
-    const kept = this.#kept;
     const first = other ? now : { model, image: kept.image, seen: kept.model === model ? kept.seen : null };
     const second = other ? { model: other, image } : now;
     const pair = { model, first: first.image, second: image, other };
@@ -84,10 +86,11 @@ export class CompareView {
     if (!this.#asked.done) this.#asked = {};
   }
 
-  #tell(text) {
+  #tell(text, seen) {
     this.#stop();
     this.#asked = {};
     this.status.textContent = text;
+    if (seen) this.status.prepend(draw(element("canvas", ""), seen, 56));
     this.result.hidden = true;
   }
 
@@ -96,7 +99,7 @@ export class CompareView {
       this.#tellOf(question, "Comparing …");
       const found = await this.#compare(question, signal);
       if (!found) return this.#tellOf(question, "");
-      this.#show(found);
+      this.#show(found, question);
       await this.#drawInputs(found, question.sides, signal);
       question.found = found;
     }
@@ -137,9 +140,9 @@ export class CompareView {
     return { models, begins, layers: answers.flatMap(({ layers }) => layers) };
   }
 
-  #show({ layers, begins, models }) {
+  #show({ layers, begins, models }, { first, second, other }) {
     const { layer, maximum } = layers.reduce((a, b) => (b.maximum > a.maximum ? b : a), { maximum: 0 });
-    if (begins) this.status.textContent = `The difference begins in ${begins}.`;
+    if (begins) this.status.textContent = `The difference begins in ${begins}. ${course(layers)}`;
     else if (!layers.length) this.status.textContent = "No layer of A has its like in B.";
     else if (layer) this.status.textContent = `Equal up to rounding: at most ${short(maximum)} apart, in ${layer}.`;
     else this.status.textContent = `Exactly equal: all ${layers.length} layers have the same values.`;
@@ -149,9 +152,10 @@ export class CompareView {
     for (const [index, { model, version, predictions, unmatched }] of models.entries()) {
       const [side, canvas, answer] = [element("section", ""), element("canvas", ""), element("div", "answer")];
       drawPredictions(answer, predictions.slice(0, 3));
+      const title = other ? `${model} · version ${version}` : [first, second][index].name || "drawing";
       canvas.setAttribute("role", "img");
       canvas.setAttribute("aria-label", `Input of ${"AB"[index]}`);
-      side.append(element("h2", "", `${"AB"[index]}: ${model} · version ${version}`), canvas, answer);
+      side.append(element("h2", "", `${"AB"[index]}: ${title}`), canvas, answer);
       this.pair.append(side);
       const rest = unmatched.length - MOST_NAMES;
       const names = unmatched.slice(0, MOST_NAMES).join(", ") + (rest > 0 ? ` and ${rest} more` : "");
@@ -167,9 +171,7 @@ export class CompareView {
       const path = `${pathOf(side)}/feature-maps?${query}`;
       const answer = side.seen ? null : await this.ask(path, { body: side.image, signal });
       if (answer) side.seen = (await Picture.decode(answer.image)).merged(side.model.input.mode === "L" ? 1 : 3);
-      if (!side.seen) continue;
-      const size = [SIDE, (SIDE * side.seen.height) / side.seen.width];
-      prepare(this.pair.children[index].children[1], ...size).drawImage(side.seen, 0, 0, ...size);
+      if (side.seen) draw(this.pair.children[index].children[1], side.seen, SIDE);
     }
   }
 
@@ -196,6 +198,19 @@ export class CompareView {
       row.append(element("td", "", short(cosine)));
     }
   }
+}
+
+function draw(canvas, seen, side) {
+  const size = [side, (side * seen.height) / seen.width];
+  prepare(canvas, ...size).drawImage(seen, 0, 0, ...size);
+  return canvas;
+}
+
+/** A sentence on where the difference is largest, and how large it is at the end. */
+function course(layers) {
+  const [most, last] = [layers.reduce((a, b) => (b.relative > a.relative ? b : a)), layers.at(-1)];
+  const end = most === last ? "" : `, and ${short(last.relative)} in the last layer, ${last.layer}`;
+  return `It is largest in ${end ? "" : "the last layer, "}${most.layer}: ${short(most.relative)}${end}.`;
 }
 
 /** Images as one multipart body; of FormData the boundary is not known. */
