@@ -51,7 +51,7 @@ export class Guide {
     const count = element("span", "dim", `${this.#step + 1} of ${TOUR.length}`);
     this.box.replaceChildren(element("p", "", text), count, next, skip);
     this.box.hidden = false;
-    target.scrollIntoView({ block: "nearest" });
+    target.scrollIntoView();
   }
 
   #go(step) {

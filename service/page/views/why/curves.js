@@ -3,6 +3,8 @@
 import { element, percent, short } from "../../core/dom.js";
 
 const [WIDTH, HEIGHT] = [300, 120];
+const CHART = `<span>100 %</span><svg viewBox="0 0 ${WIDTH} ${HEIGHT}" preserveAspectRatio="none" role="img"></svg>
+  <span>0 %</span><p><span>0 %</span><span>of the image, highest first</span><span>100 %</span></p>`;
 /** Title, and what is done. */
 const CURVES = {
   deletion: ["Deletion", "the highest places are painted over with the mean colour. Small is good: the class goes early."],
@@ -13,18 +15,16 @@ export class Curves {
   /** @param {(fraction: number) => void} walked the slider moved: part of the image that is covered */
   constructor(walked) {
     this.walked = walked;
-    this.plot = draw("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img" });
     this.slider = document.createElement("input");
     Object.assign(this.slider, { type: "range", min: 0, oninput: () => this.#walk() });
     const label = element("label", "", "Cover the highest places");
     label.append(this.slider);
     [this.element, this.areas] = ["section", "div"].map((tag) => element(tag, ""));
-    [this.verdict, this.axis, this.text] = ["verdict", "axis", "text"].map((name) => element("p", `why-${name}`));
+    [this.verdict, this.axis, this.text] = ["why-verdict", "dim", "why-text"].map((name) => element("p", name));
     this.text.setAttribute("aria-live", "polite");
-    const [figure, ...ticks] = ["div", "span", "span", "p"].map((tag, at) => element(tag, "", ["", "100 %", "0 %"][at]));
-    figure.className = "why-plot";
-    ticks[2].append(...["0 %", "of the image changed, highest places first", "100 %"].map((text) => element("span", "", text)));
-    figure.append(ticks[0], this.plot, ...ticks.slice(1));
+    const figure = element("div", "why-plot");
+    figure.innerHTML = CHART;
+    this.plot = figure.children[1];
     this.element.append(element("h2", "", "Can this map be trusted?"), this.verdict, this.axis, figure, this.areas);
     this.element.append(label, this.text);
   }
@@ -33,12 +33,11 @@ export class Curves {
   show(trust, label) {
     this.element.hidden = !trust;
     if (!trust) return;
-    Object.assign(this, { trust, label, mark: draw("path", {}) });
-    const lines = Object.keys(CURVES).map((name) => draw("polyline", {
-      class: `why-${name}`,
-      points: trust[name].map((value, index) => [WIDTH * trust.fractions[index], HEIGHT * (1 - value)]).join(" "),
-    }));
-    this.plot.replaceChildren(...lines, this.mark);
+    Object.assign(this, { trust, label });
+    this.plot.innerHTML = Object.keys(CURVES).map((name) => {
+      const points = trust[name].map((value, index) => [WIDTH * trust.fractions[index], HEIGHT * (1 - value)]);
+      return `<polyline class="why-${name}" points="${points}" />`;
+    }).join("") + "<path />";
     this.verdict.textContent = verdict(trust, label);
     this.axis.textContent = `Probability of ${label}`;
     this.areas.replaceChildren(...Object.entries(CURVES).map(([name, [title, text]]) => {
@@ -56,7 +55,7 @@ export class Curves {
     const { fractions, deletion, insertion } = this.trust;
     const step = this.slider.value;
     const part = `the highest ${percent(fractions[step])}`;
-    this.mark.setAttribute("d", `M${WIDTH * fractions[step]} 0V${HEIGHT}`);
+    this.plot.lastChild.setAttribute("d", `M${WIDTH * fractions[step]} 0V${HEIGHT}`);
     this.slider.setAttribute("aria-valuetext", part);
     this.text.textContent = `With ${part} painted over, as in the first map, ${this.label} has ` +
       `${percent(deletion[step])}; with these alone put back into the blurred image, ${percent(insertion[step])}.`;
@@ -76,10 +75,4 @@ function verdict({ fractions, deletion, insertion }, label) {
   return `${["Hardly", "Partly", "Largely"][passed]}: without the fifth of the image that it marks most, ${label} goes ` +
     `from ${percent(deletion[0])} to ${percent(deletion[at])}; with this fifth alone in a blurred image, from ` +
     `${percent(insertion[0])} to ${percent(insertion[at])}.`;
-}
-
-function draw(tag, attributes) {
-  const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  for (const name in attributes) made.setAttribute(name, attributes[name]);
-  return made;
 }

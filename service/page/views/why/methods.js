@@ -25,7 +25,7 @@ const DROP = "Average drop: the part of the probability that is lost when the im
 
 /** @param {object[]} rows of an answer to method=all @param {(method: string) => void} choose */
 export function table(rows, choose) {
-  const made = element("table", "why-table");
+  const made = element("table", "table why-table");
   made.createTHead().insertRow().append(...HEAD.map((text) => element("th", "", text)));
   made.createCaption().textContent = DROP;
   const body = made.createTBody();

@@ -1,6 +1,6 @@
 // Why: which places of the image speak for a class and for the runner-up, and how far to trust the answer and the map.
 
-import { button, element, percent, select } from "../../core/dom.js";
+import { bar, button, element, percent, select } from "../../core/dom.js";
 import { follow, go, where } from "../../core/router.js";
 import { Newest, Refusal } from "../../core/server.js";
 import { judge } from "./answer.js";
@@ -185,7 +185,7 @@ export class WhyView {
     this.heat.show(answer, seen);
     this.heat.note.textContent = answer.empty
       ? `No place speaks for ${label}: the map is ${minimum === maximum ? "the same everywhere" : "nowhere positive"}.`
-      : `What speaks for ${label} is strongest at the ${this.heat.place}.`;
+      : `Strongest at the ${this.heat.place}.`;
     this.curves.show(null);
     const focused = [...this.bars.children].findIndex((row) => row.contains(document.activeElement));
     this.bars.replaceChildren(...predictions.slice(0, 5).map((one) => this.#bar(one, one.index === index)));
@@ -204,17 +204,15 @@ export class WhyView {
     const shared = heat.shares.reduce((sum, share, index) => sum + Math.min(share, theirs[index]), 0);
     rival.note.textContent = answer.empty
       ? `No place speaks for ${answer.class.label}.`
-      : `What speaks for ${answer.class.label} is strongest at the ${rival.place}` +
+      : `Strongest at the ${rival.place}` +
         (first.empty ? "." : `; ${percent(shared)} of it lies where ${first.class.label} has its own.`);
   }
 
   #bar({ label, index, probability }, pressed) {
-    const [row, track, bar] = [element("li", ""), element("span", "track"), element("span", "bar")];
-    bar.style.width = `${100 * probability}%`;
-    track.append(bar);
+    const row = element("li", "");
     const made = button("", "", () => go({ class: this.#nameOf(index) }));
     made.setAttribute("aria-pressed", pressed);
-    made.append(element("span", "", label), track, element("span", "value", percent(probability)));
+    made.append(element("span", "", label), bar(probability), element("span", "value", percent(probability)));
     row.append(made);
     return row;
   }
