@@ -3,8 +3,8 @@
 import { element, percent, short } from "../../core/dom.js";
 
 const [WIDTH, HEIGHT] = [300, 120];
-const CHART = `<span>100 %</span><svg viewBox="0 0 ${WIDTH} ${HEIGHT}" preserveAspectRatio="none" role="img"></svg>
-  <span>0 %</span><p><span>0 %</span><span>of the image, highest first</span><span>100 %</span></p>`;
+const CHART = `<span>100&nbsp;%</span><svg viewBox="0 0 ${WIDTH} ${HEIGHT}" preserveAspectRatio="none" role="img"></svg>
+  <span>0&nbsp;%</span><p><span>0&nbsp;%</span><span>of the image, highest first</span><span>100&nbsp;%</span></p>`;
 /** Title, and what is done. */
 const CURVES = {
   deletion: ["Deletion", "the highest places are painted over with the mean colour. Small is good: the class goes early."],
