@@ -44,7 +44,7 @@ def view(page):
     """The view of the first version with an image, and no second one."""
     page.evaluate("location.hash = 'model=lenet:1&tab=compare'")
     upload(page, FIRST)
-    page.locator("#panel-compare button:enabled").wait_for()
+    page.locator("#panel-compare button:enabled", has_text="Keep").wait_for()
     return page
 
 
@@ -196,7 +196,7 @@ def test_many_layers_are_asked_for_in_parts(view, lenet_artifact):
     view.reload()
     view.locator("#provenance:not(:empty)").wait_for(state="attached")
     upload(view, FIRST)
-    view.locator("#panel-compare button:enabled").wait_for()
+    view.locator("#panel-compare button:enabled", has_text="Keep").wait_for()
     take_both(view)
     asked = [url for url in view.requests if "/compare?" in url]
     assert len(asked) == 2

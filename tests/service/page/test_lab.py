@@ -181,7 +181,7 @@ def test_numbers_count_while_they_are_typed_and_wrong_ones_are_replaced_afterwar
         assert size.input_value() == wrong
         page.keyboard.press("Tab")
         assert size.input_value() == kept
-        assert f"becomes {kept}: whole numbers from 1 to 6 are allowed" in page.inner_text(".lab-note")
+        assert f"becomes {kept}: whole numbers from 1 to 6 fit" in page.inner_text(".lab-note")
 
 
 def test_an_output_shows_its_window_and_its_arithmetic(lab):

@@ -7,11 +7,10 @@ import { drawPredictions } from "../input/predictions.js";
 import { Maps, readMaps } from "./maps.js";
 
 const MOST_VALUES = 3_000_000; // of the layers in one request, so that the server takes two images
-const MOST_NAMES = 12;
 const KEEP = "Keep an image as A, and draw, choose or drop a second one; or choose another model.";
 const KEPT = "A is kept. Now draw, choose or drop the second image.";
-const MEASURES = "The difference is the norm of B − A, divided by that of A. 0: equal; 1: as large as A itself. The cosine " +
-  "compares directions: 1 if both differ only in scale, 0 if they have nothing in common.";
+const MEASURES = "The difference is the norm of B − A, divided by that of A. 0: equal; 1: as large as A itself. " +
+  "Cosine 1: they differ only in scale; 0: they have nothing in common.";
 const nameOf = ({ name, version }) => `${name}:${version}`;
 const pathOf = ({ model }) => `v1/models/${encodeURIComponent(nameOf(model))}`;
 
@@ -137,10 +136,10 @@ export class CompareView {
 
   #show({ layers, begins, models }, { sides, other }) {
     const { layer, maximum } = layers.reduce((a, b) => (b.maximum > a.maximum ? b : a), { maximum: 0 });
-    if (begins) this.status.textContent = `The difference begins in ${begins}. ${course(layers)}`;
-    else if (!layers.length) this.status.textContent = "No layer of A has its like in B.";
-    else if (layer) this.status.textContent = `Equal up to rounding: at most ${short(maximum)} apart, in ${layer}.`;
-    else this.status.textContent = `Exactly equal: all ${layers.length} layers have the same values.`;
+    this.status.textContent = begins ? `The difference begins in ${begins}. ${course(layers)}`
+      : !layers.length ? "No layer of A has its like in B."
+      : layer ? `Equal up to rounding: at most ${short(maximum)} apart, in ${layer}.`
+      : `Exactly equal: all ${layers.length} layers have the same values.`;
     this.result.hidden = false;
     this.pair.replaceChildren();
     this.unmatched.replaceChildren();
@@ -150,8 +149,7 @@ export class CompareView {
       const title = other ? `${model} · version ${version}` : image.name || "drawing";
       side.append(element("h2", "", `${"AB"[index]}: ${title}`), picture(image, "AB"[index]), answer);
       this.pair.append(side);
-      const rest = unmatched.length - MOST_NAMES;
-      const names = unmatched.slice(0, MOST_NAMES).join(", ") + (rest > 0 ? ` and ${rest} more` : "");
+      const names = unmatched.join(", ");
       if (names) this.unmatched.append(element("p", "", `Only in ${"AB"[index]}, or of another shape: ${names}.`));
     }
     this.#list(layers);

@@ -5,7 +5,7 @@ import { element, short } from "../../core/dom.js";
 
 const MOST_VALUES = 200_000; // of one layer as JSON
 const SHOWN = 12; // channels
-const SHADES = [0, 32, 64, 96, 128, 159, 191, 223, 255];
+const SHADES = [0, 64, 128, 191, 255];
 
 /** Requests a layer's values of both sides, not rounded. @returns {object | null} for `Maps.show` */
 export async function readMaps(ask, paths, sides, { layer, shape }, signal) {

@@ -25,8 +25,7 @@ export class Guide {
     this.help = find("help");
     this.help.addEventListener("click", () => this.#go(0));
     addEventListener("keydown", ({ key }) => {
-      const over = document.querySelector("dialog[open], :popover-open");
-      if (key === "Escape" && !this.box.hidden && !over) this.#go(TOUR.length);
+      if (key === "Escape" && !this.box.hidden) this.#go(TOUR.length);
     });
     document.addEventListener("click", (event) => {
       const mark = event.target.closest?.("[data-term]");

@@ -4,7 +4,7 @@ import { element } from "../../core/dom.js";
 import { isPool } from "./maths.js";
 
 /** Sections about a result of `slide`. */
-export function facts({ op, down, across, taps, height, width, padded, sizes, bias }, { stride, dilation }) {
+export function facts({ op, down, across, taps, height, width, padded, sizes }, { stride, dilation }) {
   const many = (value) => value.toLocaleString("en");
   const size = ({ before, total, places }, length, tap) =>
     `⌊(${length} + ` + (2 * before === total ? `2 × ${before}` : `${before} + ${total - before}`) +
@@ -12,19 +12,17 @@ export function facts({ op, down, across, taps, height, width, padded, sizes, bi
   const [rows, columns] = [size(down, height, taps[0]), size(across, width, taps[1])];
   const [ins, outs] = [padded.length, sizes[0]];
   const [from, to] = [ins * height * width, outs * sizes[1] * sizes[2]];
-  const [plus, some] = bias ? [" + biases", (count) => ` + ${many(count)}`] : ["", () => ""];
-  const count = outs * ins * taps[0] * taps[1] + (bias ? outs : 0);
-  const dense = from * to + (bias ? to : 0);
+  const count = outs * ins * taps[0] * taps[1];
   const found = {
     "Output size": op.startsWith("adaptive")
       ? ["Chosen. Window i of m over n numbers:", "⌊i × n / m⌋ to ⌈(i + 1) × n / m⌉ − 1"]
       : ["⌊(input + padding on both sides − dilation × (kernel − 1) − 1) / stride⌋ + 1",
         height < 2 || rows === columns ? columns : `rows: ${rows}\ncolumns: ${columns}`],
     "Parameters": isPool(op) ? ["Pooling has none."] : [
-      `channels out × channels in × kernel${plus || ", without a bias for each channel out"}`,
-      `${outs} × ${ins} × ${taps.join(" × ")}${some(outs)} = ${many(count)}`,
-      `Fully connected: inputs × outputs${plus}`,
-      `${many(from)} × ${many(to)}${some(to)} = ${many(dense)}, ${many(Math.round(dense / count))} times as many`,
+      "channels out × channels in × kernel; a bias for each channel out would come on top",
+      `${outs} × ${ins} × ${taps.join(" × ")} = ${many(count)}`,
+      "Fully connected: inputs × outputs",
+      `${many(from)} × ${many(to)} = ${many(from * to)}, ${many(Math.round((from * to) / count))} times as many`,
     ],
   };
   return Object.entries(found).map(([title, texts]) => {

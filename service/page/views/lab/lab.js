@@ -110,7 +110,7 @@ export class LabView {
     if (valid(input)) return;
     const kept = value === "" ? this.setting[key] : within(value, input);
     input.value = kept;
-    this.#choose(key, kept, `${value || "No number"} becomes ${kept}: whole numbers from ${min} to ${max} are allowed.`);
+    this.#choose(key, kept, `${value || "No number"} becomes ${kept}: whole numbers from ${min} to ${max} fit.`);
   }
 
   /** Brings the setting within what the controls allow, and the controls in line with it. */

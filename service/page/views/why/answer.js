@@ -15,7 +15,8 @@ export function judge(answer, { accuracy, calibration_error: error } = {}) {
   const odds = error <= OFF ? probability : Math.min(probability, accuracy ?? 1);
   const { references, normality = [] } = answer;
   const advice = normality.some((one) => one.unusual) ? "Do not rely on it: the image is unlike the reference images"
-    : odds < POOR ? "Do not rely on it" : known && odds >= GOOD ? "Nothing here speaks against it" : "Rely on it with care";
+    : odds < POOR ? "Do not rely on it"
+    : known && odds >= GOOD ? "Nothing here speaks against it" : "Rely on it with care";
   const right = known ? `The model is right on ${percent(accuracy)} of its test images, and`
     : "How often the model is right was not measured; it";
   return [

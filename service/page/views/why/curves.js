@@ -7,8 +7,8 @@ const CHART = `<span>100&nbsp;%</span><svg viewBox="0 0 ${WIDTH} ${HEIGHT}" pres
   <span>0&nbsp;%</span><p><span>0&nbsp;%</span><span>of the image, highest first</span><span>100&nbsp;%</span></p>`;
 /** Title, and what is done. */
 const CURVES = {
-  deletion: ["Deletion", "the highest places are painted over with the mean colour. Small is good: the class goes early."],
-  insertion: ["Insertion", "these alone are put into a blurred image. Large is good: the class comes back early."],
+  deletion: ["Deletion", "the highest places are painted over in the mean colour. Small is good: the class goes soon."],
+  insertion: ["Insertion", "these alone are put into a blurred image. Large is good: the class comes back soon."],
 };
 
 export class Curves {
@@ -72,7 +72,7 @@ function verdict({ fractions, deletion, insertion }, label) {
   const at = fractions.findIndex((part) => part >= 0.2);
   const half = deletion[0] / 2;
   const passed = (deletion[at] < half) + (insertion[at] > half && insertion[0] <= half);
-  return `${["Hardly", "Partly", "Largely"][passed]}: without the fifth of the image that it marks most, ${label} goes ` +
-    `from ${percent(deletion[0])} to ${percent(deletion[at])}; with this fifth alone in a blurred image, from ` +
+  return ["Hardly", "Partly", "Largely"][passed] + `: without the fifth of the image that it marks most, ${label} ` +
+    `goes from ${percent(deletion[0])} to ${percent(deletion[at])}; with this fifth alone in a blurred image, from ` +
     `${percent(insertion[0])} to ${percent(insertion[at])}.`;
 }

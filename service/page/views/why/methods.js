@@ -21,7 +21,7 @@ export const METHODS = {
 export const OF_PIXELS = ["occlusion", "rise", "saliency", "smoothgrad", "integrated_gradients"];
 const HEAD = ["Method", "Layer", "Deletion area (small is good)", "Insertion area (large is good)",
   "Average drop (small is good)"];
-const DROP = "Average drop: the part of the probability that is lost when the image is dimmed by the map; here of one image.";
+const DROP = "Average drop: the part of the probability that is lost when the image is dimmed by the map.";
 
 /** @param {object[]} rows of an answer to method=all @param {(method: string) => void} choose */
 export function table(rows, choose) {
