@@ -87,7 +87,6 @@ export class Guide {
 export function term(text, name = text) {
   const made = element("span", "", text);
   const mark = element("button", "term-mark", "?");
-  mark.type = "button";
   mark.dataset.term = name;
   mark.setAttribute("aria-label", `What is ${name === "relu" ? "ReLU" : name}?`);
   made.append(mark);
