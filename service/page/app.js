@@ -260,10 +260,11 @@ function showFacts({ network: kind, input, dataset, metrics, file, engine, devic
     classes,
     "trained on": dataset,
     "test accuracy": accuracy === undefined ? null : percent(accuracy),
-    "served by": [...new Set([file, engine, device])].join(", "),
+    "served by": file,
   };
   const known = Object.entries(facts).filter(([, value]) => value);
   find("facts").replaceChildren(...known.map(([name, value]) => pair(name, value)));
+  find("facts").lastChild.title = `${engine} on ${device}`;
 }
 
 function pair(name, value) {

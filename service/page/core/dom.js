@@ -7,6 +7,14 @@ export function element(tag, className, text = "") {
   return made;
 }
 
+/** A bar on its track, filled to a share. */
+export function bar(share) {
+  const [track, fill] = [element("span", "track"), element("span", "bar")];
+  fill.style.width = `${100 * share}%`;
+  track.append(fill);
+  return track;
+}
+
 /** A button that is no submit button. */
 export function button(className, text, onclick) {
   const made = element("button", className, text);

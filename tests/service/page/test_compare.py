@@ -44,7 +44,7 @@ def view(page):
     """The view of the first version with an image, and no second one."""
     page.evaluate("location.hash = 'model=lenet:1&tab=compare'")
     upload(page, FIRST)
-    page.locator("#panel-compare button:enabled").wait_for()
+    page.locator("#panel-compare button:enabled", has_text="Keep").wait_for()
     return page
 
 
@@ -59,7 +59,7 @@ def says(page, text):
 def take_both(page):
     """The first image as A, the second as B."""
     page.click("text=Keep this image as A")
-    says(page, "Exactly equal")
+    says(page, "A is kept")
     upload(page, SECOND, "second.png")
     says(page, "begins")
 
@@ -87,6 +87,11 @@ def values_of(artifact, data, name):
 def test_an_image_and_itself_are_exactly_equal(view):
     says(view, "Keep an image as A")
     view.click("text=Keep this image as A")
+    says(view, "A is kept. Now draw, choose or drop the second image.")
+    assert view.get_by_alt_text("Image A").is_visible()
+    assert not view.locator(".compare-layers").is_visible()
+    assert not [url for url in view.requests if "/compare?" in url]
+    upload(view, FIRST, "same.png")
     says(view, "Exactly equal: all 12 layers have the same values.")
     assert {tuple(row[1::2]) for row in rows(view)} == {("0", "1")}
     assert view.locator(".compare-maps figcaption").last.inner_text().startswith("B")
@@ -98,7 +103,12 @@ def test_two_images_have_their_predictions_and_differences_beside_each_other(vie
     files = [("images", (name, data)) for name, data in (("a.png", FIRST), ("b.png", SECOND))]
     answer = httpx.post(f"{server.url}/v1/models/lenet:1/compare", files=files).json()
     agree(rows(view), answer["layers"])
-    says(view, f"The difference begins in {answer['begins']}.")
+    largest, last = max(answer["layers"], key=lambda layer: layer["relative"]), answer["layers"][-1]
+    ends = f", and {last['relative']:.3g} in the last layer, {last['layer']}" if last is not largest else ""
+    where = f"{'' if ends else 'the last layer, '}{largest['layer']}: {largest['relative']:.3g}"
+    says(view, f"The difference begins in {answer['begins']}. It is largest in {where}{ends}.")
+    assert view.locator(".compare-pair h2").all_inner_texts() == ["A: digit.png", "B: second.png"]
+    assert "0: equal; 1: as large as A itself" in view.inner_text(".compare-layers caption")
     heads = view.locator(".compare-pair .headline strong").all_inner_texts()
     assert heads == [model["predictions"][0]["label"] for model in answer["models"]]
     most = max(layer["relative"] for layer in answer["layers"])
@@ -119,7 +129,7 @@ def test_the_maps_show_the_channels_that_differ_most_on_a_scale_around_zero(view
     about = view.locator(".compare-maps p").inner_text()
     assert [int(channel) for channel in re.findall(r"\d+", about)] == list(order)
     captions = view.locator(".compare-maps figcaption").all_inner_texts()
-    reaches = [number(re.search(r"to (\S+) \(red\)", caption)[1]) for caption in captions]
+    reaches = [number(caption.split()[-1]) for caption in captions]
     common = max(np.abs(value[order]).max() for value in (one, other))
     assert reaches == pytest.approx([common, common, np.abs(difference[order]).max()], rel=0.01)
     row, column = np.unravel_index(np.abs(difference[order[0]]).argmax(), (10, 10))
@@ -187,10 +197,10 @@ def test_many_layers_are_asked_for_in_parts(view, lenet_artifact):
     view.reload()
     view.locator("#provenance:not(:empty)").wait_for(state="attached")
     upload(view, FIRST)
-    view.locator("#panel-compare button:enabled").wait_for()
+    view.locator("#panel-compare button:enabled", has_text="Keep").wait_for()
     take_both(view)
     asked = [url for url in view.requests if "/compare?" in url]
-    assert len(asked) == 4  # twice, for the equal and the other images
+    assert len(asked) == 2
     assert [row[0] for row in rows(view)] == [node.name for node in read_manifest(lenet_artifact).nodes]
 
 

@@ -148,9 +148,40 @@ def test_signals_are_convolved_as_numpy_does(open_lab):
 
 def test_the_formulas_contain_the_numbers(open_lab):
     text = open_lab("Stride halves a map*channels.2*filters.3").locator(".lab-facts").first.inner_text()
-    assert f"\u230a(8 + 2 {MINUS} 1 {TIMES} (3 {MINUS} 1) {MINUS} 1) / 2\u230b + 1 = 4" in text
-    assert f"3 {TIMES} 2 {TIMES} 3 {TIMES} 3 + 3 = 57" in text
-    assert f"128 {TIMES} 48 + 48 = 6,192, 109 times as many" in text
+    formula = f"\u230a(8 + 2 {TIMES} 1 {MINUS} 1 {TIMES} (3 {MINUS} 1) {MINUS} 1) / 2\u230b + 1 = 4"
+    assert text.count(formula) == 1  # rows and columns are alike
+    assert f"3 {TIMES} 2 {TIMES} 3 {TIMES} 3 = 54" in text
+    assert f"128 {TIMES} 48 = 6,144, 114 times as many" in text
+
+
+def test_rows_and_columns_have_a_formula_each_where_they_differ(open_lab):
+    page = open_lab("Edges")
+    text = page.locator(".lab-facts").first.inner_text()
+    assert re.search(r"rows: .*\(6 .* = 6\ncolumns: .*\(8 .* = 7", text)
+    assert page.locator(".lab-input h2").inner_text() == f"Input 6 {TIMES} 8"
+
+
+def test_the_caption_is_that_of_the_setting(open_lab):
+    page = open_lab("Stride halves a map")
+    assert "4 of 8 remain" in page.inner_text(".lab-note")
+    assert page.locator(".lab-input h2").inner_text() == f"Input 8 {TIMES} 8, padded to 10 {TIMES} 10"
+    choose(page, stride=1)
+    assert page.inner_text(".lab-note") == "Changed from the example."
+    choose(page, stride=2)
+    assert "4 of 8 remain" in page.inner_text(".lab-note")
+
+
+def test_numbers_count_while_they_are_typed_and_wrong_ones_are_replaced_afterwards(open_lab):
+    page = open_lab("Padding")
+    size = page.get_by_role("spinbutton", name="dilation")
+    size.fill("2")
+    assert page.locator(".lab-input h2").inner_text() == f"Input 4 {TIMES} 4, padded to 8 {TIMES} 8"
+    for wrong, kept in (("99", "6"), ("", "6"), ("0", "1")):
+        size.fill(wrong)
+        assert size.input_value() == wrong
+        page.keyboard.press("Tab")
+        assert size.input_value() == kept
+        assert f"becomes {kept}: whole numbers from 1 to 6 fit" in page.inner_text(".lab-note")
 
 
 def test_an_output_shows_its_window_and_its_arithmetic(lab):

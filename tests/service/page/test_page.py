@@ -132,3 +132,26 @@ def test_the_page_fits_a_phone(page):
     upload(page, encoded(digit(2)))
     page.wait_for_selector(".headline")
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def test_every_view_and_fact_is_in_sight_on_a_phone(page):
+    page.set_viewport_size({"width": 375, "height": 740})
+    for each in page.locator("#tabs button, #facts div").all():
+        box = each.bounding_box()
+        assert box["x"] >= 0 and box["x"] + box["width"] <= 375
+    assert page.locator("#tabs").evaluate("tabs => tabs.scrollWidth <= tabs.clientWidth")
+
+
+def test_the_header_has_one_line_and_the_engine_in_a_title(page, server):
+    def lengthen(route):
+        answer = route.fetch().json()
+        answer["models"][0] |= {"network": "mobilenet_v3_small", "file": "model.int8.onnx", "dataset": "fashionmnist"}
+        route.fulfill(json=answer)
+
+    page.route("**/v1/models", lengthen)
+    page.reload()
+    page.wait_for_selector(".card")
+    tops = {fact.bounding_box()["y"] for fact in page.locator("#facts div").all()}
+    assert len(tops) == 1
+    assert page.locator("#facts div").last.get_attribute("title") == "onnxruntime on cpu"
+    assert page.locator(".bar").first.bounding_box()["height"] < 60

@@ -1,24 +1,22 @@
 // Compare: two images in one model, or one image in two, layer by layer, and where the difference begins.
 
-import { Picture, prepare } from "../../core/canvas.js";
-import { button, element, select, short } from "../../core/dom.js";
+import { bar, button, element, select, short } from "../../core/dom.js";
 import { follow, go, where } from "../../core/router.js";
 import { Newest } from "../../core/server.js";
 import { drawPredictions } from "../input/predictions.js";
 import { Maps, readMaps } from "./maps.js";
 
 const MOST_VALUES = 3_000_000; // of the layers in one request, so that the server takes two images
-const MOST_NAMES = 12;
-const SIDE = 140; // CSS pixels across an input
-const KEEP = "Keep an image as A, and then draw, choose or drop the second one; or choose another model.";
-const MEASURES = "The difference is the norm of B − A, divided by that of A: 0 if both are equal. The cosine compares " +
-  "directions: 1 if both differ only in scale, 0 if they have nothing in common.";
+const KEEP = "Keep an image as A, and draw, choose or drop a second one; or choose another model.";
+const KEPT = "A is kept. Now draw, choose or drop the second image.";
+const MEASURES = "The difference is the norm of B − A, divided by that of A. 0: equal; 1: as large as A itself. " +
+  "Cosine 1: they differ only in scale; 0: they have nothing in common.";
 const nameOf = ({ name, version }) => `${name}:${version}`;
 const pathOf = ({ model }) => `v1/models/${encodeURIComponent(nameOf(model))}`;
 
 export class CompareView {
   #asked = {};
-  #kept = null; // {image, seen, model}, the first image
+  #kept = null; // the first image
 
   constructor(root, page) {
     this.jobs = new Newest((question, signal) => this.#run(question, signal));
@@ -31,7 +29,7 @@ export class CompareView {
     this.ask = (path, options) => page.ask(path, options, again);
     this.other = select("Compare with", [], (value) => go({ with: value || null }));
     this.keep = button("", "Keep this image as A", () => {
-      this.#kept = { image: store.get("image"), seen: store.get("seen"), model: store.get("model") };
+      this.#kept = store.get("image");
       update();
     });
     [this.controls, this.status, this.result, this.pair, this.unmatched] =
@@ -39,7 +37,7 @@ export class CompareView {
     this.controls.append(this.other, this.keep, button("", "Choose an image", () => page.find("choose").click()));
     this.status.setAttribute("role", "status");
     this.maps = new Maps(page);
-    this.table = element("table", "compare-layers");
+    this.table = element("table", "table compare-layers");
     this.result.append(this.pair, this.maps.element, this.table, this.unmatched);
     root.append(this.controls, this.status, this.result);
     this.result.hidden = true;
@@ -51,7 +49,7 @@ export class CompareView {
   }
 
   #update(store) {
-    const [model, image, graph, seen] = ["model", "image", "graph", "seen"].map((name) => store.get(name));
+    const [model, image, graph] = ["model", "image", "graph"].map((name) => store.get(name));
     if (store.get("tab") !== "compare" || !model) return this.#stop();
     this.controls.hidden = !model.inspectable;
     if (!model.inspectable) return this.#tell("This model was exported without model.onnx: it cannot be compared.");
@@ -63,20 +61,19 @@ export class CompareView {
     const other = others.find((one) => nameOf(one) === wanted);
     list.value = other ? wanted : "";
     this.keep.hidden = Boolean(other);
-    const ready = image && seen && store.get("seenOf") === image;
+    const ready = image && store.get("seenOf") === image;
     this.keep.disabled = !ready;
     if (!image) return this.#tell("Draw, or choose an image to compare.");
     if (!other && !this.#kept) return this.#tell(KEEP);
+    if (!other && this.#kept === image) return this.#tell(KEPT, image);
     if (!graph || !ready) return this.#stop();
-    const now = { model, image, seen };
-    const kept = this.#kept;
-    const first = other ? now : { model, image: kept.image, seen: kept.model === model ? kept.seen : null };
-    const second = other ? { model: other, image } : now;
-    const pair = { model, first: first.image, second: image, other };
+    const first = other ? image : this.#kept;
+    const sides = [{ model, image: first }, { model: other ?? model, image }];
+    const pair = { model, first, second: image, other };
     const same = Object.keys(pair).every((name) => pair[name] === this.#asked[name]);
     if (same && this.#asked.at === at) return;
     const { found } = same ? this.#asked : {};
-    this.#asked = { ...pair, at, sides: [first, second], nodes: graph.nodes, found };
+    this.#asked = { ...pair, at, sides, nodes: graph.nodes, found };
     this.jobs.ask(this.#asked, { abort: true });
   }
 
@@ -85,10 +82,11 @@ export class CompareView {
     if (!this.#asked.done) this.#asked = {};
   }
 
-  #tell(text) {
+  #tell(text, image) {
     this.#stop();
     this.#asked = {};
     this.status.textContent = text;
+    if (image) this.status.prepend(picture(image, "A"));
     this.result.hidden = true;
   }
 
@@ -97,8 +95,7 @@ export class CompareView {
       this.#tellOf(question, "Comparing …");
       const found = await this.#compare(question, signal);
       if (!found) return this.#tellOf(question, "");
-      this.#show(found);
-      await this.#drawInputs(found, question.sides, signal);
+      this.#show(found, question);
       question.found = found;
     }
     const { layers, begins } = question.found;
@@ -138,40 +135,25 @@ export class CompareView {
     return { models, begins, layers: answers.flatMap(({ layers }) => layers) };
   }
 
-  #show({ layers, begins, models }) {
+  #show({ layers, begins, models }, { sides, other }) {
     const { layer, maximum } = layers.reduce((a, b) => (b.maximum > a.maximum ? b : a), { maximum: 0 });
-    if (begins) this.status.textContent = `The difference begins in ${begins}.`;
-    else if (!layers.length) this.status.textContent = "No layer of A has its like in B.";
-    else if (layer) this.status.textContent = `Equal up to rounding: at most ${short(maximum)} apart, in ${layer}.`;
-    else this.status.textContent = `Exactly equal: all ${layers.length} layers have the same values.`;
+    this.status.textContent = begins ? `The difference begins in ${begins}. ${course(layers)}`
+      : !layers.length ? "No layer of A has its like in B."
+      : layer ? `Equal up to rounding: at most ${short(maximum)} apart, in ${layer}.`
+      : `Exactly equal: all ${layers.length} layers have the same values.`;
     this.result.hidden = false;
     this.pair.replaceChildren();
     this.unmatched.replaceChildren();
     for (const [index, { model, version, predictions, unmatched }] of models.entries()) {
-      const [side, canvas, answer] = [element("section", ""), element("canvas", ""), element("div", "answer")];
+      const [side, answer, { image }] = [element("section", ""), element("div", "answer"), sides[index]];
       drawPredictions(answer, predictions.slice(0, 3));
-      canvas.setAttribute("role", "img");
-      canvas.setAttribute("aria-label", `Input of ${"AB"[index]}`);
-      side.append(element("h2", "", `${"AB"[index]}: ${model} · version ${version}`), canvas, answer);
+      const title = other ? `${model} · version ${version}` : image.name || "drawing";
+      side.append(element("h2", "", `${"AB"[index]}: ${title}`), picture(image, "AB"[index]), answer);
       this.pair.append(side);
-      const rest = unmatched.length - MOST_NAMES;
-      const names = unmatched.slice(0, MOST_NAMES).join(", ") + (rest > 0 ? ` and ${rest} more` : "");
+      const names = unmatched.join(", ");
       if (names) this.unmatched.append(element("p", "", `Only in ${"AB"[index]}, or of another shape: ${names}.`));
     }
     this.#list(layers);
-  }
-
-  async #drawInputs({ layers, models }, sides, signal) {
-    for (const [index, side] of sides.entries()) {
-      const small = models[index].unmatched.at(-1) ?? layers.at(-1).layer;
-      const query = new URLSearchParams({ values: "tiles", layers: small });
-      const path = `${pathOf(side)}/feature-maps?${query}`;
-      const answer = side.seen ? null : await this.ask(path, { body: side.image, signal });
-      if (answer) side.seen = (await Picture.decode(answer.image)).merged(side.model.input.mode === "L" ? 1 : 3);
-      if (!side.seen) continue;
-      const size = [SIDE, (SIDE * side.seen.height) / side.seen.width];
-      prepare(this.pair.children[index].children[1], ...size).drawImage(side.seen, 0, 0, ...size);
-    }
   }
 
   #list(layers) {
@@ -185,18 +167,26 @@ export class CompareView {
     for (const { layer, relative, cosine } of layers) {
       const row = body.insertRow();
       row.dataset.layer = layer;
-      const [name, number, track, bar] = ["th", "td", "div", "span"].map((tag) => element(tag, ""));
+      const name = element("th", "");
       name.append(button("link", layer, () => go({ at: layer })));
-      track.className = "track";
-      bar.className = "bar";
-      bar.style.width = `${(100 * relative) / most}%`;
-      track.append(bar);
-      number.textContent = short(relative);
-      row.append(name, number);
-      row.insertCell().append(track);
+      row.append(name, element("td", "", short(relative)));
+      row.insertCell().append(bar(relative / most));
       row.append(element("td", "", short(cosine)));
     }
   }
+}
+
+function picture(image, name) {
+  const made = Object.assign(element("img", ""), { src: URL.createObjectURL(image), alt: `Image ${name}` });
+  made.onload = made.onerror = () => URL.revokeObjectURL(made.src);
+  return made;
+}
+
+/** A sentence on where the difference is largest, and how large it is at the end. */
+function course(layers) {
+  const [most, last] = [layers.reduce((a, b) => (b.relative > a.relative ? b : a)), layers.at(-1)];
+  const end = most === last ? "" : `, and ${short(last.relative)} in the last layer, ${last.layer}`;
+  return `It is largest in ${end ? "" : "the last layer, "}${most.layer}: ${short(most.relative)}${end}.`;
 }
 
 /** Images as one multipart body; of FormData the boundary is not known. */

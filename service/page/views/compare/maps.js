@@ -1,10 +1,11 @@
 // The values of one layer in two runs, and their difference.
 
-import { Picture, arrange, drawTiles, makePalette } from "../../core/canvas.js";
+import { Picture, arrange, drawTiles, makePalette, toCss } from "../../core/canvas.js";
 import { element, short } from "../../core/dom.js";
 
 const MOST_VALUES = 200_000; // of one layer as JSON
 const SHOWN = 12; // channels
+const SHADES = [0, 64, 128, 191, 255];
 
 /** Requests a layer's values of both sides, not rounded. @returns {object | null} for `Maps.show` */
 export async function readMaps(ask, paths, sides, { layer, shape }, signal) {
@@ -71,6 +72,7 @@ export class Maps {
     const reaches = [0, 1, 2].map((part) => Math.max(...shown.map(({ parts }) => largest(parts[part]))));
     const down = Math.ceil(shown[0].parts[0].length / across);
     const { dark, frame } = this.page.look();
+    const colours = makePalette("signed", -1, 1, dark);
     for (const [part, { name, canvas, caption }] of this.figures.entries()) {
       const reach = part < 2 ? Math.max(reaches[0], reaches[1]) : reaches[2];
       const pixels = new ImageData(across, shown.length * (down + 1));
@@ -80,8 +82,10 @@ export class Maps {
       }));
       const picture = new Picture({ columns: 1, tile_height: down, tile_width: across }, pixels);
       const layout = arrange(shown.length, down, across, room, devicePixelRatio);
-      drawTiles(canvas, layout, picture, makePalette("signed", -1, 1, dark), frame);
-      caption.textContent = `${name}, from ${short(-reach)} (blue) to ${short(reach)} (red)`;
+      drawTiles(canvas, layout, picture, colours, frame);
+      const [low, ramp, high] = [short(-reach), "", short(reach)].map((text) => element("span", "", text));
+      ramp.style.background = `linear-gradient(90deg, ${SHADES.map((grey) => toCss(colours[grey]))})`;
+      caption.replaceChildren(name, low, ramp, high);
       canvas.setAttribute("aria-label", `${name} of ${layer}; its largest absolute value is ${short(reaches[part])}`);
     }
   }

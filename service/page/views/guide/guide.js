@@ -6,8 +6,9 @@ import { TERMS } from "./terms.js";
 
 const SEEN = "convscope-tour";
 const TOUR = [
-  ["#pad", "Draw here, choose one of the samples, or drop any picture. The network answers at once."],
-  ["#map", "This is the whole network, from the image on the left to the classes on the right. A click shows a layer."],
+  [".given .frame", "Draw here, choose one of the samples, or drop any picture. The network answers at once."],
+  ["#map", "This is the whole network, from the image on the left to the classes on the right. " +
+    "A click shows a layer, or unfolds a stack."],
   ["#flow", "Every layer, computed by the server for your image. A click on a pixel shows its arithmetic."],
   ["[data-tab=why]", "Why this class? Maps of the places that speak for it, and how far to trust them."],
   ["[data-tab=lab]", "In the lab you can try convolution and pooling on numbers of your own."],
@@ -21,40 +22,45 @@ export class Guide {
     this.box = find("tour");
     this.popover = find("term");
     this.clear = find("clear");
-    find("help").addEventListener("click", () => this.start());
+    this.help = find("help");
+    this.help.addEventListener("click", () => this.#go(0));
+    addEventListener("keydown", ({ key }) => {
+      if (key === "Escape" && !this.box.hidden) this.#go(TOUR.length);
+    });
     document.addEventListener("click", (event) => {
       const mark = event.target.closest?.("[data-term]");
       if (mark) this.#explain(mark);
     });
-    if (!localStorage.getItem(SEEN)) this.start();
-  }
-
-  start() {
-    this.#step = 0;
-    this.#show();
+    if (!localStorage.getItem(SEEN)) this.#show(); // early in the tab order, but the focus stays where it is
   }
 
   #show() {
     for (const marked of document.querySelectorAll(".tour-target")) marked.classList.remove("tour-target");
     if (this.#step >= TOUR.length) {
       localStorage.setItem(SEEN, "done");
+      if (this.box.contains(document.activeElement)) this.help.focus();
       this.box.hidden = true;
       return;
     }
     const [place, text] = TOUR[this.#step];
-    document.querySelector(place)?.classList.add("tour-target");
+    const target = document.querySelector(place);
+    target.classList.add("tour-target");
     const next = button("primary", this.#step === TOUR.length - 1 ? "Done" : "Next", () => this.#go(this.#step + 1));
     const skip = button("", "Skip", () => this.#go(TOUR.length));
     const count = element("span", "dim", `${this.#step + 1} of ${TOUR.length}`);
     this.box.replaceChildren(element("p", "", text), count, next, skip);
     this.box.hidden = false;
+    target.scrollIntoView();
   }
 
   #go(step) {
-    if (step === 1 && this.clear.disabled) document.querySelector(".sample")?.click(); // the next steps need an image
+    if (step === 1) { // the next steps need the layers, and an image
+      go({ tab: null }, { replace: true });
+      if (this.clear.disabled) document.querySelector(".sample")?.click();
+    }
     this.#step = step;
     this.#show();
-    this.box.querySelector("button")?.focus();
+    this.box.querySelector("button")?.focus({ preventScroll: true });
   }
 
   #explain(mark) {
@@ -81,7 +87,6 @@ export class Guide {
 export function term(text, name = text) {
   const made = element("span", "", text);
   const mark = element("button", "term-mark", "?");
-  mark.type = "button";
   mark.dataset.term = name;
   mark.setAttribute("aria-label", `What is ${name === "relu" ? "ReLU" : name}?`);
   made.append(mark);

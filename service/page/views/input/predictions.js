@@ -1,6 +1,6 @@
 // The prediction as bars, the most probable class first and large.
 
-import { element, percent } from "../../core/dom.js";
+import { bar, element, percent } from "../../core/dom.js";
 
 /** @param {HTMLElement} box @param {{label: string, probability: number}[]} predictions most probable first */
 export function drawPredictions(box, predictions) {
@@ -9,10 +9,8 @@ export function drawPredictions(box, predictions) {
   headline.append(element("strong", "", best.label), ` ${percent(best.probability)}`);
   const list = document.createElement("ol");
   for (const { label, probability } of predictions) {
-    const [row, track, bar] = [element("li", ""), element("span", "track"), element("span", "bar")];
-    bar.style.width = `${100 * probability}%`;
-    track.append(bar);
-    row.append(element("span", "label", label), track, element("span", "value", percent(probability)));
+    const row = element("li", "");
+    row.append(element("span", "label", label), bar(probability), element("span", "value", percent(probability)));
     list.append(row);
   }
   box.replaceChildren(headline, list);

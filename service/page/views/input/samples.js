@@ -31,7 +31,6 @@ export class Samples {
   #paint(samples, files) {
     const pictures = samples.map(({ index, prediction }, at) => {
       const button = element("button", "sample");
-      button.type = "button";
       const picture = element("img", "");
       picture.src = URL.createObjectURL(files[at]);
       picture.onload = () => URL.revokeObjectURL(picture.src);

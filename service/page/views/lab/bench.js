@@ -36,7 +36,9 @@ export class Bench {
     this.panes.classList.toggle("lab-flat", flat);
     const box = [down.before, across.before, down.before + height, across.before + width];
     const title = sizeText([padded.length, height, width]);
-    this.input.show(padded, `Input ${title}`, { room: room(padded), look, grey, box });
+    const [above, beside] = [padded[0].length, padded[0][0].length];
+    const wider = above > height || beside > width ? `, padded to ${sizeText([1, above, beside])}` : "";
+    this.input.show(padded, `Input ${title}${wider}`, { room: room(padded), look, grey, box });
     const shown = empty ? [] : output;
     this.output.show(shown, empty ? "No output" : `Output ${sizeText(sizes)}`, { room: room(output), look });
   }

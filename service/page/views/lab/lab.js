@@ -59,11 +59,11 @@ export class LabView {
   }
 
   #control(key, [text, options, most]) {
-    const change = () => this.#choose(key, this.#controls[key].value);
-    const label = select(text, most ? [] : options, change);
+    const label = select(text, most ? [] : options, (value) => this.#choose(key, value));
     if (most) {
       const input = element("input", "lab-number");
-      Object.assign(input, { type: "number", min: options, max: most, onchange: change });
+      const oninput = () => valid(input) && this.#choose(key, input.value);
+      Object.assign(input, { type: "number", min: options, max: most, oninput, onchange: () => this.#settle(key) });
       label.lastChild.replaceWith(input);
     }
     this.#controls[key] = label.lastChild;
@@ -92,7 +92,8 @@ export class LabView {
     else this.#run(false);
   }
 
-  #choose(key, value) {
+  #choose(key, value, limit = "") {
+    this.limit = limit;
     if (key === "preset") return go({ lab: value });
     const { setting } = this;
     setting[key] = value;
@@ -102,12 +103,22 @@ export class LabView {
     this.#show();
   }
 
+  /** Replaces what is no number that the control allows, once it has been typed. */
+  #settle(key) {
+    const input = this.#controls[key];
+    const { value, min, max } = input;
+    if (valid(input)) return;
+    const kept = value === "" ? this.setting[key] : within(value, input);
+    input.value = kept;
+    this.#choose(key, kept, `${value || "No number"} becomes ${kept}: whole numbers from ${min} to ${max} fit.`);
+  }
+
   /** Brings the setting within what the controls allow, and the controls in line with it. */
   #check() {
     const { setting } = this;
     for (const [key, input] of Object.entries(this.#controls)) {
-      if (input.min) setting[key] = Math.min(input.max, Math.max(input.min, Math.round(setting[key]) || 0));
-      input.value = setting[key];
+      if (input.min) setting[key] = within(setting[key], input);
+      if (!input.min || valid(input) || input !== document.activeElement) input.value = setting[key];
       if (!input.value && input.length) setting[key] = input.value = input[0].value;
     }
     for (const key of ["input", "kernel"]) if (setting[key] === "own") this.own[key] ??= this[key] ?? [[[0]]];
@@ -219,8 +230,10 @@ export class LabView {
     };
     for (const [key, show] of Object.entries(shown)) this.#controls[key].parentNode.hidden = !show;
     this.#controls.size.parentNode.firstChild.data = pooled ? "Window " : "size ";
+    const changed = source === "own" || kind === "own" || writeAddress(setting) !== setting.preset;
     this.note.textContent = [
-      PRESETS[setting.preset][0],
+      changed ? "Changed from the example." : PRESETS[setting.preset][0],
+      this.limit,
       image && !picture && "Draw or choose an image, and it takes the place of this edge.",
       served && !reads && "There is no kernel: it takes a model with convolutions, exported with model.onnx.",
       reads && reads !== this.input.length && `This filter reads ${reads} channels; its first kernel is used.`,
@@ -275,6 +288,9 @@ export class LabView {
     this.bench.equation.ariaLive = on ? "off" : "polite";
   }
 }
+
+const valid = ({ value, validity }) => value !== "" && validity.valid;
+const within = (value, { min, max }) => Math.min(max, Math.max(min, Math.round(value) || 0));
 
 /** So many parts; those beyond the last are the last plus `step`, twice `step` and so on. */
 function fit(parts, count, step) {

@@ -3,40 +3,49 @@
 import { element, percent, short } from "../../core/dom.js";
 
 const [WIDTH, HEIGHT] = [300, 120];
+const CHART = `<span>100&nbsp;%</span><svg viewBox="0 0 ${WIDTH} ${HEIGHT}" preserveAspectRatio="none" role="img"></svg>
+  <span>0&nbsp;%</span><p><span>0&nbsp;%</span><span>of the image, highest first</span><span>100&nbsp;%</span></p>`;
+/** Title, and what is done. */
+const CURVES = {
+  deletion: ["Deletion", "the highest places are painted over in the mean colour. Small is good: the class goes soon."],
+  insertion: ["Insertion", "these alone are put into a blurred image. Large is good: the class comes back soon."],
+};
 
 export class Curves {
   /** @param {(fraction: number) => void} walked the slider moved: part of the image that is covered */
   constructor(walked) {
     this.walked = walked;
-    this.plot = draw("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img" });
     this.slider = document.createElement("input");
     Object.assign(this.slider, { type: "range", min: 0, oninput: () => this.#walk() });
     const label = element("label", "", "Cover the highest places");
     label.append(this.slider);
-    [this.element, this.text, this.areas] = ["div", "p", "p"].map((tag) => element(tag, ""));
-    this.verdict = element("p", "why-verdict");
+    [this.element, this.areas] = ["section", "div"].map((tag) => element(tag, ""));
+    [this.verdict, this.axis, this.text] = ["why-verdict", "dim", "why-text"].map((name) => element("p", name));
     this.text.setAttribute("aria-live", "polite");
-    this.element.append(element("h2", "", "How far can the map be trusted?"), this.verdict, this.plot);
-    this.element.append(element("p", "dim", "from nothing covered to everything; height: probability, 0 to 100 %"));
-    this.element.append(label, this.text, this.areas);
+    const figure = element("div", "why-plot");
+    figure.innerHTML = CHART;
+    this.plot = figure.children[1];
+    this.element.append(element("h2", "", "Can this map be trusted?"), this.verdict, this.axis, figure, this.areas);
+    this.element.append(label, this.text);
   }
 
   /** @param {object | null} trust of an answer @param {string} label of the class */
   show(trust, label) {
     this.element.hidden = !trust;
     if (!trust) return;
-    Object.assign(this, { trust, label, mark: draw("path", {}) });
-    const lines = ["deletion", "insertion"].map((name) => draw("polyline", {
-      class: `why-${name}`,
-      points: trust[name].map((value, index) => [WIDTH * trust.fractions[index], HEIGHT * (1 - value)]).join(" "),
-    }));
-    this.plot.replaceChildren(...lines, this.mark);
+    Object.assign(this, { trust, label });
+    this.plot.innerHTML = Object.keys(CURVES).map((name) => {
+      const points = trust[name].map((value, index) => [WIDTH * trust.fractions[index], HEIGHT * (1 - value)]);
+      return `<polyline class="why-${name}" points="${points}" />`;
+    }).join("") + "<path />";
     this.verdict.textContent = verdict(trust, label);
-    this.areas.replaceChildren(
-      element("i", "why-deletion"), `covered: area ${short(trust.deletion_area)}, small is good; `,
-      element("i", "why-insertion"), `alone: area ${short(trust.insertion_area)}, large is good`,
-    );
-    this.plot.setAttribute("aria-label", `Probability of ${label} while places are ${this.areas.textContent}`);
+    this.axis.textContent = `Probability of ${label}`;
+    this.areas.replaceChildren(...Object.entries(CURVES).map(([name, [title, text]]) => {
+      const line = element("p", "");
+      line.append(element("i", `why-${name}`), `${title}, area ${short(trust[name + "_area"])}: ${text}`);
+      return line;
+    }));
+    this.plot.setAttribute("aria-label", `${this.axis.textContent}. ${this.areas.innerText}`);
     this.slider.max = trust.fractions.length - 1;
     this.slider.value = 0;
     this.#walk();
@@ -46,26 +55,24 @@ export class Curves {
     const { fractions, deletion, insertion } = this.trust;
     const step = this.slider.value;
     const part = `the highest ${percent(fractions[step])}`;
-    this.mark.setAttribute("d", `M${WIDTH * fractions[step]} 0V${HEIGHT}`);
+    this.plot.lastChild.setAttribute("d", `M${WIDTH * fractions[step]} 0V${HEIGHT}`);
     this.slider.setAttribute("aria-valuetext", part);
-    this.text.textContent = step > 0
-      ? `Without ${part} of the places, ${this.label} gets ${percent(deletion[step])}; ` +
-        `with these alone, the rest blurred, ${percent(insertion[step])}.`
-      : `${this.label} has ${percent(deletion[0])} while nothing is covered.`;
+    this.text.textContent = `With ${part} painted over, as in the first map, ${this.label} has ` +
+      `${percent(deletion[step])}; with these alone put back into the blurred image, ${percent(insertion[step])}.`;
     this.walked(fractions[step]);
   }
 }
 
-/** A sentence on the score without the fifth of the image that the map marks most. */
-function verdict({ fractions, deletion }, label) {
-  const [before, after] = [deletion[0], deletion[fractions.findIndex((part) => part >= 0.2)]];
-  const how = after < before / 2 ? "Strong" : after < 0.9 * before ? "Some" : "Weak";
-  const falls = how === "Weak" ? `still has ${percent(after)}` : `falls from ${percent(before)} to ${percent(after)}`;
-  return `${how} evidence: without the fifth of the image that the map marks most, ${label} ${falls}.`;
-}
-
-function draw(tag, attributes) {
-  const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  for (const name in attributes) made.setAttribute(name, attributes[name]);
-  return made;
+/**
+ * A sentence on the fifth of the image that the map marks most, from two tests: more than half of the probability is
+ * lost without it, and more than half comes back with it alone. Both passed is "largely", one "partly". The second
+ * fails where the blur already leaves more than half, as it then tests nothing. Half and a fifth are conventions.
+ */
+function verdict({ fractions, deletion, insertion }, label) {
+  const at = fractions.findIndex((part) => part >= 0.2);
+  const half = deletion[0] / 2;
+  const passed = (deletion[at] < half) + (insertion[at] > half && insertion[0] <= half);
+  return ["Hardly", "Partly", "Largely"][passed] + `: without the fifth of the image that it marks most, ${label} ` +
+    `goes from ${percent(deletion[0])} to ${percent(deletion[at])}; with this fifth alone in a blurred image, from ` +
+    `${percent(insertion[0])} to ${percent(insertion[at])}.`;
 }

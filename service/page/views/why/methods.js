@@ -19,12 +19,15 @@ export const METHODS = {
 };
 /** Those that explain pixels, and take no layer. */
 export const OF_PIXELS = ["occlusion", "rise", "saliency", "smoothgrad", "integrated_gradients"];
-const HEAD = ["Method", "Layer", "Deletion (small is good)", "Insertion (large is good)", "Average drop"];
+const HEAD = ["Method", "Layer", "Deletion area (small is good)", "Insertion area (large is good)",
+  "Average drop (small is good)"];
+const DROP = "Average drop: the part of the probability that is lost when the image is dimmed by the map.";
 
 /** @param {object[]} rows of an answer to method=all @param {(method: string) => void} choose */
 export function table(rows, choose) {
-  const made = element("table", "why-table");
+  const made = element("table", "table why-table");
   made.createTHead().insertRow().append(...HEAD.map((text) => element("th", "", text)));
+  made.createCaption().textContent = DROP;
   const body = made.createTBody();
   for (const { method, layer, trust, reason } of rows) {
     const cells = trust

@@ -1,15 +1,16 @@
-// Why: which places of the image speak for a class, how far to trust that, and what speaks for the runner-up.
+// Why: which places of the image speak for a class and for the runner-up, and how far to trust the answer and the map.
 
-import { button, element, percent, select, short } from "../../core/dom.js";
+import { bar, button, element, percent, select } from "../../core/dom.js";
 import { follow, go, where } from "../../core/router.js";
 import { Newest, Refusal } from "../../core/server.js";
+import { judge } from "./answer.js";
 import { Curves } from "./curves.js";
 import { Heat } from "./heat.js";
 import { METHODS, OF_PIXELS, table } from "./methods.js";
 import { askSlowly } from "./stream.js";
 
 const PARTS = { controls: "div", does: "p", status: "p", running: "p", result: "div", maps: "div", side: "div",
-  bars: "ol", confidence: "p", normal: "p", about: "p", all: "div" };
+  bars: "ol", answer: "section", about: "p", all: "div" };
 
 export class WhyView {
   #asked = {}; // the question that is being answered, or was
@@ -48,9 +49,9 @@ export class WhyView {
     this.again = button("", "Try again", () => this.#ask());
     [this.heat, this.rival] = [0, 1].map(() => new Heat(() => this.#settings()));
     this.curves = new Curves((part) => this.heat.cover(Math.round(part * this.heat.flat.length)));
-    this.side.append(element("h2", "", "Explain another class"), this.bars, this.confidence, this.curves.element);
+    this.side.append(element("h2", "", "Explain another class"), this.bars, this.answer, this.curves.element);
     this.maps.append(this.heat.element, this.rival.element, this.side);
-    this.result.append(this.maps, this.normal, this.about, this.all);
+    this.result.append(this.maps, this.about, this.all);
     root.append(this.controls, this.does, this.status, this.again, this.running, this.result);
     this.result.hidden = this.again.hidden = true;
   }
@@ -82,7 +83,7 @@ export class WhyView {
       this.labels = labels;
       const { nodes } = this.page.store.get("graph");
       const layers = nodes.filter(({ shape: [, ...lengths] }) => lengths.some((length) => length > 1));
-      fill(Layer, "the last with places", layers.map(({ name }) => [name]));
+      fill(Layer, "the last feature map", layers.map(({ name }) => [name]));
       fill(Class, "the predicted one", labels.map((label, index) => [label, this.#nameOf(index)]));
     }
     const { method, class: name, at } = where();
@@ -111,6 +112,7 @@ export class WhyView {
     this.jobs.drop();
     if (!this.#done) this.#asked = {};
     this.result.classList.toggle("stale", this.#asked.image !== this.page.store.get("image"));
+    this.status.after(this.running);
     this.running.textContent = text;
     this.#tell("");
   }
@@ -130,9 +132,10 @@ export class WhyView {
 
   async #run({ question, all }, signal) {
     const { image, seen, model, ...choices } = question;
-    const request = (changes) => {
+    const request = (changes, place, text) => {
       const query = new URLSearchParams(Object.entries({ ...choices, ...changes }).filter(([, value]) => value));
-      this.running.textContent = "Explaining …";
+      place.after(this.running);
+      this.running.textContent = text;
       return askSlowly(`${this.page.path()}/explain?${query}`, image, signal, ({ method, done, total }) => {
         this.running.textContent = `${METHODS[method][0]}: ${done} of ${total} runs of the network`;
       });
@@ -140,7 +143,7 @@ export class WhyView {
     let shown = all;
     try {
       if (all) {
-        const { methods } = await request({ method: "all" });
+        const { methods } = await request({ method: "all" }, this.all.firstChild, "Comparing …");
         const choose = (method) => {
           go({ method });
           this.choices.Method.focus(); // the table goes
@@ -148,12 +151,17 @@ export class WhyView {
         return this.all.replaceChildren(table(methods, choose));
       }
       this.result.classList.add("stale");
-      const answer = await request({});
+      const answer = await request({}, this.status, "Explaining …");
       shown = true;
       const other = this.#show(answer, seen);
       Object.assign(choices, { method: answer.method, layer: answer.layer }); // what the server chose
-      if (other) this.#showRival(await request({ class: this.#nameOf(other.index) }), answer);
-      if (!answer.empty) this.curves.show((await request({ evaluate: true })).trust, answer.class.label);
+      const under = this.curves.element;
+      if (other) {
+        this.#showRival(await request({ class: this.#nameOf(other.index) }, under, "Mapping the runner-up …"), answer);
+      }
+      if (!answer.empty) {
+        this.curves.show((await request({ evaluate: true }, under, "Testing the map …")).trust, answer.class.label);
+      }
       this.#done = true;
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
@@ -177,17 +185,14 @@ export class WhyView {
     this.heat.show(answer, seen);
     this.heat.note.textContent = answer.empty
       ? `No place speaks for ${label}: the map is ${minimum === maximum ? "the same everywhere" : "nowhere positive"}.`
-      : `What speaks for ${label} is strongest at the ${this.heat.place}.`;
+      : `Strongest at the ${this.heat.place}.`;
     this.curves.show(null);
     const focused = [...this.bars.children].findIndex((row) => row.contains(document.activeElement));
     this.bars.replaceChildren(...predictions.slice(0, 5).map((one) => this.#bar(one, one.index === index)));
     this.bars.children[focused]?.firstChild.focus();
-    const error = this.page.store.get("model").metrics?.test?.calibration_error;
-    this.confidence.textContent = error === undefined
-      ? "Whether these probabilities are calibrated was not measured."
-      : `On test images, confidence and accuracy differ by ${percent(error)} on average.`;
+    const { metrics } = this.page.store.get("model");
+    this.answer.replaceChildren(element("h2", "", "Can the answer be trusted?"), ...judge(answer, metrics?.test));
     this.about.textContent = `Computed by ${file}` + (grid ? `, from the ${grid.join("×")} places of ${layer}.` : ".");
-    this.normal.textContent = normality(answer);
     return other;
   }
 
@@ -199,17 +204,15 @@ export class WhyView {
     const shared = heat.shares.reduce((sum, share, index) => sum + Math.min(share, theirs[index]), 0);
     rival.note.textContent = answer.empty
       ? `No place speaks for ${answer.class.label}.`
-      : `What speaks for ${answer.class.label} is strongest at the ${rival.place}` +
+      : `Strongest at the ${rival.place}` +
         (first.empty ? "." : `; ${percent(shared)} of it lies where ${first.class.label} has its own.`);
   }
 
   #bar({ label, index, probability }, pressed) {
-    const [row, track, bar] = [element("li", ""), element("span", "track"), element("span", "bar")];
-    bar.style.width = `${100 * probability}%`;
-    track.append(bar);
+    const row = element("li", "");
     const made = button("", "", () => go({ class: this.#nameOf(index) }));
     made.setAttribute("aria-pressed", pressed);
-    made.append(element("span", "", label), track, element("span", "value", percent(probability)));
+    made.append(element("span", "", label), bar(probability), element("span", "value", percent(probability)));
     row.append(made);
     return row;
   }
@@ -224,16 +227,4 @@ export class WhyView {
 /** Fills a select: a default with an empty value, then [text, value]. */
 function fill(list, first, options) {
   list.replaceChildren(new Option(first, ""), ...options.map((option) => new Option(...option)));
-}
-
-/** How unusual the image is beside reference images, in words. */
-function normality({ references, normality: layers }) {
-  if (!references) return "";
-  const { images, split, name } = references;
-  const data = `beside ${images.toLocaleString("en")} ${split} images of ${name}`;
-  const unusual = layers.filter((one) => one.unusual).sort((a, b) => b.distance / b.limit - a.distance / a.limit);
-  if (!unusual.length) return `This image is nothing unusual ${data}.`;
-  const [{ layer, distance, limit }] = unusual;
-  return `This image is unusual ${data}, most in ${layer}: its distance from the typical is ${short(distance)}, and ` +
-    `99 % of them stay within ${short(limit)}. Mistrust the answer, however sure it is.`;
 }
