@@ -59,7 +59,7 @@ class Arithmetic:
     """How one unit is computed.
 
     A weighted sum, a copy and a maximum are the sum of all products, plus the bias: the weights of a copy are 1, those
-    of a maximum are 1 for the largest value and 0 for the others. A product has one term whose weight is the other
+    of a maximum are 1 for the largest value and 0 for the others; only a weighted sum and a pixel have a bias. A product has one term whose weight is the other
     factor.
 
     Attributes:
@@ -79,9 +79,10 @@ class Arithmetic:
     details: Mapping[str, float] = field(default_factory=dict)
 
     def shifted(self, bias: float) -> "Arithmetic":
-        """The same with something added to it."""
+        """The same with something added to it, so a copy becomes a sum."""
         assert self.value is not None
-        return replace(self, value=self.value + bias, bias=self.bias + bias)
+        formula = self.formula if self.formula.endswith(" + b") else f"{self.formula} + b"
+        return replace(self, kind="weighted_sum", value=self.value + bias, bias=self.bias + bias, formula=formula)
 
 
 class Values:
