@@ -124,8 +124,11 @@ export class Card {
       const unit = this.#under(event);
       if (unit) this.host.open(this, this.indexOf(unit));
     });
-    this.map.addEventListener("focus", () => this.map.matches(":focus-visible") && this.#announce());
-    this.map.addEventListener("blur", () => this.host.probe(this, null));
+    this.map.addEventListener("focus", () => this.reveal());
+    this.map.addEventListener("blur", () => {
+      this.away = false;
+      this.host.probe(this, null);
+    });
     this.map.addEventListener("keydown", (event) => this.#key(event));
   }
 
@@ -154,6 +157,19 @@ export class Card {
       if (place >= 0 && place < count) this.cursor = { channel: this.order?.[place] ?? place, row, column };
     }
     this.#announce();
+  }
+
+  /** Reads the value under the keyboard's cursor, if the keyboard is here. */
+  reveal() {
+    if (!this.away && this.map.matches(":focus-visible")) this.#announce();
+  }
+
+  /** Moves the keyboard's cursor to a unit that was opened; `away` if its channel is not among those shown. */
+  point(index) {
+    const [channel, row, column] = [0, 0, ...index].slice(-3);
+    const place = this.order?.indexOf(channel) ?? channel;
+    this.away = this.kind === "tiles" && place >= this.layout?.count;
+    if (!this.away) this.cursor = { channel, row, column };
   }
 
   #announce() {

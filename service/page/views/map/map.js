@@ -76,8 +76,10 @@ export class MapView {
     const turn = (event) => {
       if (!event.ctrlKey) return;
       event.preventDefault();
-      this.#scale(Math.exp(-event.deltaY / 300), event.clientX);
+      this.#scale(Math.exp(-event.deltaY / 300), event);
     };
+    const moved = () => (this.settled = false);
+    for (const type of ["wheel", "touchmove", "pointerdown", "keydown"]) addEventListener(type, moved, true);
     this.scroller.addEventListener("wheel", turn, { passive: false });
     this.#pan();
   }
@@ -86,13 +88,15 @@ export class MapView {
   #pan() {
     const { scroller } = this;
     let [from, far] = [null, false];
-    scroller.addEventListener("pointerdown", ({ clientX, button, pointerType }) => {
-      [from, far] = [button || pointerType !== "mouse" ? null : clientX + scroller.scrollLeft, false];
+    scroller.addEventListener("pointerdown", ({ x, y, button, pointerType }) => {
+      from = button || pointerType !== "mouse" ? null : [x + scroller.scrollLeft, y + scroller.scrollTop];
+      far = false;
     });
-    scroller.addEventListener("pointermove", ({ clientX, buttons }) => {
+    scroller.addEventListener("pointermove", ({ x, y, buttons }) => {
       if (from === null || !buttons) return;
-      far ||= Math.abs(from - clientX - scroller.scrollLeft) > 4;
-      if (far) scroller.scrollLeft = from - clientX;
+      const [left, top] = [from[0] - x, from[1] - y];
+      far ||= Math.hypot(left - scroller.scrollLeft, top - scroller.scrollTop) > 4;
+      if (far) scroller.scrollTo({ left, top, behavior: "instant" });
     });
     scroller.addEventListener("click", (event) => far && event.stopPropagation(), { capture: true });
   }
@@ -175,18 +179,19 @@ export class MapView {
     place(this.content, { columns: this.columns, lanes: this.lanes });
     place(this.content, { pitch, step, tile, head: this.head, lift: label / 2 }, "px");
     this.content.classList.toggle("labelled", label > 0);
-    this.pitch = pitch;
+    [this.pitch, this.step] = [pitch, step];
   }
 
-  /** Zooms; the column at `x` stays where it is. */
-  #scale(factor, x) {
+  /** Zooms; the column and the lane at a point stay where they are, by default those in the middle. */
+  #scale(factor, point) {
     const { scroller } = this;
-    const { left, width } = scroller.getBoundingClientRect();
-    const at = x === undefined ? width / 2 : x - left;
-    const column = (scroller.scrollLeft + at) / this.pitch;
+    const { left, top, width, height } = scroller.getBoundingClientRect();
+    const [x, y] = point ? [point.x - left, point.y - top] : [width / 2, height / 2];
+    const column = (scroller.scrollLeft + x) / this.pitch;
+    const lane = (scroller.scrollTop + y - this.head) / this.step;
     this.#zoom = Math.min(MOST_ZOOM, Math.max(1, this.#zoom * factor));
     this.#size();
-    scroller.scrollLeft = column * this.pitch - at;
+    scroller.scrollTo({ left: column * this.pitch - x, top: this.head + lane * this.step - y, behavior: "instant" });
   }
 
   #open({ key, name, path, members }) {
@@ -268,8 +273,15 @@ export class MapView {
     this.#tell();
   }
 
+  /** Marks the node of a layer that was chosen, until the reader scrolls on. */
+  settle(name) {
+    [this.read, this.settled] = [name, true];
+    this.#mark();
+  }
+
   /** Marks the node whose layer is below the map. */
   #read(entries) {
+    if (this.settled) return;
     for (const { target, isIntersecting } of entries) {
       if (isIntersecting) this.read = target.dataset.node ?? target.parentElement.querySelector(".card").dataset.node;
     }

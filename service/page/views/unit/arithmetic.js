@@ -19,7 +19,13 @@ const WORDS = {
   normalization: "a normalised input",
   softmax: "a share of the exponentials",
   unknown: "computed by an operator whose arithmetic is not known here",
+  // some formulas have words of their own
+  pixel: "a pixel of the picture as the network takes it",
+  "x / c": "its one input, divided by a number",
+  "x + b": "its one input, and a number that is added or subtracted",
 };
+const TURNED = "The axes change order: image has row, column, channel; layers have channel, row, column.";
+const ROUNDING = 1e-6; // of the terms' sizes: a few units in the last place of float32
 
 export class Arithmetic {
   #unit = null;
@@ -90,21 +96,26 @@ export class Arithmetic {
     const box = element("div", "unit-headline");
     const equation = element("p", "unit-equation");
     const name = element("strong", "", `${answer.layer} [${answer.index.join(", ")}]`);
-    const pixel = answer.formula === "pixel";
-    equation.append(name, ` is ${pixel ? "a pixel of the picture as the network takes it" : WORDS[answer.kind]}`);
-    if (answer.formula && !pixel) equation.append(": ", element("code", "", answer.formula));
+    const { formula, terms, value } = answer;
+    equation.append(name, ` is ${WORDS[formula] ?? WORDS[answer.kind]}`);
+    if (formula && terms.length) equation.append(": ", element("code", "", formula));
     const number = (value) => (isNaN(value) ? value : exact(value));
     const details = Object.entries(answer.details).map(([key, value]) => `${key} = ${number(value)}`);
     const sum = element("p", "unit-sum");
-    if (answer.value === null) sum.append("The server computed ", element("strong", "", exact(answer.served)), ".");
+    const served = element("strong", "unit-served", exact(answer.served));
+    if (value === null) sum.append("The server computed ", served, ".");
+    else if (!terms.length) sum.append("Its value is ", served, ".");
     else {
-      const bias = answer.kind === "weighted_sum" && answer.bias ? `, with the bias ${exact(answer.bias)}` : "";
-      const difference = `, which differs by ${short(Math.abs(answer.difference))}.`;
-      const value = element("strong", "unit-value", exact(answer.value));
-      sum.append("The terms give ", value, `${bias}; the server computed `);
-      sum.append(element("strong", "unit-served", exact(answer.served)), difference);
+      const far = Math.abs(answer.difference);
+      const near = far <= ROUNDING * reach(answer);
+      const shown = element("strong", "unit-value");
+      [shown.textContent, served.textContent] = alike(value, answer.served, near);
+      const same = far ? `the same up to rounding (${short(far)})` : "the same";
+      const verdict = near ? same : `which differs by ${short(far)}`;
+      sum.append(working(answer), shown, "; the server computed ", served, `, ${verdict}.`);
     }
     box.append(equation);
+    if (terms[0]?.source === "image") box.append(element("p", "dim", TURNED));
     if (details.length) box.append(element("p", "dim", details.join(", ")));
     box.append(sum);
     return box;
@@ -214,10 +225,16 @@ export class Arithmetic {
     const box = element("section", "unit-section");
     if (!terms.length) return this.answer.inputs.length ? this.#inputs() : null;
     const real = terms.filter((term) => !term.padding);
-    const size = (term) => Math.abs(term.product ?? term.value);
+    const { kind, formula } = this.answer;
+    const sign = { maximum: 1, minimum: -1 }[kind];
+    const size = ({ product, value }) => (sign ? sign * value : Math.abs(product ?? value));
     const sorted = real.toSorted((a, b) => size(b) - size(a));
     const padded = terms.length - real.length;
-    const many = `Its ${terms.length.toLocaleString("en")} inputs, the largest first`;
+    const ones = terms.every(({ weight, weightSource }) => weight === 1 && !weightSource);
+    const plain = sign || ones || formula === "x / c"; // factors that say nothing
+    const first = { maximum: "the largest first", minimum: "the smallest first" }[kind] ??
+      `by the size of their ${plain ? "values" : "products"}`;
+    const many = `Its ${terms.length.toLocaleString("en")} inputs, ${first}`;
     const heading = terms.length === 1 ? "Its one input" : many;
     box.append(element("h3", "", heading + (padded ? `; ${padded} of them are padding` : "")));
     const list = element("ol", "unit-terms");
@@ -225,7 +242,7 @@ export class Arithmetic {
       const row = element("li", "");
       row.append(button("link", `${term.source} [${term.index.join(", ")}]`, () => this.#walk(term.source, term.index)));
       row.append(element("span", "unit-number", exact(term.value)));
-      if (term.weight !== null) {
+      if (term.weight !== null && !plain) {
         const factor = element("span", "unit-number", `× ${exact(term.weight)}`);
         if (term.weightSource) {
           const { source, index } = term.weightSource;
@@ -239,7 +256,8 @@ export class Arithmetic {
     const rest = sorted.length - this.terms;
     if (rest > 0) {
       const shown = Math.min(rest, 200);
-      box.append(button("link", `Show ${shown} more of ${rest.toLocaleString("en")}`, () => {
+      const which = shown === rest ? `the other ${rest}` : `${shown} more of ${rest.toLocaleString("en")}`;
+      box.append(button("link", `Show ${which}`, () => {
         this.terms += shown;
         this.#paint();
       }));
@@ -277,7 +295,30 @@ function brief(value) {
 }
 
 /** A number with six significant digits. */
-function exact(value) {
+function exact(value, digits = 6) {
   if (value === null || value === undefined) return "not a finite number";
-  return String(Number(value.toPrecision(6))).replaceAll("-", "−");
+  return String(Number(value.toPrecision(digits))).replaceAll("-", "−");
+}
+
+/** Two numbers with the digits that show that they agree, or that they do not. */
+function alike(a, b, near) {
+  for (let digits = 6; digits > 0 && digits < 17; digits += near ? -1 : 1) {
+    const pair = [a, b].map((value) => exact(value, digits));
+    if ((pair[0] === pair[1]) === near) return pair;
+  }
+  return ["0", "0"]; // beside the terms, which cancel
+}
+
+/** The size of everything that is added up. */
+function reach({ terms, bias, value }) {
+  const numbers = terms.flatMap(({ products, values }) => flat(products ?? values));
+  return numbers.reduce((sum, number) => sum + Math.abs(number), Math.abs(bias) + Math.abs(value));
+}
+
+/** The last step to the value, up to the sign of equality. */
+function working({ terms, bias, value, formula, details, layer }) {
+  if (formula === "x / c") return `The terms give ${exact(flat(terms[0].values)[0])} / ${exact(details.c)} = `;
+  if (!bias) return "The terms give ";
+  const parts = layer.startsWith("input:") ? "The pixel and the mean" : "The terms and the bias";
+  return `${parts} give ${exact(value - bias)} ${bias < 0 ? "−" : "+"} ${exact(Math.abs(bias))} = `;
 }

@@ -11,9 +11,9 @@ const TEXT_ROOM = 30; // CSS pixels a cell needs to hold its number
 const PLAY_MS = 600;
 const SEEN = 180; // CSS pixels a side
 const INPUTS = {
-  image: "A pixel of the picture.",
-  input: "A pixel of the normalised picture: its mean is subtracted, and it is divided by a standard deviation.",
-  "input:": "A pixel halfway through the normalisation, which subtracts a mean and divides by a standard deviation.",
+  image: "A pixel of the picture",
+  input: "A pixel of the normalised picture, less its mean and divided by a standard deviation",
+  "input:": "A pixel on the way through the normalisation, which subtracts a mean and divides by a standard deviation",
 };
 const STEPS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
 
@@ -74,9 +74,16 @@ export class UnitView {
       this.map.focus();
     }
     this.draw();
+    card?.point(unit.index);
     if (this.card?.kind === "tiles") this.#fetch();
     this.arithmetic.show(unit);
-    this.references.show(this.card ? { layer: this.layer, channel: this.#channel } : null);
+    this.#refer();
+  }
+
+  /** Shows the references of the channel; `silent` says that it is 0 everywhere on this image. */
+  #refer(silent = false) {
+    const name = this.card?.node.shape.length === 1 ? "Unit" : "Channel";
+    this.references.show(this.card && { layer: this.layer, channel: this.#channel, name, silent });
   }
 
   /** Asks for the maps of a layer once for each image; they arrive in the store. */
@@ -102,11 +109,11 @@ export class UnitView {
   draw() {
     if (!this.dialog.open) return;
     const tiles = this.card?.kind === "tiles";
-    for (const part of [this.stack, this.steps]) part.hidden = !tiles;
-    for (const id of ["channel-previous", "channel-next"]) this.page.find(id).hidden = !tiles;
-    this.title.textContent = tiles
-      ? `${this.layer} · channel ${this.#place.channel} of 0–${this.card.depth - 1}`
-      : `${this.layer} · ${this.index.join(", ")}`;
+    this.stack.parentElement.hidden = !tiles;
+    const several = tiles && this.card.depth > 1;
+    this.page.find("channel-choice").hidden = !several;
+    const which = several ? `channel ${this.#place.channel} of ${this.card.depth} (from 0)` : this.index.join(", ");
+    this.title.textContent = `${this.layer} · ${which}`;
     if (tiles) this.#drawMap();
     else {
       this.#pause();
@@ -117,20 +124,28 @@ export class UnitView {
   }
 
   /** What a unit without a map sees, from the server. */
-  #answered({ receptive_field: field, layer }) {
+  #answered({ receptive_field: field, layer, index, served }) {
     if (this.card?.kind === "tiles") return;
+    this.#refer(served === 0);
+    const known = INPUTS[layer.startsWith("input:") ? "input:" : layer];
+    if (known) {
+      const [row, column, channel] = layer === "image" ? index : [...index.slice(1), index[0]];
+      this.page.drawSeen(this.seen, SEEN, { top: row, bottom: row, left: column, right: column });
+      this.readout.textContent = `${known}: row ${row}, column ${column}, channel ${channel}.`;
+      return;
+    }
     const clipped = field?.clipped;
     const seen = clipped && { ...clipped, bottom: clipped.bottom - 1, right: clipped.right - 1, whole: false };
     this.page.drawSeen(this.seen, SEEN, seen);
-    const known = INPUTS[layer.startsWith("input:") ? "input:" : layer];
-    this.readout.textContent = known ?? describeField(seen ?? { whole: true });
+    this.readout.textContent = describeField(seen ?? { whole: true });
   }
 
   #drawMap() {
     const { card } = this;
     const { channel, row, column } = this.#place;
     const { layer, picture } = card.shown;
-    const room = Math.min(420, this.stack.parentElement.clientWidth - 8, innerHeight * 0.5);
+    const wide = this.dialog.clientWidth;
+    const room = Math.min(420, wide < 600 ? wide - 40 : wide / 2, innerHeight * 0.5);
     const longest = Math.max(card.height, card.width);
     const zoom = room >= longest ? Math.floor(room / longest) : room / longest;
     const { height, width } = card;
@@ -152,7 +167,10 @@ export class UnitView {
         "layer max": short(layer.maximum),
       }),
     );
+    const motion = card.node.kernel ? "slides the kernel over the map" : "steps through the map";
+    this.steps.lastElementChild.textContent = motion;
     const { value, exact } = this.#value(row, column);
+    if (exact) this.#refer(this.#tile.flat().every((each) => each === 0));
     const reading = `${exact ? "=" : "≈"} ${short(value)}`;
     this.readout.textContent = `Row ${row}, column ${column} ${reading}. ${describeField(field)}`;
   }
@@ -177,11 +195,15 @@ export class UnitView {
   }
 
   #value(row, column) {
+    const tile = this.#tile;
+    if (tile) return { value: tile[row][column], exact: true };
+    return { value: this.card.valueAt({ ...this.#place, row, column }).value, exact: false };
+  }
+
+  /** The exact values of what the map shows, once they are here. */
+  get #tile() {
     const exact = this.#layer === this.card.shown.layer ? this.#exact : null;
-    const { channel } = this.#place;
-    if (!exact) return { value: this.card.valueAt({ channel, row, column }).value, exact: false };
-    const tile = this.card.node.shape.length === 3 ? exact[channel] : exact;
-    return { value: tile[row][column], exact: true };
+    return this.card.node.shape.length === 3 ? exact?.[this.#place.channel] : exact;
   }
 
   async #fetch() {
