@@ -1,6 +1,7 @@
 """The page's files as they are sent: without comments and indentation, and compressed once, when the server starts."""
 
 import gzip
+import re
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -18,7 +19,7 @@ _HEADERS = {
     "vary": "accept-encoding",
     "x-content-type-options": "nosniff",
 }
-_MINIFIERS = {".css": cssmin, ".js": jsmin, ".html": str}
+_MINIFIERS = {".css": cssmin, ".js": jsmin, ".html": lambda text: re.sub(r"\n\s+", "\n", text)}
 _TYPES = {".css": "text/css", ".js": "text/javascript", ".html": "text/html"}
 
 

@@ -8,7 +8,7 @@ import { termOf } from "../guide/terms.js";
 import { Bars, drawRows } from "./bars.js";
 
 const MOST_ROWS = 40; // classes listed with their names; more become plain bars
-const ARROWS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
+export const ARROWS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
 
 const by = (pair) => pair.join("×");
 const same = (pair) => (pair[0] === pair[1] ? String(pair[0]) : by(pair));

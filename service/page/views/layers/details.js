@@ -163,23 +163,21 @@ export class Details {
       if (!(error instanceof Refusal)) throw error;
       return figure.replaceChildren(element("span", "dim", error.message));
     }
-    picture.alt = `Kernels of ${name}: a row for each output, a tile for each input`;
-    const caption = "A row for each output channel, a tile for each input; red is positive, blue negative.";
+    picture.alt = "A row for each output channel, a tile for each input; red is positive, blue negative.";
     const [rows, scroller] = [element("div", "layer-kernel-rows dim"), element("div", "layer-kernel-scroller")];
     scroller.tabIndex = 0;
     scroller.append(rows, picture);
-    figure.replaceChildren(element("p", "dim", caption), scroller);
+    figure.replaceChildren(element("p", "dim", picture.alt), scroller);
     await picture.decode();
     URL.revokeObjectURL(picture.src);
-    const outputs = kernel ? shape[0] : shape.at(-1);
-    const row = kernel ? kernel[0] + 1 : 1; // weights, with the line below
-    const down = outputs * row - (kernel ? 1 : 0);
-    const across = (picture.naturalWidth * down) / picture.naturalHeight;
-    const side = Math.floor(Math.min(16, (figure.clientWidth - 40) / across, SIDE / down));
-    const weight = Math.max(4, side); // CSS pixels
-    [picture.width, picture.height] = [across * weight, down * weight];
-    const step = Math.ceil(LINE / (row * weight));
-    rows.style.gridAutoRows = `${step * row * weight}px`;
+    const [outputs, high] = kernel ? [shape[0], kernel[0] + 1] : [shape.at(-1), 1]; // weights, with the line below
+    const down = outputs * high - (kernel ? 1 : 0);
+    const { naturalWidth, naturalHeight } = picture;
+    const room = Math.min(SIDE, ((figure.clientWidth - 40) * naturalHeight) / naturalWidth);
+    const side = Math.max(4, Math.min(16, Math.floor(room / down))); // CSS pixels of a weight
+    picture.height = down * side;
+    const step = Math.ceil(LINE / (high * side));
+    rows.style.gridAutoRows = `${step * high * side}px`;
     for (let output = 0; output < outputs; output += step) rows.append(element("span", "", output));
   }
 }

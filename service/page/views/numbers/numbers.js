@@ -156,7 +156,7 @@ export class NumbersView {
     }
     const { of } = COLUMNS.at(-1);
     const layers = this.#nodes.filter(of).length;
-    const text = `${whole(sum(this.#nodes, of))} channels in ${layers} layers are silent: 0 everywhere on this image.`;
+    const text = `Silent channels, 0 everywhere on this image: ${whole(sum(this.#nodes, of))}, in ${layers} of the layers.`;
     this.silent.textContent = counted.length ? text : "";
   }
 
@@ -179,7 +179,7 @@ export class NumbersView {
       cell.lastChild.style.setProperty("--share", count / of(largest(this.#nodes, of)));
     }
     const silent = element("td", "", "–");
-    silent.title = "channels that are 0 everywhere on this image; a layer that only moves numbers is not counted";
+    silent.title = "channels that are 0 everywhere on this image; none if the layer only moves numbers";
     row.append(silent);
     return row;
   }

@@ -18,12 +18,13 @@ const WORDS = {
   function: "a function of its input",
   normalization: "a normalised input",
   softmax: "a share of the exponentials",
-  unknown: "computed by an operator whose arithmetic is not known here",
+  unknown: "computed by an operator unknown here",
   // some formulas have words of their own
   pixel: "a pixel of the picture as the network takes it",
-  "x / c": "its one input, divided by a number",
-  "x + b": "its one input, and a number that is added or subtracted",
+  "x / c": "its input divided by a number",
+  "x + b": "its input plus or minus a number",
 };
+const EXTREMES = { maximum: [1, "the largest first"], minimum: [-1, "the smallest first"] };
 const TURNED = "The axes change order: image has row, column, channel; layers have channel, row, column.";
 const ROUNDING = 1e-6; // of the terms' sizes: a few units in the last place of float32
 
@@ -82,7 +83,7 @@ export class Arithmetic {
   #paint() {
     const { answer } = this;
     const parts = [this.#headline()];
-    if (answer.kind === "maximum" || answer.kind === "minimum") parts.push(this.#largest());
+    if (answer.kind in EXTREMES) parts.push(this.#largest());
     const windowed = ({ products, values }) => products && sizes(products).length === 3 && flat(values).length > 1;
     const sums = answer.kind === "weighted_sum" ? answer.terms : [];
     const windows = sums.filter(windowed);
@@ -129,13 +130,10 @@ export class Arithmetic {
     const table = element("div", "unit-windows");
     const heads = ["input", "window", "× kernel", "= products", "their sum"];
     table.append(...heads.map((name) => element("span", "dim", name)));
-    const all = [group.values, group.weights, group.products].map((one) => flat(one).map(Math.abs));
-    const scales = all.map((numbers) => numbers.reduce((most, number) => Math.max(most, number), 1e-30));
+    const parts = [group.values, group.weights, group.products].map((one) => [one, largest(one)]);
     for (const at of shown) {
       const channel = group.axes[0][at];
-      const grids = [group.values, group.weights, group.products].map((one, which) =>
-        this.#grid(one[at], scales[which], which === 0 ? { group, channel } : null),
-      );
+      const grids = parts.map(([one, scale], which) => this.#grid(one[at], scale, which ? null : { group, channel }));
       table.append(element("span", "unit-channel", `${group.source} ${channel}`), ...grids);
       table.append(element("span", "unit-number", exact(sums[at])));
     }
@@ -157,15 +155,8 @@ export class Arithmetic {
   #largest() {
     const [group] = this.answer.terms;
     if (sizes(group.values).length !== 3 || group.values.length > 1) return null;
-    const [rows] = group.values;
-    const scale = flat(rows).reduce((most, number) => Math.max(most, Math.abs(number)), 1e-30);
-    const box = element("section", "unit-section unit-windows");
-    const names = ["input", "window", this.answer.kind === "maximum" ? "→ the largest" : "→ the smallest"];
-    box.append(...names.map((name) => element("span", "dim", name)), element("span", ""), element("span", ""));
-    const [channel] = group.axes[0];
-    const grid = this.#grid(rows, scale, { group, channel });
-    box.append(element("span", "unit-channel", `${group.source} ${channel}`), grid);
-    box.append(element("span", "unit-number", exact(this.answer.value)));
+    const box = element("section", "unit-section");
+    box.append(this.#grid(group.values[0], largest(group.values), { group, channel: group.axes[0][0] }));
     return box;
   }
 
@@ -226,15 +217,14 @@ export class Arithmetic {
     if (!terms.length) return this.answer.inputs.length ? this.#inputs() : null;
     const real = terms.filter((term) => !term.padding);
     const { kind, formula } = this.answer;
-    const sign = { maximum: 1, minimum: -1 }[kind];
+    const [sign, first] = EXTREMES[kind] ?? [];
     const size = ({ product, value }) => (sign ? sign * value : Math.abs(product ?? value));
     const sorted = real.toSorted((a, b) => size(b) - size(a));
     const padded = terms.length - real.length;
     const ones = terms.every(({ weight, weightSource }) => weight === 1 && !weightSource);
     const plain = sign || ones || formula === "x / c"; // factors that say nothing
-    const first = { maximum: "the largest first", minimum: "the smallest first" }[kind] ??
-      `by the size of their ${plain ? "values" : "products"}`;
-    const many = `Its ${terms.length.toLocaleString("en")} inputs, ${first}`;
+    const order = first ?? `by the size of their ${plain ? "values" : "products"}`;
+    const many = `Its ${terms.length.toLocaleString("en")} inputs, ${order}`;
     const heading = terms.length === 1 ? "Its one input" : many;
     box.append(element("h3", "", heading + (padded ? `; ${padded} of them are padding` : "")));
     const list = element("ol", "unit-terms");
@@ -288,6 +278,10 @@ export class Arithmetic {
   }
 }
 
+function largest(nested) {
+  return flat(nested).reduce((most, number) => Math.max(most, Math.abs(number)), 1e-30);
+}
+
 /** A number for a small cell. */
 function brief(value) {
   const size = Math.abs(value);
@@ -316,9 +310,9 @@ function reach({ terms, bias, value }) {
 }
 
 /** The last step to the value, up to the sign of equality. */
-function working({ terms, bias, value, formula, details, layer }) {
-  if (formula === "x / c") return `The terms give ${exact(flat(terms[0].values)[0])} / ${exact(details.c)} = `;
+function working({ bias, value, formula, details: { c }, layer }) {
+  if (formula === "x / c") return `The terms give ${exact(value * c)} / ${exact(c)} = `;
   if (!bias) return "The terms give ";
-  const parts = layer.startsWith("input:") ? "The pixel and the mean" : "The terms and the bias";
-  return `${parts} give ${exact(value - bias)} ${bias < 0 ? "−" : "+"} ${exact(Math.abs(bias))} = `;
+  const parts = layer.startsWith("input:") ? "pixel and the mean" : "terms and the bias";
+  return `The ${parts} give ${exact(value - bias)} ${bias < 0 ? "−" : "+"} ${exact(Math.abs(bias))} = `;
 }

@@ -57,7 +57,7 @@ export class References {
       list.append(item);
     }
     const most = classes.slice(0, 3).map(({ label, response }) => `${label} (${short(response)})`).join(", ");
-    const responds = element("p", "dim", `On average per class its largest value is highest for ${most}.`);
+    const responds = element("p", "dim", `Highest on average for ${most}.`);
     this.ever = references.some(({ largest }) => largest !== 0);
     this.line = element("p", "");
     this.root.replaceChildren(element("h3", "", title), list, responds, this.line);

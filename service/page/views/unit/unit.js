@@ -4,6 +4,7 @@ import { inkOn, outline, prepare, unitAt } from "../../core/canvas.js";
 import { pairs, short } from "../../core/dom.js";
 import { go } from "../../core/router.js";
 import { ask } from "../../core/server.js";
+import { ARROWS } from "../layers/card.js";
 import { Arithmetic } from "./arithmetic.js";
 import { References } from "./references.js";
 
@@ -12,10 +13,9 @@ const PLAY_MS = 600;
 const SEEN = 180; // CSS pixels a side
 const INPUTS = {
   image: "A pixel of the picture",
-  input: "A pixel of the normalised picture, less its mean and divided by a standard deviation",
-  "input:": "A pixel on the way through the normalisation, which subtracts a mean and divides by a standard deviation",
+  input: "A pixel of the normalised picture",
+  "input:": "A pixel less a mean, to be divided by a standard deviation",
 };
-const STEPS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
 
 export class UnitView {
   #exact = null; // values by channel, row and column, as numbers
@@ -261,9 +261,9 @@ export class UnitView {
     if (this.card?.kind !== "tiles") return;
     if (event.key === "PageUp") this.#step(-1);
     else if (event.key === "PageDown") this.#step(1);
-    else if (event.target === this.map && STEPS[event.key]) {
+    else if (event.target === this.map && ARROWS[event.key]) {
       const { row, column } = this.#place;
-      const [down, across] = STEPS[event.key];
+      const [down, across] = ARROWS[event.key];
       const inside = (value, size) => Math.min(size - 1, Math.max(0, value));
       const place = [inside(row + down, this.card.height), inside(column + across, this.card.width)];
       this.#move([...this.index.slice(0, -2), ...place]);
