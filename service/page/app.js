@@ -1,7 +1,7 @@
 // The page: selects the model, takes the image, queries the server, keeps the state, and starts the views.
 
 import { Picture, outline, prepare } from "./core/canvas.js";
-import { element, percent, short } from "./core/dom.js";
+import { boxes, element, percent, short } from "./core/dom.js";
 import { follow, go, where } from "./core/router.js";
 import { Newest, Refusal, ask } from "./core/server.js";
 import { Store } from "./core/store.js";
@@ -263,14 +263,7 @@ function showFacts({ network: kind, input, dataset, metrics, file, engine, devic
     "test accuracy": accuracy === undefined ? null : percent(accuracy),
     "served by": [...new Set([file, engine, device])].join(", "),
   };
-  const known = Object.entries(facts).filter(([, value]) => value);
-  find("facts").replaceChildren(...known.map(([name, value]) => pair(name, value)));
-}
-
-function pair(name, value) {
-  const box = document.createElement("div");
-  box.append(element("dt", "", name), element("dd", "", value));
-  return box;
+  find("facts").replaceChildren(...boxes(facts));
 }
 
 function refreshLive() {

@@ -1,10 +1,14 @@
-"""The page's files as they are sent: without comments and indentation, and compressed once, when the server starts."""
+"""The page's files as they are sent: without comments and indentation, and compressed once, when the server starts.
+
+Their private names become short ones.
+"""
 
 import gzip
 import re
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from string import ascii_letters
 
 from rcssmin import cssmin
 from rjsmin import jsmin
@@ -19,7 +23,8 @@ _HEADERS = {
     "vary": "accept-encoding",
     "x-content-type-options": "nosniff",
 }
-_MINIFIERS = {".css": cssmin, ".js": jsmin, ".html": lambda text: re.sub(r"\n\s+", "\n", text)}
+_PRIVATE = re.compile(r"(\.#|^  (?:async |get )?#)(\w+)", re.MULTILINE)  # where it is used, and where it is declared
+_CONSTANT = re.compile(r"^const ([A-Z_]+) = ", re.MULTILINE)
 _TYPES = {".css": "text/css", ".js": "text/javascript", ".html": "text/html"}
 
 
@@ -52,6 +57,30 @@ def page_files() -> dict[str, PageFile]:
 
 
 def _read(path: Path) -> PageFile:
-    plain = str(_MINIFIERS[path.suffix](path.read_text("utf-8"))).encode()
+    plain = _MINIFIERS[path.suffix](path.read_text("utf-8")).encode()
     compressed = gzip.compress(plain, mtime=0)
     return PageFile(_TYPES[path.suffix], plain, compressed, etag_of(plain))
+
+
+def _script(text: str) -> str:
+    """Shortens private members and a file's own constants, which no other file can name."""
+    names: dict[str, str] = {}
+
+    def short(found: re.Match[str]) -> str:
+        return f"{found[1]}{names.setdefault(found[2], ascii_letters[len(names)])}"
+
+    text = _PRIVATE.sub(short, text)
+    for place, name in enumerate(_CONSTANT.findall(text)):
+        text = re.sub(rf"\b{name}\b", f"${ascii_letters[place]}", text)
+    return re.sub(r"\bconst\b", "let", str(jsmin(text)))
+
+
+def _style(text: str) -> str:
+    return str(cssmin(text))
+
+
+def _document(text: str) -> str:
+    return re.sub(r'="([\w-]+)"', r"=\1", re.sub(r"\n\s+", "\n", text))
+
+
+_MINIFIERS = {".css": _style, ".js": _script, ".html": _document}

@@ -95,7 +95,7 @@ export class Details {
       context.fillRect(bin * step, height - tall, step - 1, tall);
     });
     canvas.setAttribute("role", "img");
-    canvas.setAttribute("aria-label", `Counts from ${short(minimum)} to ${short(maximum)}: ${histogram.join(", ")}`);
+    canvas.setAttribute("aria-label", `Counts: ${histogram.join(", ")}`);
     const caption = `${short(minimum)} to ${short(maximum)}; heights are square roots of counts`;
     figure.append(canvas, element("figcaption", "dim", caption));
     return figure;
@@ -172,9 +172,7 @@ export class Details {
     URL.revokeObjectURL(picture.src);
     const [outputs, high] = kernel ? [shape[0], kernel[0] + 1] : [shape.at(-1), 1]; // weights, with the line below
     const down = outputs * high - (kernel ? 1 : 0);
-    const { naturalWidth, naturalHeight } = picture;
-    const room = Math.min(SIDE, ((figure.clientWidth - 40) * naturalHeight) / naturalWidth);
-    const side = Math.max(4, Math.min(16, Math.floor(room / down))); // CSS pixels of a weight
+    const side = Math.max(4, Math.min(16, Math.floor(SIDE / down))); // CSS pixels of a weight
     picture.height = down * side;
     const step = Math.ceil(LINE / (high * side));
     rows.style.gridAutoRows = `${step * high * side}px`;

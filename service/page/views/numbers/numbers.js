@@ -1,7 +1,7 @@
 // What the layers cost, and how much of the picture they see.
 
 import { outline, prepare } from "../../core/canvas.js";
-import { button, element, percent } from "../../core/dom.js";
+import { boxes, button, element, percent } from "../../core/dom.js";
 import { moves } from "../../core/geometry.js";
 import { Newest, Refusal, ask } from "../../core/server.js";
 
@@ -109,10 +109,7 @@ export class NumbersView {
       "weights in float32": `${brief(parameters * BYTES)}B`,
       "activations of all layers": `${brief(sum(nodes, sizeOf) * BYTES)}B`,
     };
-    for (const [name, value] of Object.entries(facts)) {
-      totals.append(document.createElement("div"));
-      totals.lastChild.append(element("dt", "", name), element("dd", "", value));
-    }
+    totals.append(...boxes(facts));
     this.silent = element("p", "numbers-silent");
     this.#counted = null;
     says.append(...sentences(nodes, graph.input), this.silent);
@@ -156,7 +153,7 @@ export class NumbersView {
     }
     const { of } = COLUMNS.at(-1);
     const layers = this.#nodes.filter(of).length;
-    const text = `Silent channels, 0 everywhere on this image: ${whole(sum(this.#nodes, of))}, in ${layers} of the layers.`;
+    const text = `Silent channels, 0 everywhere on this image: ${whole(sum(this.#nodes, of))} in ${layers} of the layers.`;
     this.silent.textContent = counted.length ? text : "";
   }
 
@@ -178,9 +175,7 @@ export class NumbersView {
       cell.append(element("span", "numbers-bar"));
       cell.lastChild.style.setProperty("--share", count / of(largest(this.#nodes, of)));
     }
-    const silent = element("td", "", "–");
-    silent.title = "channels that are 0 everywhere on this image; none if the layer only moves numbers";
-    row.append(silent);
+    row.append(element("td", "", "–"));
     return row;
   }
 

@@ -201,7 +201,7 @@ export class Arithmetic {
       const [row, column] = at(event);
       this.#walk(group.source, [channel, row, column]);
     });
-    canvas.title = "Open the unit that this number comes from";
+    canvas.title = "Open this unit";
   }
 
   #walk(source, index) {

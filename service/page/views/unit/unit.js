@@ -35,15 +35,18 @@ export class UnitView {
     [this.seen, this.facts, this.readout] = [find("channel-seen"), find("channel-facts"), find("channel-readout")];
     this.arithmetic = new Arithmetic(find("arithmetic"), page, (answer) => this.#answered(answer));
     this.references = new References(find("references"), page);
-    [this.play, this.steps] = [find("channel-play"), find("channel-steps")];
+    [this.play, this.steps] = [find("channel-play"), find("channel-motion")];
     this.player = null;
-    find("channel-back").addEventListener("click", () => this.#slide(-1));
-    find("channel-on").addEventListener("click", () => this.#slide(1));
-    this.play.addEventListener("click", () => (this.player ? this.#pause() : this.#start()));
-    find("channel-return").addEventListener("click", () => history.back());
-    find("channel-close").addEventListener("click", () => this.dialog.close());
-    find("channel-previous").addEventListener("click", () => this.#step(-1));
-    find("channel-next").addEventListener("click", () => this.#step(1));
+    const actions = {
+      back: () => this.#slide(-1),
+      on: () => this.#slide(1),
+      play: () => (this.player ? this.#pause() : this.#start()),
+      return: () => history.back(),
+      close: () => this.dialog.close(),
+      previous: () => this.#step(-1),
+      next: () => this.#step(1),
+    };
+    for (const [name, act] of Object.entries(actions)) find(`channel-${name}`).addEventListener("click", act);
     this.dialog.addEventListener("click", (event) => event.target === this.dialog && this.dialog.close());
     this.dialog.addEventListener("close", () => {
       this.#pause();
@@ -167,8 +170,7 @@ export class UnitView {
         "layer max": short(layer.maximum),
       }),
     );
-    const motion = card.node.kernel ? "slides the kernel over the map" : "steps through the map";
-    this.steps.lastElementChild.textContent = motion;
+    this.steps.textContent = card.node.kernel ? "slides the kernel over the map" : "steps through the map";
     const { value, exact } = this.#value(row, column);
     if (exact) this.#refer(this.#tile.flat().every((each) => each === 0));
     const reading = `${exact ? "=" : "≈"} ${short(value)}`;
