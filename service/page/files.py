@@ -24,7 +24,7 @@ _HEADERS = {
     "x-content-type-options": "nosniff",
 }
 _PRIVATE = re.compile(r"(\.#|^  (?:async |get )?#)(\w+)", re.MULTILINE)  # where it is used, and where it is declared
-_CONSTANT = re.compile(r"^const ([A-Z_]+) = ", re.MULTILINE)
+_CONSTANTS = re.compile(r"^const \[?([A-Z_, ]+)\]? = ", re.MULTILINE)
 _TYPES = {".css": "text/css", ".js": "text/javascript", ".html": "text/html"}
 
 
@@ -70,7 +70,7 @@ def _script(text: str) -> str:
         return f"{found[1]}{names.setdefault(found[2], ascii_letters[len(names)])}"
 
     text = _PRIVATE.sub(short, text)
-    for place, name in enumerate(_CONSTANT.findall(text)):
+    for place, name in enumerate(re.findall("[A-Z_]+", " ".join(_CONSTANTS.findall(text)))):
         text = re.sub(rf"\b{name}\b", f"${ascii_letters[place]}", text)
     return re.sub(r"\bconst\b", "let", str(jsmin(text)))
 

@@ -59,7 +59,7 @@ class Arithmetic:
     """How one unit is computed.
 
     A weighted sum, a copy and a maximum are the sum of all products, plus the bias: the weights of a copy are 1, those
-    of a maximum are 1 for the largest value and 0 for the others; only a weighted sum and a pixel have a bias. A product has one term whose weight is the other
+    of a maximum are 1 for the largest value and 0 for the others. A product has one term whose weight is the other
     factor.
 
     Attributes:

@@ -2,7 +2,7 @@
 
 import { COMPACT, Picture, arrange, cornerOf, drawTiles, makePalette } from "../../core/canvas.js";
 import { outline, prepare, toCss, unitAt } from "../../core/canvas.js";
-import { element, short } from "../../core/dom.js";
+import { button, element, short } from "../../core/dom.js";
 import { term } from "../guide/guide.js";
 import { termOf } from "../guide/terms.js";
 import { Bars, drawRows } from "./bars.js";
@@ -46,10 +46,8 @@ export class Card {
     const op = element("span", "op", kind ? "" : node.op);
     if (kind) op.append(term(node.op, kind));
     head.append(element("h3", "", node.name), op, shape);
-    this.more = element("button", "more");
-    this.more.type = "button";
+    this.more = button("more", "", () => this.#toggle());
     this.more.hidden = this.kind !== "tiles" || this.depth <= COMPACT;
-    this.more.addEventListener("click", () => this.#toggle());
     head.append(this.more);
     this.element.append(head, this.#about(input));
     if (node.parents.join() !== before) this.element.append(this.#parents());
@@ -91,9 +89,7 @@ export class Card {
     const line = element("p", "from", "from ");
     this.node.parents.forEach((name, index) => {
       if (index) line.append(" and ");
-      const link = element("button", "link", name);
-      link.type = "button";
-      link.addEventListener("click", () => this.host.jump(name));
+      const link = button("link", name, () => this.host.jump(name));
       line.append(name === "input" ? "the input" : link);
     });
     return line;

@@ -128,12 +128,11 @@ export class Details {
 
   #silent({ dead, channels }, axis) {
     const { name, shape } = this.card.node;
-    const [one, many] = shape.length === 1 ? ["unit", "units are 0"] : ["channel", "channels are 0 everywhere"];
-    const line = element("p", "layer-silent", `No ${one} is silent on this image.`);
-    if (dead.length) line.textContent = `Silent on this image: ${dead.length} of ${channels.length} ${many}: `;
+    const what = shape.length === 1 ? "units are 0" : "channels are 0 everywhere";
+    const line = element("p", "layer-silent", `Silent on this image: ${dead.length} of ${channels.length} ${what}`);
     dead.slice(0, MOST).forEach((channel, at) => {
       const open = () => this.page.open(name, shape.map((size, place) => (place === axis ? channel : size >> 1)));
-      line.append(at ? ", " : "", button("link", String(channel), open));
+      line.append(at ? ", " : ": ", button("link", String(channel), open));
     });
     if (dead.length > MOST) line.append(" and others");
     return line;

@@ -12,10 +12,10 @@ const [LEAST, MOST] = [30, 96]; // CSS pixels between columns before zooming
 const LEAST_ROOM = 900; // narrower windows fold no more than this, and scroll
 const LEAST_NARROW = 44; // between columns in those
 const LEAST_STEP = 18; // between lanes
-const FRAME = `<div class="map-head"><p></p><button type="button" data-act="all"></button>
-<button type="button" data-act="out" aria-label="Zoom out">−</button>
-<button type="button" data-act="in" aria-label="Zoom in">+</button>
-<button type="button" data-act="fit" title="The whole network, folded until it fits">Fit</button></div>
+const FRAME = `<div class="map-head"><p></p><button data-act="all"></button>
+<button data-act="out" aria-label="Zoom out">−</button>
+<button data-act="in" aria-label="Zoom in">+</button>
+<button data-act="fit" title="The whole network, folded until it fits">Fit</button></div>
 <div class="map-scroller"><div class="map-content" role="group"
   aria-label="Map of the network. Arrow keys move, Enter opens, Backspace folds a module.">
 <svg preserveAspectRatio="none" aria-hidden="true"><path/><path class="map-lit"/></svg></div></div>`;
@@ -96,7 +96,7 @@ export class MapView {
       if (from === null || !buttons) return;
       const [left, top] = [from[0] - x, from[1] - y];
       far ||= Math.hypot(left - scroller.scrollLeft, top - scroller.scrollTop) > 4;
-      if (far) scroller.scrollTo({ left, top, behavior: "instant" });
+      if (far) scroller.scrollTo(left, top);
     });
     scroller.addEventListener("click", (event) => far && event.stopPropagation(), { capture: true });
   }
@@ -160,8 +160,7 @@ export class MapView {
       item.facts = [what, shape.join(" × "), field ? `receptive field ${field.join("×")}` : "sees the whole image"];
     }
     const made = (item.button = element("button", `map-node${path === undefined ? "" : " group"}`));
-    made.type = "button";
-    Object.assign(made.dataset, { key, row, lane });
+      Object.assign(made.dataset, { key, row, lane });
     place(made, { row, lane });
     made.setAttribute("aria-label", [name, ...item.facts].join(", "));
     if (path !== undefined) made.setAttribute("aria-expanded", "false");
@@ -191,7 +190,7 @@ export class MapView {
     const lane = (scroller.scrollTop + y - this.head) / this.step;
     this.#zoom = Math.min(MOST_ZOOM, Math.max(1, this.#zoom * factor));
     this.#size();
-    scroller.scrollTo({ left: column * this.pitch - x, top: this.head + lane * this.step - y, behavior: "instant" });
+    scroller.scrollTo(column * this.pitch - x, this.head + lane * this.step - y);
   }
 
   #open({ key, name, path, members }) {
@@ -323,7 +322,6 @@ function tail(text) {
 
 function bracket({ path, first, last, level }) {
   const made = element("button", "map-bracket");
-  made.type = "button";
   made.tabIndex = -1; // Backspace on a node does the same
   made.title = `Fold ${path}`;
   made.dataset.path = path;

@@ -153,7 +153,7 @@ export class NumbersView {
     }
     const { of } = COLUMNS.at(-1);
     const layers = this.#nodes.filter(of).length;
-    const text = `Silent channels, 0 everywhere on this image: ${whole(sum(this.#nodes, of))} in ${layers} of the layers.`;
+    const text = `Silent channels, 0 everywhere on this image: ${sum(this.#nodes, of)} in ${layers} of the layers.`;
     this.silent.textContent = counted.length ? text : "";
   }
 

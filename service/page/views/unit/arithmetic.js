@@ -11,7 +11,7 @@ const CELL = 30; // CSS pixels of a cell that holds a number; smaller without
 const SMALL = 12;
 const WORDS = {
   weighted_sum: "a sum of inputs times weights",
-  product: "a sum of products of two values of the network",
+  product: "a product of two values",
   maximum: "the largest input",
   minimum: "the smallest input",
   copy: "a copy of one input",
@@ -100,8 +100,7 @@ export class Arithmetic {
     const { formula, terms, value } = answer;
     equation.append(name, ` is ${WORDS[formula] ?? WORDS[answer.kind]}`);
     if (formula && terms.length) equation.append(": ", element("code", "", formula));
-    const number = (value) => (isNaN(value) ? value : exact(value));
-    const details = Object.entries(answer.details).map(([key, value]) => `${key} = ${number(value)}`);
+    const details = Object.entries(answer.details).map(([key, value]) => `${key} = ${exact(value)}`);
     const sum = element("p", "unit-sum");
     const served = element("strong", "unit-served", exact(answer.served));
     if (value === null) sum.append("The server computed ", served, ".");
@@ -201,7 +200,6 @@ export class Arithmetic {
       const [row, column] = at(event);
       this.#walk(group.source, [channel, row, column]);
     });
-    canvas.title = "Open this unit";
   }
 
   #walk(source, index) {

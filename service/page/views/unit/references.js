@@ -66,7 +66,7 @@ export class References {
 
   #tell() {
     if (!this.line) return;
-    const others = this.ever ? "but not on others" : "and on all of those";
+    const others = this.ever ? "but not on others" : "and on those";
     this.line.textContent = this.unit.silent ? `It is silent (0) on this image, ${others}.` : "";
   }
 }

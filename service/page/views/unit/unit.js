@@ -3,7 +3,7 @@
 import { inkOn, outline, prepare, unitAt } from "../../core/canvas.js";
 import { pairs, short } from "../../core/dom.js";
 import { go } from "../../core/router.js";
-import { ask } from "../../core/server.js";
+import { Refusal, ask } from "../../core/server.js";
 import { ARROWS } from "../layers/card.js";
 import { Arithmetic } from "./arithmetic.js";
 import { References } from "./references.js";
@@ -14,7 +14,7 @@ const SEEN = 180; // CSS pixels a side
 const INPUTS = {
   image: "A pixel of the picture",
   input: "A pixel of the normalised picture",
-  "input:": "A pixel less a mean, to be divided by a standard deviation",
+  "input:": "A pixel less the mean",
 };
 
 export class UnitView {
@@ -219,7 +219,7 @@ export class UnitView {
       [this.#exact, this.#layer] = [answer.layers[0].values, layer];
       this.draw();
     } catch (error) {
-      this.readout.textContent = `Approximate values only: ${error.message}`; // too many numbers for one answer
+      if (!(error instanceof Refusal)) throw error; // too many numbers for one answer: they stay approximate
     }
   }
 
