@@ -18,14 +18,14 @@ const WORDS = {
   function: "a function of its input",
   normalization: "a normalised input",
   softmax: "a share of the exponentials",
-  unknown: "computed by an operator unknown here",
+  unknown: "computed in an unknown way",
   // some formulas have words of their own
   pixel: "a pixel of the picture as the network takes it",
   "x / c": "its input divided by a number",
   "x + b": "its input plus or minus a number",
 };
 const EXTREMES = { maximum: [1, "the largest first"], minimum: [-1, "the smallest first"] };
-const TURNED = "The axes change order: image has row, column, channel; layers have channel, row, column.";
+const TURNED = "The axes change order: image is row, column, channel; layers channel, row, column.";
 const ROUNDING = 1e-6; // of the terms' sizes: a few units in the last place of float32
 
 export class Arithmetic {

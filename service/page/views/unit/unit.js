@@ -13,7 +13,7 @@ const PLAY_MS = 600;
 const SEEN = 180; // CSS pixels a side
 const INPUTS = {
   image: "A pixel of the picture",
-  input: "A pixel of the normalised picture",
+  input: "A normalised pixel",
   "input:": "A pixel less the mean",
 };
 
