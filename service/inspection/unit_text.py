@@ -16,6 +16,8 @@ _LINES = 8  # of everything else, the largest
 def unit_text(unit: Unit) -> str:
     """The arithmetic of a unit, line by line: terms, bias, the result beside the served value, what follows."""
     arithmetic = unit.arithmetic
+    if arithmetic.formula == "pixel":
+        return f"{unit.layer} [{_numbers(unit.index)}]  pixel, as the network takes it\nvalue {unit.served:.6g}"
     lines = [f"{unit.layer} [{_numbers(unit.index)}]  {_operators(unit)}", f"= {arithmetic.formula or 'unknown'}"]
     lines += [f"  {name} = {number:.6g}" for name, number in arithmetic.details.items()]
     for terms in arithmetic.terms:
@@ -69,7 +71,7 @@ def _tables(tables: Sequence[Numbers], padding: npt.NDArray[np.bool_] | None) ->
 
 def _operators(unit: Unit) -> str:
     onnx = " of ".join(unit.operators)
-    return f"{unit.op} ({onnx})" if unit.op and unit.op != onnx else onnx or "pixel"
+    return f"{unit.op} ({onnx})" if unit.op and unit.op != onnx else onnx
 
 
 def _numbers(values: Sequence[int]) -> str:

@@ -1,7 +1,7 @@
 // The page: selects the model, takes the image, queries the server, keeps the state, and starts the views.
 
 import { Picture, outline, prepare } from "./core/canvas.js";
-import { element, percent, short } from "./core/dom.js";
+import { boxes, element, percent, short } from "./core/dom.js";
 import { follow, go, where } from "./core/router.js";
 import { Newest, Refusal, ask } from "./core/server.js";
 import { Store } from "./core/store.js";
@@ -126,6 +126,7 @@ const network = new Network(find("flow"), {
   probe: showProbe,
   open: (card, index) => page.open(card.node.name, index),
   want: () => lazy && store.get("image") && fill.ask(null),
+  jumped: (name) => map.settle(name),
   details: (card) => new Details(card, page),
   look,
 });
@@ -141,7 +142,7 @@ new Samples(find("samples"), page, (file) => source.take(file));
 new Guide(find);
 new Camera(find, (file) => source.take(file));
 const unit = new UnitView(page, (name) => network.card(name));
-new MapView(find("map"), page);
+const map = new MapView(find("map"), page);
 new Tabs(find("tabs"), store);
 store.watch(["tab"], showTab);
 
@@ -262,15 +263,8 @@ function showFacts({ network: kind, input, dataset, metrics, file, engine, devic
     "test accuracy": accuracy === undefined ? null : percent(accuracy),
     "served by": file,
   };
-  const known = Object.entries(facts).filter(([, value]) => value);
-  find("facts").replaceChildren(...known.map(([name, value]) => pair(name, value)));
+  find("facts").replaceChildren(...boxes(facts));
   find("facts").lastChild.title = `${engine} on ${device}`;
-}
-
-function pair(name, value) {
-  const box = document.createElement("div");
-  box.append(element("dt", "", name), element("dd", "", value));
-  return box;
 }
 
 function refreshLive() {
@@ -334,7 +328,8 @@ function drawSeen(canvas, side, field) {
   if (!field) return;
   const { left, top, right, bottom } = field;
   const [x, y, across, down] = [left, top, right - left + 1, bottom - top + 1].map((length) => length * zoom);
-  outline(context, x + 1.5, y + 1.5, across - 3, down - 3);
+  const [inX, inY] = [across, down].map((length) => Math.min(1.5, length / 2 - 2)); // single pixels stay visible
+  outline(context, x + inX, y + inY, across - 2 * inX, down - 2 * inY);
 }
 
 function showPredictions(predictions, elapsedMs) {

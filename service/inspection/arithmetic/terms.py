@@ -79,9 +79,10 @@ class Arithmetic:
     details: Mapping[str, float] = field(default_factory=dict)
 
     def shifted(self, bias: float) -> "Arithmetic":
-        """The same with something added to it."""
+        """The same with something added to it, so a copy becomes a sum."""
         assert self.value is not None
-        return replace(self, value=self.value + bias, bias=self.bias + bias)
+        formula = self.formula if self.formula.endswith(" + b") else f"{self.formula} + b"
+        return replace(self, kind="weighted_sum", value=self.value + bias, bias=self.bias + bias, formula=formula)
 
 
 class Values:

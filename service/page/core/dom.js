@@ -40,6 +40,16 @@ export function pairs(facts) {
   return known.flatMap(([name, value]) => [element("dt", "", name), element("dd", "", value)]);
 }
 
+/** Terms that have values, each pair in a box. */
+export function boxes(facts) {
+  const known = Object.entries(facts).filter(([, value]) => value);
+  return known.map(([name, value]) => {
+    const box = element("div", "");
+    box.append(element("dt", "", name), element("dd", "", value));
+    return box;
+  });
+}
+
 /** A number for display: three significant digits. */
 export function short(value) {
   if (value === null || value === undefined) return "–";

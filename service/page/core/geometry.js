@@ -20,6 +20,11 @@ export function gridOf(shape, { height, width }) {
   return null;
 }
 
+const MOVES = /pad|flatten|view|shape|permute|transpose|identity|dropout|cat$|getitem|contiguous|expand|stochastic/i;
+
+/** True of a layer that only copies, pads or reshapes: a silent channel of it is its parent's. */
+export const moves = ({ op }) => MOVES.test(op);
+
 /** Geometry of one graph, from the server's node table. */
 export class ReceptiveFields {
   /** @param {object} graph the answer of GET /v1/models/{m}/graph */

@@ -50,3 +50,8 @@ def test_channels_of_a_deep_window_are_summed(text):
 def test_formulas_are_shown(text, layer, index, formula):
     assert formula in text(layer, *index)
     assert "difference" in text(layer, *index)
+
+
+def test_a_pixel_is_its_value_alone(text):
+    image = np.random.default_rng(0).integers(0, 256, (28, 28, 1), dtype=np.uint8)
+    assert text("image", 5, 14, 0).splitlines()[1:] == [f"value {image[5, 14, 0]}"]

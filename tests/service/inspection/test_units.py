@@ -142,6 +142,18 @@ def _in_order(predictor: Predictor) -> list[str]:
     return ["image", *(graph.addresses[value] for value in made if value in graph.addresses)]
 
 
+def test_the_normalization_is_a_sum_and_a_division_of_a_pixel(lenet):
+    image, spec = image_for(lenet), lenet.manifest.input
+    pixel = inspect_unit(lenet, image, "image", (5, 14, 0))
+    centred = inspect_unit(lenet, image, "input:sub", (0, 5, 14)).arithmetic
+    divided = inspect_unit(lenet, image, "input", (0, 5, 14)).arithmetic
+    assert (centred.kind, centred.formula) == ("weighted_sum", "x + b")
+    assert centred.bias == pytest.approx(-255 * spec.mean[0])
+    assert centred.value == pytest.approx(pixel.served - 255 * spec.mean[0])
+    assert divided.formula == "x / c"
+    assert divided.details["c"] == pytest.approx(255 * spec.std[0])
+
+
 def test_the_receptive_field_is_where_pixels_matter(lenet):
     """Changing a pixel outside of it leaves the unit as it was; pixels at its corners reach it."""
     image = image_for(lenet)

@@ -240,6 +240,72 @@ def test_zooming_enlarges_the_tiles_and_fit_shows_the_whole(page):
     assert across() == pytest.approx(whole)
 
 
+def test_dragging_pans_both_ways_and_selects_nothing(page):
+    unfold_all(page)
+    for _ in range(3):
+        page.click("#map [data-act=in]")
+    scroller = page.locator(".map-scroller")
+    scroller.evaluate("box => box.scrollTo({left: 200, top: 10, behavior: 'instant'})")
+    box = scroller.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x - 70, y - 30, steps=4)
+    page.mouse.up()
+    assert scroller.evaluate("box => [box.scrollLeft, box.scrollTop]") == pytest.approx([270, 40], abs=1)
+    assert page.evaluate("getSelection().toString()") == ""
+    page.locator(NODE).last.evaluate("node => node.scrollIntoView()")
+    lowest = page.locator(NODE).evaluate_all("all => Math.max(...all.map(({dataset}) => dataset.lane))")
+    scroller.evaluate("box => box.scrollTo({top: box.scrollHeight, behavior: 'instant'})")
+    end = page.locator(f"{NODE}[data-lane='{lowest}']").first.bounding_box()
+    assert end["y"] + end["height"] <= box["y"] + box["height"]
+
+
+def test_zooming_keeps_what_is_in_the_middle(page):
+    unfold_all(page)
+    for _ in range(2):
+        page.click("#map [data-act=in]")
+    scroller = page.locator(".map-scroller")
+    scroller.evaluate("box => box.scrollTo({left: box.scrollWidth / 2, top: 30, behavior: 'instant'})")
+    frame = scroller.bounding_box()
+
+    def away(key):
+        box = node(page, key).bounding_box()
+        sides = (("x", "width"), ("y", "height"))
+        return [box[at] + box[size] / 2 - frame[at] - frame[size] / 2 for at, size in sides]
+
+    nearest = min(keys(page), key=lambda key: np.hypot(*away(key)))
+    before = away(nearest)
+    page.click("#map [data-act=in]")
+    assert away(nearest) == pytest.approx([1.5 * far for far in before], abs=10)
+
+
+def test_the_frame_stays_on_the_chosen_layer_until_the_reader_scrolls(page):
+    show(page, "lenet")
+    upload(page, IMAGE)
+    page.locator("[data-node='fc.2'].filled").wait_for()
+    current = page.locator(f"{NODE}[aria-current=true]")
+    node(page, "relu_3").click()  # the page ends before it can be at the top
+    page.wait_for_timeout(1000)
+    assert [each.get_attribute("data-key") for each in current.all()] == ["relu_3"]
+    page.mouse.move(900, 600)
+    page.mouse.wheel(0, -1500)
+    page.locator(f"{NODE}[aria-current=true]:not([data-key=relu_3])").wait_for()
+
+
+def test_after_a_jump_by_keyboard_the_value_stands_at_its_pixel(page):
+    show(page, "lenet")
+    upload(page, IMAGE)
+    page.locator("[data-node=pool_1].filled").wait_for()
+    node(page, "pool_1").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_timeout(1000)
+    drawn, readout = (page.locator(one).bounding_box() for one in ("[data-node=pool_1] .map", "#readout"))
+    zoom = (drawn["height"] - 3) / 10  # two rows of tiles with five values each
+    assert readout["x"] - drawn["x"] == pytest.approx(2 * zoom + 16, abs=3)
+    assert readout["y"] - drawn["y"] == pytest.approx(2 * zoom + 20, abs=3)
+
+
 def test_on_a_phone_the_map_scrolls_sideways_and_the_page_does_not(page):
     page.set_viewport_size({"width": 375, "height": 740})
     page.reload()

@@ -116,15 +116,21 @@ def test_the_view_fits_a_phone(numbers):
     assert numbers.locator("#panel-numbers canvas").is_visible()
 
 
-def test_the_dead_channels_of_every_layer_are_counted_for_the_image(numbers, server):
+def test_the_silent_channels_of_every_layer_that_computes_are_counted_for_the_image(numbers, server):
     image = encoded(digit(3))
     upload(numbers, image)
-    numbers.wait_for_selector(".numbers-dead:has-text('dead')")
+    numbers.wait_for_selector(".numbers-silent:has-text('0 everywhere on this image')")
     answer = httpx.post(
         f"{server.url}/v1/models/lenet/feature-maps?values=uint8&channels=0&statistics=true", content=image
     ).json()
-    wanted = {layer["name"]: layer["statistics"] for layer in answer["layers"]}
+    wanted = {layer["name"]: layer["statistics"] for layer in answer["layers"] if layer["name"] != "flatten"}
     shown = dict(zip(column(numbers, 1), column(numbers, 7), strict=True))
     for name, statistics in wanted.items():
         assert shown[name] == f"{len(statistics['dead'])} of {len(statistics['channels'])}"
-    assert any(statistics["dead"] for statistics in wanted.values())
+    assert shown["flatten"] == DASH  # its silent elements are those of pool_1
+    total = sum(len(statistics["dead"]) for statistics in wanted.values())
+    assert total > 0
+    assert f": {total} in " in numbers.inner_text(".numbers-silent")
+    numbers.click("th >> text=Silent")
+    counts = [int(text.split()[0]) for text in column(numbers, 7) if text != DASH]
+    assert counts == sorted(counts, reverse=True)

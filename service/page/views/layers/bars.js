@@ -1,6 +1,7 @@
 // A vector as bars around zero, in one or more rows.
 
 import { prepare } from "../../core/canvas.js";
+import { element } from "../../core/dom.js";
 
 const HEIGHT = 44; // CSS pixels of a row
 const GAP = 8;
@@ -51,17 +52,13 @@ export function drawRows(list, names, values) {
   const best = values ? values.indexOf(Math.max(...values)) : -1;
   const rows = names.map((name, index) => {
     const value = values?.[index] ?? 0;
-    const row = document.createElement("li");
-    const [label, track, bar, number] = ["label", "track", "bar", "value"].map((className) =>
-      Object.assign(document.createElement("span"), { className }),
-    );
-    [label.textContent, number.textContent] = [name, values ? value.toFixed(2).replace("-", "−") : ""];
-    bar.classList.toggle("below", value < 0);
+    const row = element("li", index === best ? "best" : "");
+    const [track, bar] = [element("span", "track"), element("span", value < 0 ? "bar below" : "bar")];
     bar.style.left = `${(100 * (Math.min(0, value) - least)) / (most - least || 1)}%`;
     bar.style.width = `${(100 * Math.abs(value)) / (most - least || 1)}%`;
-    row.classList.toggle("best", index === best);
     track.append(bar);
-    row.append(label, track, number);
+    const number = values ? value.toFixed(2).replace("-", "−") : "";
+    row.append(element("span", "label", name), track, element("span", "value", number));
     return row;
   });
   list.replaceChildren(...rows);

@@ -2,14 +2,14 @@
 
 import { COMPACT, Picture, arrange, cornerOf, drawTiles, makePalette } from "../../core/canvas.js";
 import { outline, prepare, toCss, unitAt } from "../../core/canvas.js";
-import { element, short } from "../../core/dom.js";
+import { button, element, short } from "../../core/dom.js";
 import { gridOf } from "../../core/geometry.js";
 import { term } from "../guide/guide.js";
 import { termOf } from "../guide/terms.js";
 import { Bars, drawRows } from "./bars.js";
 
 const MOST_ROWS = 40; // classes listed with their names; more become plain bars
-const ARROWS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
+export const ARROWS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
 
 const by = (pair) => pair.join("×");
 const same = (pair) => (pair[0] === pair[1] ? String(pair[0]) : by(pair));
@@ -49,10 +49,8 @@ export class Card {
     const op = element("span", "op", kind ? "" : node.op);
     if (kind) op.append(term(node.op, kind));
     head.append(element("h3", "", node.name), op, shape);
-    this.more = element("button", "more");
-    this.more.type = "button";
+    this.more = button("more", "", () => this.#toggle());
     this.more.hidden = this.kind !== "tiles" || this.depth <= COMPACT;
-    this.more.addEventListener("click", () => this.#toggle());
     head.append(this.more);
     this.element.append(head, this.#about());
     if (node.parents.length && node.parents.join() !== before) this.element.append(this.#parents());
@@ -95,9 +93,7 @@ export class Card {
     const line = element("p", "from", "from ");
     this.node.parents.forEach((name, index) => {
       if (index) line.append(" and ");
-      const link = element("button", "link", name);
-      link.type = "button";
-      link.addEventListener("click", () => this.host.jump(name));
+      const link = button("link", name, () => this.host.jump(name));
       line.append(name === "input" ? "the input" : link);
     });
     return line;
@@ -128,8 +124,11 @@ export class Card {
       const unit = this.#under(event);
       if (unit) this.host.open(this, this.indexOf(unit));
     });
-    this.map.addEventListener("focus", () => this.map.matches(":focus-visible") && this.#announce());
-    this.map.addEventListener("blur", () => this.host.probe(this, null));
+    this.map.addEventListener("focus", () => this.reveal());
+    this.map.addEventListener("blur", () => {
+      this.away = false;
+      this.host.probe(this, null);
+    });
     this.map.addEventListener("keydown", (event) => this.#key(event));
   }
 
@@ -158,6 +157,19 @@ export class Card {
       if (place >= 0 && place < count) this.cursor = { channel: this.order?.[place] ?? place, row, column };
     }
     this.#announce();
+  }
+
+  /** Reads the value under the keyboard's cursor, if the keyboard is here. */
+  reveal() {
+    if (!this.away && this.map.matches(":focus-visible")) this.#announce();
+  }
+
+  /** Moves the keyboard's cursor to a unit that was opened; `away` if its channel is not among those shown. */
+  point(index) {
+    const [channel, row, column] = [0, 0, ...index].slice(-3);
+    const place = this.order?.indexOf(channel) ?? channel;
+    this.away = this.kind === "tiles" && place >= this.layout?.count;
+    if (!this.away) this.cursor = { channel, row, column };
   }
 
   #announce() {

@@ -1,7 +1,8 @@
-// The details of a layer: statistics of its value, dead channels, its kernels, and how unusual it is.
+// The details of a layer: statistics of its value, silent channels, its kernels, and how unusual it is.
 
 import { prepare } from "../../core/canvas.js";
 import { button, element, pairs, percent, select, short } from "../../core/dom.js";
+import { moves } from "../../core/geometry.js";
 import { Refusal, ask, askBlob } from "../../core/server.js";
 
 const ORDERS = {
@@ -11,7 +12,8 @@ const ORDERS = {
   l2: "by L2 norm",
   contribution: "by contribution",
 };
-const DEAD = 12; // dead channels that are named
+const MOST = 12; // silent channels that are named
+const [SIDE, LINE] = [480, 16]; // CSS pixels: kernels are enlarged up to this height; the number of a row
 
 export class Details {
   #image = null; // that the answer belongs to
@@ -23,7 +25,11 @@ export class Details {
     this.page = page;
     this.element = element("details", "layer-details");
     this.body = element("div", "layer-details-body");
-    this.element.append(element("summary", "", "Statistics, dead channels, kernels"), this.body);
+    const { kernel, op } = card.node;
+    const weighted = (kernel && !/pool/i.test(op)) || op === "Linear";
+    if (weighted) this.kernels = this.#kernels();
+    const title = ["Statistics", !moves(card.node) && "silent channels", weighted && "kernels"];
+    this.element.append(element("summary", "", title.filter(Boolean).join(", ")), this.body);
     this.element.addEventListener("toggle", () => this.element.open && this.load());
   }
 
@@ -50,7 +56,7 @@ export class Details {
     try {
       const answer = await ask(path, { body: image });
       this.#image = image;
-      this.#paint(answer.layers[0].statistics, answer.references && answer.layers[0].normality, answer.references);
+      this.#paint(answer.layers[0], answer.references);
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
       this.body.replaceChildren(element("p", "dim", error.message));
@@ -58,7 +64,7 @@ export class Details {
     this.#loading = false;
   }
 
-  #paint(statistics, normality, references) {
+  #paint({ statistics, normality, channel_axis: axis }, references) {
     this.statistics = statistics;
     const facts = element("dl", "layer-facts");
     facts.append(
@@ -71,9 +77,10 @@ export class Details {
       }),
     );
     const parts = [facts, this.#histogram(statistics)];
-    if (this.card.kind === "tiles" && this.card.depth > 1) parts.push(this.#orders(), this.#dead(statistics.dead));
-    if (normality) parts.push(element("p", "layer-normality", describeNormality(normality, references)));
-    if (this.card.node.parameters) parts.push(this.#kernels());
+    if (this.card.kind === "tiles" && this.card.depth > 1) parts.push(this.#orders());
+    if (!moves(this.card.node)) parts.push(this.#silent(statistics, axis));
+    if (references && normality) parts.push(element("p", "layer-normality", describeNormality(normality, references)));
+    if (this.kernels) parts.push(this.kernels);
     this.body.replaceChildren(...parts);
     if (this.order && this.order !== "index") this.#sort(this.order); // the order of the image before
   }
@@ -90,7 +97,7 @@ export class Details {
       context.fillRect(bin * step, height - tall, step - 1, tall);
     });
     canvas.setAttribute("role", "img");
-    canvas.setAttribute("aria-label", `Counts from ${short(minimum)} to ${short(maximum)}: ${histogram.join(", ")}`);
+    canvas.setAttribute("aria-label", `Counts: ${histogram.join(", ")}`);
     const caption = `${short(minimum)} to ${short(maximum)}; heights are square roots of counts`;
     figure.append(canvas, element("figcaption", "dim", caption));
     return figure;
@@ -121,37 +128,56 @@ export class Details {
     return answer?.layers[0].channels;
   }
 
-  #dead(dead) {
-    const line = element("p", "layer-dead");
-    if (!dead.length) return Object.assign(line, { textContent: "No channel is 0 everywhere on this image." });
-    line.append(`${dead.length} of ${this.card.depth} channels are dead (0 everywhere on this image): `);
-    dead.slice(0, DEAD).forEach((channel, at) => {
-      const { card } = this;
-      const open = () => this.page.open(card.node.name, card.indexOf(card.central(channel)));
-      line.append(at ? ", " : "", button("link", String(channel), open));
+  #silent({ dead, channels }, axis) {
+    const { name, shape } = this.card.node;
+    const what = shape.length === 1 ? "units are 0" : "channels are 0 everywhere";
+    const line = element("p", "layer-silent", `Silent on this image: ${dead.length} of ${channels.length} ${what}`);
+    dead.slice(0, MOST).forEach((channel, at) => {
+      const open = () => this.page.open(name, shape.map((size, place) => (place === axis ? channel : size >> 1)));
+      line.append(at ? ", " : ": ", button("link", String(channel), open));
     });
-    if (dead.length > DEAD) line.append(" and others");
+    if (dead.length > MOST) line.append(" and others");
     return line;
   }
 
+  /** A button that shows and hides the weights. */
   #kernels() {
-    const box = element("p", "layer-kernels");
-    const path = `${this.page.path()}/layers/${encodeURIComponent(this.card.node.name)}/kernels?format=png`;
-    const show = button("", "Show its kernels", async () => {
-      try {
-        const picture = element("img", "layer-kernel-picture");
-        picture.src = URL.createObjectURL(await askBlob(path));
-        picture.onload = () => URL.revokeObjectURL(picture.src);
-        picture.alt = `Kernels of ${this.card.node.name}: a row for each output, a tile for each input`;
-        const caption = "A row for each output channel, a tile for each input; red is positive, blue negative.";
-        box.replaceChildren(picture, element("span", "dim", caption));
-      } catch (error) {
-        if (!(error instanceof Refusal)) throw error;
-        box.replaceChildren(element("span", "dim", error.message));
-      }
+    const box = element("div", "layer-kernels");
+    const figure = element("div", "");
+    figure.hidden = true;
+    const show = button("", "Show its kernels", () => {
+      figure.hidden = !figure.hidden;
+      show.textContent = `${figure.hidden ? "Show" : "Hide"} its kernels`;
+      if (!figure.hidden && !figure.childElementCount) this.#draw(figure);
     });
-    box.append(show);
+    box.append(show, figure);
     return box;
+  }
+
+  async #draw(figure) {
+    const { name, kernel, shape } = this.card.node;
+    const picture = element("img", "");
+    try {
+      const path = `${this.page.path()}/layers/${encodeURIComponent(name)}/kernels?format=png`;
+      picture.src = URL.createObjectURL(await askBlob(path));
+    } catch (error) {
+      if (!(error instanceof Refusal)) throw error;
+      return figure.replaceChildren(element("span", "dim", error.message));
+    }
+    picture.alt = "A row for each output channel, a tile for each input; red is positive, blue negative.";
+    const [rows, scroller] = [element("div", "layer-kernel-rows dim"), element("div", "layer-kernel-scroller")];
+    scroller.tabIndex = 0;
+    scroller.append(rows, picture);
+    figure.replaceChildren(element("p", "dim", picture.alt), scroller);
+    await picture.decode();
+    URL.revokeObjectURL(picture.src);
+    const [outputs, high] = kernel ? [shape[0], kernel[0] + 1] : [shape.at(-1), 1]; // weights, with the line below
+    const down = outputs * high - (kernel ? 1 : 0);
+    const side = Math.max(4, Math.min(16, Math.floor(SIDE / down))); // CSS pixels of a weight
+    picture.height = down * side;
+    const step = Math.ceil(LINE / (high * side));
+    rows.style.gridAutoRows = `${step * high * side}px`;
+    for (let output = 0; output < outputs; output += step) rows.append(element("span", "", output));
   }
 }
 

@@ -29,6 +29,9 @@ export class Network {
     this.#cards = new Map();
     this.observer = new IntersectionObserver((entries) => this.#seen(entries), { rootMargin: MARGIN });
     new ResizeObserver(() => requestAnimationFrame(() => this.#layOut())).observe(root);
+    addEventListener("scroll", () => { // what the keyboard reads moves along
+      if (this.#marked[0]?.map === document.activeElement) this.#marked[0].reveal();
+    });
   }
 
   get hasBlocks() {
@@ -112,6 +115,7 @@ export class Network {
 
   /** Opens the block of a layer, scrolls to it and, by default, focuses it. */
   jump(name, { focus = true } = {}) {
+    this.hooks.jumped(name);
     const found = this.#cards.get(name)?.element;
     found?.closest("details")?.setAttribute("open", "");
     found?.scrollIntoView();

@@ -12,10 +12,10 @@ const [LEAST, MOST] = [30, 96]; // CSS pixels between columns before zooming
 const LEAST_ROOM = 900; // narrower windows fold no more than this, and scroll
 const LEAST_NARROW = 44; // between columns in those
 const LEAST_STEP = 18; // between lanes
-const FRAME = `<div class="map-head"><p></p><button type="button" data-act="all"></button>
-<button type="button" data-act="out" aria-label="Zoom out">−</button>
-<button type="button" data-act="in" aria-label="Zoom in">+</button>
-<button type="button" data-act="fit" title="The whole network, folded until it fits">Fit</button></div>
+const FRAME = `<div class="map-head"><p></p><button data-act="all"></button>
+<button data-act="out" aria-label="Zoom out">−</button>
+<button data-act="in" aria-label="Zoom in">+</button>
+<button data-act="fit" title="The whole network, folded until it fits">Fit</button></div>
 <div class="map-scroller"><div class="map-content" role="group"
   aria-label="Map of the network. Arrow keys move, Enter opens, Backspace folds a module.">
 <svg preserveAspectRatio="none" aria-hidden="true"><path/><path class="map-lit"/></svg></div></div>`;
@@ -76,8 +76,10 @@ export class MapView {
     const turn = (event) => {
       if (!event.ctrlKey) return;
       event.preventDefault();
-      this.#scale(Math.exp(-event.deltaY / 300), event.clientX);
+      this.#scale(Math.exp(-event.deltaY / 300), event);
     };
+    const moved = () => (this.settled = false);
+    for (const type of ["wheel", "touchmove", "pointerdown", "keydown"]) addEventListener(type, moved, true);
     this.scroller.addEventListener("wheel", turn, { passive: false });
     this.#pan();
   }
@@ -86,13 +88,15 @@ export class MapView {
   #pan() {
     const { scroller } = this;
     let [from, far] = [null, false];
-    scroller.addEventListener("pointerdown", ({ clientX, button, pointerType }) => {
-      [from, far] = [button || pointerType !== "mouse" ? null : clientX + scroller.scrollLeft, false];
+    scroller.addEventListener("pointerdown", ({ x, y, button, pointerType }) => {
+      from = button || pointerType !== "mouse" ? null : [x + scroller.scrollLeft, y + scroller.scrollTop];
+      far = false;
     });
-    scroller.addEventListener("pointermove", ({ clientX, buttons }) => {
+    scroller.addEventListener("pointermove", ({ x, y, buttons }) => {
       if (from === null || !buttons) return;
-      far ||= Math.abs(from - clientX - scroller.scrollLeft) > 4;
-      if (far) scroller.scrollLeft = from - clientX;
+      const [left, top] = [from[0] - x, from[1] - y];
+      far ||= Math.hypot(left - scroller.scrollLeft, top - scroller.scrollTop) > 4;
+      if (far) scroller.scrollTo(left, top);
     });
     scroller.addEventListener("click", (event) => far && event.stopPropagation(), { capture: true });
   }
@@ -156,8 +160,7 @@ export class MapView {
       item.facts = [what, shape.join(" × "), field ? `receptive field ${field.join("×")}` : "sees the whole image"];
     }
     const made = (item.button = element("button", `map-node${path === undefined ? "" : " group"}`));
-    made.type = "button";
-    Object.assign(made.dataset, { key, row, lane });
+      Object.assign(made.dataset, { key, row, lane });
     place(made, { row, lane });
     made.setAttribute("aria-label", [name, ...item.facts].join(", "));
     if (path !== undefined) made.setAttribute("aria-expanded", "false");
@@ -175,18 +178,19 @@ export class MapView {
     place(this.content, { columns: this.columns, lanes: this.lanes });
     place(this.content, { pitch, step, tile, head: this.head, lift: label / 2 }, "px");
     this.content.classList.toggle("labelled", label > 0);
-    this.pitch = pitch;
+    [this.pitch, this.step] = [pitch, step];
   }
 
-  /** Zooms; the column at `x` stays where it is. */
-  #scale(factor, x) {
+  /** Zooms; the column and the lane at a point stay where they are, by default those in the middle. */
+  #scale(factor, point) {
     const { scroller } = this;
-    const { left, width } = scroller.getBoundingClientRect();
-    const at = x === undefined ? width / 2 : x - left;
-    const column = (scroller.scrollLeft + at) / this.pitch;
+    const { left, top, width, height } = scroller.getBoundingClientRect();
+    const [x, y] = point ? [point.x - left, point.y - top] : [width / 2, height / 2];
+    const column = (scroller.scrollLeft + x) / this.pitch;
+    const lane = (scroller.scrollTop + y - this.head) / this.step;
     this.#zoom = Math.min(MOST_ZOOM, Math.max(1, this.#zoom * factor));
     this.#size();
-    scroller.scrollLeft = column * this.pitch - at;
+    scroller.scrollTo(column * this.pitch - x, this.head + lane * this.step - y);
   }
 
   #open({ key, name, path, members }) {
@@ -268,8 +272,15 @@ export class MapView {
     this.#tell();
   }
 
+  /** Marks the node of a layer that was chosen, until the reader scrolls on. */
+  settle(name) {
+    [this.read, this.settled] = [name, true];
+    this.#mark();
+  }
+
   /** Marks the node whose layer is below the map. */
   #read(entries) {
+    if (this.settled) return;
     for (const { target, isIntersecting } of entries) {
       if (isIntersecting) this.read = target.dataset.node ?? target.parentElement.querySelector(".card").dataset.node;
     }
@@ -311,7 +322,6 @@ function tail(text) {
 
 function bracket({ path, first, last, level }) {
   const made = element("button", "map-bracket");
-  made.type = "button";
   made.tabIndex = -1; // Backspace on a node does the same
   made.title = `Fold ${path}`;
   made.dataset.path = path;

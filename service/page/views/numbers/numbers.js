@@ -1,7 +1,8 @@
 // What the layers cost, and how much of the picture they see.
 
 import { outline, prepare } from "../../core/canvas.js";
-import { button, element, percent } from "../../core/dom.js";
+import { boxes, button, element, percent } from "../../core/dom.js";
+import { moves } from "../../core/geometry.js";
 import { Newest, Refusal, ask } from "../../core/server.js";
 
 const SIDE = 240; // CSS pixels of the picture
@@ -25,7 +26,7 @@ function brief(value, unit = "") {
   return `${Number((value / factor).toPrecision(3))} ${sign}${unit}`.trim();
 }
 
-const DEAD = new WeakMap(); // by node: channels that are 0 everywhere on the image, and all channels
+const SILENT = new WeakMap(); // by node: channels that are 0 everywhere on the image, and all channels
 
 // `of` sorts; those with `write` are added up and compared.
 const COLUMNS = [
@@ -35,7 +36,7 @@ const COLUMNS = [
   { title: "Field", of: ({ receptive_field: field }) => (field ? field[0] * field[1] : Infinity) },
   { title: "Parameters", of: ({ parameters }) => parameters, write: whole, what: "holds % of the parameters" },
   { title: "MACs", of: ({ macs }) => macs, write: (count) => brief(count), what: "computes % of the multiply-accumulates" },
-  { title: "Dead", of: (node) => DEAD.get(node)?.[0] ?? 0 },
+  { title: "Silent", of: (node) => SILENT.get(node)?.[0] ?? 0 },
 ];
 const COUNTS = COLUMNS.filter(({ write }) => write);
 
@@ -74,7 +75,7 @@ export class NumbersView {
   #column = COLUMNS[0];
   #down = false; // whether the largest is first
   #graph = null; // that the table shows
-  #counted = null; // the image that the dead channels are of
+  #counted = null; // the image that the silent channels are of
   #counting = new Newest((image, signal) => this.#count(image, signal));
 
   /** @param {HTMLElement} root @param {object} page */
@@ -108,14 +109,11 @@ export class NumbersView {
       "weights in float32": brief(parameters * BYTES, "B"),
       "activations of all layers": brief(sum(nodes, sizeOf) * BYTES, "B"),
     };
-    for (const [name, value] of Object.entries(facts)) {
-      totals.append(document.createElement("div"));
-      totals.lastChild.append(element("dt", "", name), element("dd", "", value));
-    }
-    const lack = "Dead channels are not counted: this model was exported without model.onnx.";
-    this.dead = element("p", "numbers-dead", this.page.store.get("model").inspectable ? "" : lack);
+    totals.append(...boxes(facts));
+    const lack = "Silent channels are not counted: this model was exported without model.onnx.";
+    this.silent = element("p", "numbers-silent", this.page.store.get("model").inspectable ? "" : lack);
     this.#counted = null;
-    says.append(...sentences(nodes, graph.input), this.dead);
+    says.append(...sentences(nodes, graph.input), this.silent);
     this.heads = COLUMNS.map((column) => {
       const made = element("th", "", column.of ? "" : column.title);
       made.scope = "col";
@@ -149,15 +147,15 @@ export class NumbersView {
     const countOf = ({ name, statistics: { dead, channels } }) => [name, [dead.length, channels.length]];
     const found = new Map(counted.map(countOf));
     for (const [node, row] of this.rows) {
-      const [dead, all] = found.get(node.name) ?? [];
-      if (all) DEAD.set(node, [dead, all]);
-      else DEAD.delete(node);
-      row.lastChild.textContent = all ? `${whole(dead)} of ${whole(all)}` : "–";
+      const [silent, all] = (!moves(node) && found.get(node.name)) || [];
+      if (all) SILENT.set(node, [silent, all]);
+      else SILENT.delete(node);
+      row.lastChild.textContent = all ? `${whole(silent)} of ${whole(all)}` : "–";
     }
-    const total = sum(this.#nodes, (node) => DEAD.get(node)?.[0] ?? 0);
-    const layers = this.#nodes.filter((node) => DEAD.get(node)?.[0]).length;
-    const text = `${whole(total)} channels in ${layers} layers are dead: 0 everywhere on this image.`;
-    this.dead.textContent = counted.length ? text : "";
+    const { of } = COLUMNS.at(-1);
+    const layers = this.#nodes.filter(of).length;
+    const text = `Silent channels, 0 everywhere on this image: ${sum(this.#nodes, of)} in ${layers} of the layers.`;
+    this.silent.textContent = counted.length ? text : "";
   }
 
   #row(node) {
@@ -178,13 +176,11 @@ export class NumbersView {
       cell.append(element("span", "numbers-bar"));
       cell.lastChild.style.setProperty("--share", count / of(largest(this.#nodes, of)));
     }
-    const dead = element("td", "", "–");
-    dead.title = "channels that are 0 everywhere on this image";
-    row.append(dead);
+    row.append(element("td", "", "–"));
     return row;
   }
 
-  #sort(column, down = column === this.#column ? !this.#down : Boolean(column.write)) {
+  #sort(column, down = column === this.#column ? !this.#down : column !== COLUMNS[0]) {
     [this.#column, this.#down] = [column, down];
     const order = this.#nodes.map((node, index) => [column.of(node, index), node]);
     order.sort(([a], [b]) => (a === b ? 0 : a < b === down ? 1 : -1));

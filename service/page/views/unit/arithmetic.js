@@ -11,15 +11,22 @@ const CELL = 30; // CSS pixels of a cell that holds a number; smaller without
 const SMALL = 12;
 const WORDS = {
   weighted_sum: "a sum of inputs times weights",
-  product: "a sum of products of two values of the network",
+  product: "a product of two values",
   maximum: "the largest input",
   minimum: "the smallest input",
   copy: "a copy of one input",
   function: "a function of its input",
   normalization: "a normalised input",
   softmax: "a share of the exponentials",
-  unknown: "computed by an operator whose arithmetic is not known here",
+  unknown: "computed in an unknown way",
+  // some formulas have words of their own
+  pixel: "a pixel of the picture as the network takes it",
+  "x / c": "its input divided by a number",
+  "x + b": "its input plus or minus a number",
 };
+const EXTREMES = { maximum: [1, "the largest first"], minimum: [-1, "the smallest first"] };
+const TURNED = "The axes change order: image is row, column, channel; layers channel, row, column.";
+const ROUNDING = 1e-6; // of the terms' sizes: a few units in the last place of float32
 
 export class Arithmetic {
   #unit = null;
@@ -74,7 +81,7 @@ export class Arithmetic {
   #paint() {
     const { answer } = this;
     const parts = [this.#headline()];
-    if (answer.kind === "maximum" || answer.kind === "minimum") parts.push(this.#largest());
+    if (answer.kind in EXTREMES) parts.push(this.#largest());
     const windowed = ({ products, values }) => products && sizes(products).length === 3 && flat(values).length > 1;
     const sums = answer.kind === "weighted_sum" ? answer.terms : [];
     const windows = sums.filter(windowed);
@@ -88,21 +95,25 @@ export class Arithmetic {
     const box = element("div", "unit-headline");
     const equation = element("p", "unit-equation");
     const name = element("strong", "", `${answer.layer} [${answer.index.join(", ")}]`);
-    const pixel = answer.formula === "pixel";
-    equation.append(name, ` is ${pixel ? "a pixel of the picture as the network takes it" : WORDS[answer.kind]}`);
-    if (answer.formula && !pixel) equation.append(": ", element("code", "", answer.formula));
-    const number = (value) => (isNaN(value) ? value : exact(value));
-    const details = Object.entries(answer.details).map(([key, value]) => `${key} = ${number(value)}`);
+    const { formula, terms, value } = answer;
+    equation.append(name, ` is ${WORDS[formula] ?? WORDS[answer.kind]}`);
+    if (formula && terms.length) equation.append(": ", element("code", "", formula));
+    const details = Object.entries(answer.details).map(([key, value]) => `${key} = ${exact(value)}`);
     const sum = element("p", "unit-sum");
-    if (answer.value === null) sum.append("The server computed ", element("strong", "", exact(answer.served)), ".");
+    const served = element("strong", "unit-served", exact(answer.served));
+    if (value === null) sum.append("The server computed ", served, ".");
+    else if (!terms.length) sum.append("Its value is ", served, ".");
     else {
-      const bias = answer.kind === "weighted_sum" && answer.bias ? `, with the bias ${exact(answer.bias)}` : "";
-      const difference = `, which differs by ${short(Math.abs(answer.difference))}.`;
-      const value = element("strong", "unit-value", exact(answer.value));
-      sum.append("The terms give ", value, `${bias}; the server computed `);
-      sum.append(element("strong", "unit-served", exact(answer.served)), difference);
+      const far = Math.abs(answer.difference);
+      const near = far <= ROUNDING * reach(answer);
+      const shown = element("strong", "unit-value");
+      [shown.textContent, served.textContent] = alike(value, answer.served, near);
+      const same = far ? `the same up to rounding (${short(far)})` : "the same";
+      const verdict = near ? same : `which differs by ${short(far)}`;
+      sum.append(working(answer), shown, "; the server computed ", served, `, ${verdict}.`);
     }
     box.append(equation);
+    if (terms[0]?.source === "image") box.append(element("p", "dim", TURNED));
     if (details.length) box.append(element("p", "dim", details.join(", ")));
     box.append(sum);
     return box;
@@ -116,13 +127,10 @@ export class Arithmetic {
     const table = element("div", "unit-windows");
     const heads = ["input", "window", "× kernel", "= products", "their sum"];
     table.append(...heads.map((name) => element("span", "dim", name)));
-    const all = [group.values, group.weights, group.products].map((one) => flat(one).map(Math.abs));
-    const scales = all.map((numbers) => numbers.reduce((most, number) => Math.max(most, number), 1e-30));
+    const parts = [group.values, group.weights, group.products].map((one) => [one, largest(one)]);
     for (const at of shown) {
       const channel = group.axes[0][at];
-      const grids = [group.values, group.weights, group.products].map((one, which) =>
-        this.#grid(one[at], scales[which], which === 0 ? { group, channel } : null),
-      );
+      const grids = parts.map(([one, scale], which) => this.#grid(one[at], scale, which ? null : { group, channel }));
       table.append(element("span", "unit-channel", `${group.source} ${channel}`), ...grids);
       table.append(element("span", "unit-number", exact(sums[at])));
     }
@@ -144,15 +152,8 @@ export class Arithmetic {
   #largest() {
     const [group] = this.answer.terms;
     if (sizes(group.values).length !== 3 || group.values.length > 1) return null;
-    const [rows] = group.values;
-    const scale = flat(rows).reduce((most, number) => Math.max(most, Math.abs(number)), 1e-30);
-    const box = element("section", "unit-section unit-windows");
-    const names = ["input", "window", this.answer.kind === "maximum" ? "→ the largest" : "→ the smallest"];
-    box.append(...names.map((name) => element("span", "dim", name)), element("span", ""), element("span", ""));
-    const [channel] = group.axes[0];
-    const grid = this.#grid(rows, scale, { group, channel });
-    box.append(element("span", "unit-channel", `${group.source} ${channel}`), grid);
-    box.append(element("span", "unit-number", exact(this.answer.value)));
+    const box = element("section", "unit-section");
+    box.append(this.#grid(group.values[0], largest(group.values), { group, channel: group.axes[0][0] }));
     return box;
   }
 
@@ -197,7 +198,6 @@ export class Arithmetic {
       const [row, column] = at(event);
       this.#walk(group.source, [channel, row, column]);
     });
-    canvas.title = "Open the unit that this number comes from";
   }
 
   #walk(source, index) {
@@ -212,10 +212,15 @@ export class Arithmetic {
     const box = element("section", "unit-section");
     if (!terms.length) return this.answer.inputs.length ? this.#inputs() : null;
     const real = terms.filter((term) => !term.padding);
-    const size = (term) => Math.abs(term.product ?? term.value);
+    const { kind, formula } = this.answer;
+    const [sign, first] = EXTREMES[kind] ?? [];
+    const size = ({ product, value }) => (sign ? sign * value : Math.abs(product ?? value));
     const sorted = real.toSorted((a, b) => size(b) - size(a));
     const padded = terms.length - real.length;
-    const many = `Its ${terms.length.toLocaleString("en")} inputs, the largest first`;
+    const ones = terms.every(({ weight, weightSource }) => weight === 1 && !weightSource);
+    const plain = sign || ones || formula === "x / c"; // factors that say nothing
+    const order = first ?? `by the size of their ${plain ? "values" : "products"}`;
+    const many = `Its ${terms.length.toLocaleString("en")} inputs, ${order}`;
     const heading = terms.length === 1 ? "Its one input" : many;
     box.append(element("h3", "", heading + (padded ? `; ${padded} of them are padding` : "")));
     const list = element("ol", "unit-terms");
@@ -223,7 +228,7 @@ export class Arithmetic {
       const row = element("li", "");
       row.append(button("link", `${term.source} [${term.index.join(", ")}]`, () => this.#walk(term.source, term.index)));
       row.append(element("span", "unit-number", exact(term.value)));
-      if (term.weight !== null) {
+      if (term.weight !== null && !plain) {
         const factor = element("span", "unit-number", `× ${exact(term.weight)}`);
         if (term.weightSource) {
           const { source, index } = term.weightSource;
@@ -237,7 +242,8 @@ export class Arithmetic {
     const rest = sorted.length - this.terms;
     if (rest > 0) {
       const shown = Math.min(rest, 200);
-      box.append(button("link", `Show ${shown} more of ${rest.toLocaleString("en")}`, () => {
+      const which = shown === rest ? `the other ${rest}` : `${shown} more of ${rest.toLocaleString("en")}`;
+      box.append(button("link", `Show ${which}`, () => {
         this.terms += shown;
         this.#paint();
       }));
@@ -268,6 +274,10 @@ export class Arithmetic {
   }
 }
 
+function largest(nested) {
+  return flat(nested).reduce((most, number) => Math.max(most, Math.abs(number)), 1e-30);
+}
+
 /** A number for a small cell. */
 function brief(value) {
   const size = Math.abs(value);
@@ -275,7 +285,30 @@ function brief(value) {
 }
 
 /** A number with six significant digits. */
-function exact(value) {
+function exact(value, digits = 6) {
   if (value === null || value === undefined) return "not a finite number";
-  return String(Number(value.toPrecision(6))).replaceAll("-", "−");
+  return String(Number(value.toPrecision(digits))).replaceAll("-", "−");
+}
+
+/** Two numbers with the digits that show that they agree, or that they do not. */
+function alike(a, b, near) {
+  for (let digits = 6; digits > 0 && digits < 17; digits += near ? -1 : 1) {
+    const pair = [a, b].map((value) => exact(value, digits));
+    if ((pair[0] === pair[1]) === near) return pair;
+  }
+  return ["0", "0"]; // beside the terms, which cancel
+}
+
+/** The size of everything that is added up. */
+function reach({ terms, bias, value }) {
+  const numbers = terms.flatMap(({ products, values }) => flat(products ?? values));
+  return numbers.reduce((sum, number) => sum + Math.abs(number), Math.abs(bias) + Math.abs(value));
+}
+
+/** The last step to the value, up to the sign of equality. */
+function working({ bias, value, formula, details: { c }, layer }) {
+  if (formula === "x / c") return `The terms give ${exact(value * c)} / ${exact(c)} = `;
+  if (!bias) return "The terms give ";
+  const parts = layer.startsWith("input:") ? "pixel and the mean" : "terms and the bias";
+  return `The ${parts} give ${exact(value - bias)} ${bias < 0 ? "−" : "+"} ${exact(Math.abs(bias))} = `;
 }

@@ -15,11 +15,13 @@ export class References {
 
   /** Shows the references of a channel; null empties the view, and so does an artifact without an index. */
   show(unit) {
+    this.unit = unit;
     const known = unit && this.page.store.get("maps")?.references;
     const key = known ? `${this.page.path()}/${unit.layer}/${unit.channel}` : "";
-    if (key === this.#shown) return;
+    if (key === this.#shown) return this.#tell();
     this.#shown = key;
     this.root.replaceChildren();
+    this.line = null;
     if (known) this.#asking.ask({ ...unit, key, data: known });
     else this.#asking.drop();
   }
@@ -35,24 +37,37 @@ export class References {
   }
 
   #paint({ references, classes, channel }, { name, split, images }) {
-    const many = images.toLocaleString("en");
-    const title = `Channel ${channel} has its largest values in the outlined places, of ${many} ${split} images of ${name}`;
     const list = element("ol", "unit-references");
     const { height, width } = this.page.store.get("model").input;
-    for (const { picture: png, receptive_field: field, label, predicted, largest, name: file, image } of references) {
+    const part = ({ receptive_field: field }) =>
+      field && (field.top > 0 || field.left > 0 || field.bottom < height || field.right < width);
+    const where = references.some(part) ? "in the outlined places" : "on these";
+    const data = `${images.toLocaleString("en")} ${split} images of ${name}`;
+    const title = `${this.unit.name} ${channel} has its largest values ${where}, of ${data}`;
+    for (const reference of references) {
+      const { picture: png, label, predicted, largest, name: file, image } = reference;
       const item = element("li", "");
       const [frame, picture] = [element("div", "unit-reference"), element("img", "")];
       frame.append(picture);
-      if (field) frame.append(outlined(field, height, width));
+      if (part(reference)) frame.append(outlined(reference.receptive_field, height, width));
       picture.src = `data:image/png;base64,${png}`;
       picture.alt = `${label}, ${file || "image " + image}`;
       const wrong = predicted === label ? "" : `, taken for ${predicted}`;
-      item.append(frame, element("span", "", `${label}${wrong}`), element("span", "dim", short(largest)));
+      item.append(frame, element("span", "dim", short(largest)), element("span", "", `${label}${wrong}`));
       list.append(item);
     }
     const most = classes.slice(0, 3).map(({ label, response }) => `${label} (${short(response)})`).join(", ");
-    const responds = element("p", "dim", `On average per class its largest value is highest for ${most}.`);
-    this.root.replaceChildren(element("h3", "", title), list, responds);
+    const responds = element("p", "dim", `Highest on average for ${most}.`);
+    this.ever = references.some(({ largest }) => largest !== 0);
+    this.line = element("p", "");
+    this.root.replaceChildren(element("h3", "", title), list, responds, this.line);
+    this.#tell();
+  }
+
+  #tell() {
+    if (!this.line) return;
+    const others = this.ever ? "but not on others" : "and on those";
+    this.line.textContent = this.unit.silent ? `It is silent (0) on this image, ${others}.` : "";
   }
 }
 

@@ -3,7 +3,8 @@
 import { inkOn, outline, prepare, unitAt } from "../../core/canvas.js";
 import { pairs, short } from "../../core/dom.js";
 import { go } from "../../core/router.js";
-import { ask } from "../../core/server.js";
+import { Refusal, ask } from "../../core/server.js";
+import { ARROWS } from "../layers/card.js";
 import { Arithmetic } from "./arithmetic.js";
 import { References } from "./references.js";
 
@@ -11,11 +12,10 @@ const TEXT_ROOM = 30; // CSS pixels a cell needs to hold its number
 const PLAY_MS = 600;
 const SEEN = 180; // CSS pixels a side
 const INPUTS = {
-  image: "A pixel of the picture.",
-  input: "A pixel of the normalised picture: its mean is subtracted, and it is divided by a standard deviation.",
-  "input:": "A pixel halfway through the normalisation, which subtracts a mean and divides by a standard deviation.",
+  image: "A pixel of the picture",
+  input: "A normalised pixel",
+  "input:": "A pixel less the mean",
 };
-const STEPS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
 
 export class UnitView {
   #exact = null; // values by channel, row and column, as numbers
@@ -35,15 +35,18 @@ export class UnitView {
     [this.seen, this.facts, this.readout] = [find("channel-seen"), find("channel-facts"), find("channel-readout")];
     this.arithmetic = new Arithmetic(find("arithmetic"), page, (answer) => this.#answered(answer));
     this.references = new References(find("references"), page);
-    [this.play, this.steps] = [find("channel-play"), find("channel-steps")];
+    [this.play, this.steps] = [find("channel-play"), find("channel-motion")];
     this.player = null;
-    find("channel-back").addEventListener("click", () => this.#slide(-1));
-    find("channel-on").addEventListener("click", () => this.#slide(1));
-    this.play.addEventListener("click", () => (this.player ? this.#pause() : this.#start()));
-    find("channel-return").addEventListener("click", () => history.back());
-    find("channel-close").addEventListener("click", () => this.dialog.close());
-    find("channel-previous").addEventListener("click", () => this.#step(-1));
-    find("channel-next").addEventListener("click", () => this.#step(1));
+    const actions = {
+      back: () => this.#slide(-1),
+      on: () => this.#slide(1),
+      play: () => (this.player ? this.#pause() : this.#start()),
+      return: () => history.back(),
+      close: () => this.dialog.close(),
+      previous: () => this.#step(-1),
+      next: () => this.#step(1),
+    };
+    for (const [name, act] of Object.entries(actions)) find(`channel-${name}`).addEventListener("click", act);
     this.dialog.addEventListener("click", (event) => event.target === this.dialog && this.dialog.close());
     this.dialog.addEventListener("close", () => {
       this.#pause();
@@ -74,10 +77,17 @@ export class UnitView {
       this.map.focus();
     }
     this.draw();
+    card?.point(unit.index);
     if (this.card?.kind === "tiles") this.#fetch();
     this.arithmetic.show(unit);
+    this.#refer();
+  }
+
+  /** Shows the references of the channel; `silent` says that it is 0 everywhere on this image. */
+  #refer(silent = false) {
+    const name = this.card?.node.shape.length === 1 ? "Unit" : "Channel";
     const channel = this.index.length === 1 ? this.index[0] : this.card && this.#place.channel;
-    this.references.show(this.card ? { layer: this.layer, channel } : null);
+    this.references.show(this.card && { layer: this.layer, channel, name, silent });
   }
 
   /** Asks for the maps of a layer once for each image; they arrive in the store. */
@@ -96,11 +106,11 @@ export class UnitView {
   draw() {
     if (!this.dialog.open) return;
     const tiles = this.card?.kind === "tiles";
-    for (const part of [this.stack, this.steps]) part.hidden = !tiles;
-    for (const id of ["channel-previous", "channel-next"]) this.page.find(id).hidden = !tiles;
-    this.title.textContent = tiles
-      ? `${this.layer} · channel ${this.#place.channel} of 0–${this.card.depth - 1}`
-      : `${this.layer} · ${this.index.join(", ")}`;
+    this.stack.parentElement.hidden = !tiles;
+    const several = tiles && this.card.depth > 1;
+    this.page.find("channel-choice").hidden = !several;
+    const which = several ? `channel ${this.#place.channel} of ${this.card.depth} (from 0)` : this.index.join(", ");
+    this.title.textContent = `${this.layer} · ${which}`;
     if (tiles) this.#drawMap();
     else {
       this.#pause();
@@ -111,20 +121,28 @@ export class UnitView {
   }
 
   /** What a unit without a map sees, from the server. */
-  #answered({ receptive_field: field, layer }) {
+  #answered({ receptive_field: field, layer, index, served }) {
     if (this.card?.kind === "tiles") return;
+    this.#refer(served === 0);
+    const known = INPUTS[layer.startsWith("input:") ? "input:" : layer];
+    if (known) {
+      const [row, column, channel] = layer === "image" ? index : [...index.slice(1), index[0]];
+      this.page.drawSeen(this.seen, SEEN, { top: row, bottom: row, left: column, right: column });
+      this.readout.textContent = `${known}: row ${row}, column ${column}, channel ${channel}.`;
+      return;
+    }
     const clipped = field?.clipped;
     const seen = clipped && { ...clipped, bottom: clipped.bottom - 1, right: clipped.right - 1, whole: false };
     this.page.drawSeen(this.seen, SEEN, seen);
-    const known = INPUTS[layer.startsWith("input:") ? "input:" : layer];
-    this.readout.textContent = known ?? describeField(seen ?? { whole: true });
+    this.readout.textContent = describeField(seen ?? { whole: true });
   }
 
   #drawMap() {
     const { card } = this;
     const { channel, row, column } = this.#place;
     const { layer, picture } = card.shown;
-    const room = Math.min(420, this.stack.parentElement.clientWidth - 8, innerHeight * 0.5);
+    const wide = this.dialog.clientWidth;
+    const room = Math.min(420, wide < 600 ? wide - 40 : wide / 2, innerHeight * 0.5);
     const longest = Math.max(card.height, card.width);
     const zoom = room >= longest ? Math.floor(room / longest) : room / longest;
     const { height, width } = card;
@@ -146,7 +164,9 @@ export class UnitView {
         "layer max": short(layer.maximum),
       }),
     );
+    this.steps.textContent = card.node.kernel ? "slides the kernel over the map" : "steps through the map";
     const { value, exact } = this.#value(row, column);
+    if (exact) this.#refer(this.#isSilent);
     const reading = `${exact ? "=" : "≈"} ${short(value)}`;
     const place = row < 0 ? `Token ${this.index[0]}, which has no place,` : `Row ${row}, column ${column}`;
     this.readout.textContent = `${place} ${reading}. ${describeField(field)}`;
@@ -173,10 +193,16 @@ export class UnitView {
 
   #value(row, column) {
     const exact = this.#layer === this.card.shown.layer ? this.#exact : null;
-    const { channel } = this.#place;
-    const unit = { channel, row, column };
+    const unit = { channel: this.#place.channel, row, column };
     if (!exact) return { value: this.card.valueAt(unit).value, exact: false };
     return { value: this.card.indexOf(unit).reduce((part, at) => part?.[at], exact), exact: true };
+  }
+
+  /** Whether the channel is 0 everywhere on this image, by its exact values. */
+  get #isSilent() {
+    const { height, width } = this.card;
+    const places = Array.from({ length: height * width }, (_, at) => [Math.floor(at / width), at % width]);
+    return places.every(([row, column]) => this.#value(row, column).value === 0);
   }
 
   async #fetch() {
@@ -190,7 +216,7 @@ export class UnitView {
       [this.#exact, this.#layer] = [answer.layers[0].values, layer];
       this.draw();
     } catch (error) {
-      this.readout.textContent = `Approximate values only: ${error.message}`; // too many numbers for one answer
+      if (!(error instanceof Refusal)) throw error; // too many numbers for one answer: they stay approximate
     }
   }
 
@@ -233,9 +259,9 @@ export class UnitView {
     if (this.card?.kind !== "tiles") return;
     if (event.key === "PageUp") this.#step(-1);
     else if (event.key === "PageDown") this.#step(1);
-    else if (event.target === this.map && STEPS[event.key]) {
+    else if (event.target === this.map && ARROWS[event.key]) {
       const { row, column } = this.#place;
-      const [down, across] = STEPS[event.key];
+      const [down, across] = ARROWS[event.key];
       const inside = (value, size) => Math.min(size - 1, Math.max(0, value));
       this.#move({ row: inside(row + down, this.card.height), column: inside(column + across, this.card.width) });
     } else return;
