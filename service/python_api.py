@@ -41,7 +41,7 @@ def load(
     Args:
         artifact: a directory of `convscope export`, its name's folder for the newest version, `NAME` or `NAME:VERSION`
             in the folder `artifacts`, or `bentoml:NAME:VERSION`.
-        engine: `onnxruntime`, `torchscript`, or `auto`, which follows `convscope bench` where it was run.
+        engine: `onnxruntime`, `torchscript`, or `auto`, which follows `convscope bench --use` where it was run.
         precision: fp32, fp16, bf16 or int8, where the artifact has a file of it.
         device: `cpu`, `cuda`, or `auto`, which takes CUDA where it works.
         threads: of one run; 0 leaves the number to the engine.

@@ -29,11 +29,12 @@ def bench(
     threads: int = 0,
     device: Device = "auto",
     seconds: float = 1.0,
+    use: bool = False,
 ) -> None:
     """Measures every file of an artifact on this machine: images/s, latency and memory, each in its own process.
 
-    For example `convscope bench artifacts/lenet-mnist`. The results are kept in the artifact as bench.json: the
-    server's engine `auto` takes the file that is fastest on this machine.
+    For example `convscope bench artifacts/lenet-mnist`. The results are kept in the artifact as bench.json. With --use
+    the engine `auto` takes the file that was fastest on this machine, when a server starts or loads a new version.
 
     Args:
         artifact: An artifact directory, or its name's folder for the newest version.
@@ -41,6 +42,7 @@ def bench(
         threads: Threads per run [default: the cores of this process].
         device: auto is the CPU, and also CUDA if available.
         seconds: Time for each file and batch size, without warm-up.
+        use: Let the engine auto take the fastest file; precisions below fp32 have other results.
     """
     try:
         sizes = [int(word) for word in batches.split(",")]
@@ -77,7 +79,9 @@ def bench(
         raise UserError(f"none of its files can be served here: {'; '.join(row.failed for row in rows)}")
     console.print(f"fastest here: {best.form.file} ({best.form.engine}, {best.device}), the mean over the batch sizes")
     try:
-        console.print(f"kept in {write_record(directory, rows, threads=threads)}, which the engine auto follows")
+        path = write_record(directory, rows, threads=threads, use=use)
+        then = ", which the engine auto follows" if use else "; --use lets the engine auto take it"
+        console.print(f"kept in {path}{then}")
     except UnwritableError as error:
         raise UserError(f"measured, but not kept for the engine auto: {error}") from None
 

@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from export.artifact.formats import GRAPH_FORMATS, GraphFormat
 from export.artifact.manifest import MANIFEST_FILE, ArtifactError
@@ -49,8 +50,11 @@ class Row:
         return math.exp(sum(map(math.log, rates)) / len(rates)) if rates else 0.0
 
 
-def write_record(directory: Path, rows: list[Row], *, threads: int) -> Path:
+def write_record(directory: Path, rows: list[Row], *, threads: int, use: bool) -> Path:
     """Writes bench.json into an artifact.
+
+    Args:
+        use: the engine `auto` follows the record; otherwise it follows what it did before: measuring decides nothing.
 
     Raises:
         UnwritableError: it cannot be written.
@@ -71,6 +75,7 @@ def write_record(directory: Path, rows: list[Row], *, threads: int) -> Path:
         "manifest_sha256": sha256_of(directory / MANIFEST_FILE),
         "threads": threads,
         "rows": measured,
+        "use": [[row["file"], row["device"]] for row in sorted(measured, key=_speed)] if use else _in_use(directory),
     }
     path = directory / BENCH_FILE
     with atomic_write(path) as temporary:
@@ -79,10 +84,11 @@ def write_record(directory: Path, rows: list[Row], *, threads: int) -> Path:
 
 
 def measured_order(directory: Path, *, device: str) -> list[GraphFormat]:
-    """The artifact's forms from fastest to slowest, as measured on this machine and device.
+    """The artifact's forms from fastest to slowest, as measured on this machine and device, if that is to be used.
 
     Returns:
-        An empty list without a record, or for a record of another machine, other libraries or another manifest.
+        An empty list without a record that is to be used, and for one of another machine, other libraries or another
+        manifest.
 
     Raises:
         ArtifactError: the record cannot be read.
@@ -95,8 +101,21 @@ def measured_order(directory: Path, *, device: str) -> list[GraphFormat]:
         same = content["manifest_sha256"] == sha256_of(directory / MANIFEST_FILE)
         if content["machine"] != this_machine() or not same:
             return []
-        rates = {row["file"]: float(row["images_per_s"]) for row in content["rows"] if row["device"] == device}
+        order = [file for file, where in content.get("use", ()) if where == device]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{path}: {error!r}; run `convscope bench` again, or remove the file") from None
-    known = [form for form in GRAPH_FORMATS if form.file in rates]
-    return sorted(known, key=lambda form: -rates[form.file])
+    forms = {form.file: form for form in GRAPH_FORMATS}
+    return [forms[file] for file in order if file in forms]
+
+
+def _speed(row: dict[str, Any]) -> float:
+    return -float(row["images_per_s"])
+
+
+def _in_use(directory: Path) -> list[list[str]]:
+    """The order that was decided on by an earlier record; empty without one."""
+    try:
+        content = json.loads((directory / BENCH_FILE).read_text())
+        return [[str(file), str(device)] for file, device in content.get("use", ())]
+    except (OSError, ValueError, TypeError, AttributeError):
+        return []

@@ -33,7 +33,7 @@ def open_engine(
     Args:
         directory: the artifact.
         manifest: its manifest.
-        engine: `auto` takes the fastest engine found by `convscope bench` on this machine; without a record ONNX
+        engine: `auto` takes the fastest engine found by `convscope bench --use` on this machine; without a record ONNX
             Runtime if there is an ONNX file, but TorchScript if only torch can use the GPU.
         precision: fp16, bf16 and int8 if the artifact has them; `auto` likewise, or fp32.
         device: `auto` takes CUDA if available; `cuda` fails without it.

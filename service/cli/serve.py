@@ -32,7 +32,7 @@ def serve(
         host: Address to listen on [default: 127.0.0.1].
         port: Port to listen on [default: 3000].
         workers: Server processes [default: 1].
-        engine: auto takes the fastest engine found by `convscope bench` on this machine; without a record, ONNX
+        engine: auto takes the fastest engine found by `convscope bench --use` on this machine; without a record, ONNX
             Runtime if there is an ONNX file.
         precision: fp32, fp16, bf16 or int8; auto likewise takes the fastest, otherwise fp32.
         device: auto takes CUDA if available.

@@ -5,6 +5,7 @@ from stat import S_ISDIR
 
 from export.artifact.directory import find_versions, locate
 from export.artifact.manifest import ArtifactError, read_manifest
+from export.engines.bench_record import BENCH_FILE
 
 Signature = tuple[tuple[str, int, int], ...]  # name, size and time of every file
 
@@ -54,6 +55,7 @@ def _signature(directory: Path) -> Signature:
             status = path.stat()
         except FileNotFoundError:  # a temporary file that is already gone, or a broken link
             continue
-        if not S_ISDIR(status.st_mode):  # reference images are opened when they are asked for
+        # Reference images are opened when they are asked for, and measuring changes no running server.
+        if not S_ISDIR(status.st_mode) and path.name != BENCH_FILE:
             files.append((path.name, status.st_size, status.st_mtime_ns))
     return tuple(files)

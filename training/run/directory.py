@@ -1,5 +1,6 @@
 """The directory of a run: never one with another run, except to overwrite or resume it."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from training.data.datasets import DATASETS
 from training.loop.resume import RESUME_FILE
 
 RUNS = Path("runs")
+ODD = re.compile(r"[^\w.-]+", re.ASCII)  # what an artifact's name, and some file systems, do not take
 UNUSED_FILE = "unused-files.tsv"  # of a folder: names and reasons
 
 
@@ -61,7 +63,7 @@ def resumable_run_directory(out: Path | None, *, model: str, dataset: str, overw
 
 def _names(model: str, dataset: str) -> Iterator[Path]:
     name = dataset if dataset in DATASETS else Path(dataset).resolve().name
-    base = RUNS / f"{model}-{name}"
+    base = RUNS / ODD.sub("-", f"{model}-{name}")
     yield base
     number = 2
     while True:

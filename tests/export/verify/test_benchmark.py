@@ -15,6 +15,7 @@ from export.engines.bench_record import BENCH_FILE, Row, Timing, measured_order,
 from export.engines.protocol import EngineError
 from export.engines.selection import open_engine
 from export.verify.benchmark import benchmark, best_row, measurements
+from service.serving.artifact_scan import scan
 from service.settings import read_settings
 from tests.conftest import Outcome
 
@@ -83,14 +84,14 @@ def test_the_fastest_is_of_the_last_device_and_one_that_the_server_opens() -> No
     ],
 )
 def test_auto_takes_the_fastest_that_fits(artifact: Path, rows: list[Row], wanted: dict[str, Any], file: str) -> None:
-    write_record(artifact, rows, threads=2)
+    write_record(artifact, rows, threads=2, use=True)
     for precision in ("auto", "fp32"):
         opened = open_engine(artifact, read_manifest(artifact), device="cpu", precision=precision, **wanted)
         assert opened.file == file
 
 
 def test_auto_asks_for_no_precision_that_was_not_exported(artifact: Path) -> None:
-    write_record(artifact, [row(INT8, 300)], threads=2)
+    write_record(artifact, [row(INT8, 300)], threads=2, use=True)
     with pytest.raises(EngineError, match=r"has no model\.int8\.onnx"):
         open_engine(artifact, read_manifest(artifact), precision="int8")
 
@@ -106,7 +107,7 @@ def test_auto_asks_for_no_precision_that_was_not_exported(artifact: Path) -> Non
 def test_a_record_of_another_machine_or_artifact_counts_for_nothing(
     artifact: Path, change: Callable[[dict[str, Any]], None]
 ) -> None:
-    path = write_record(artifact, [row(TORCHSCRIPT, 200), row(ONNX, 100)], threads=2)
+    path = write_record(artifact, [row(TORCHSCRIPT, 200), row(ONNX, 100)], threads=2, use=True)
     assert measured_order(artifact, device="cpu") == [TORCHSCRIPT, ONNX]
     content = json.loads(path.read_text())
     change(content)
@@ -121,8 +122,29 @@ def test_a_damaged_record_is_named(artifact: Path, text: str) -> None:
         open_engine(artifact, read_manifest(artifact))
 
 
+def test_measuring_alone_decides_nothing(artifact: Path) -> None:
+    """Neither at first nor after a decision, which stays."""
+    write_record(artifact, [row(TORCHSCRIPT, 200), row(ONNX, 100)], threads=2, use=False)
+    assert measured_order(artifact, device="cpu") == []
+    assert open_engine(artifact, read_manifest(artifact), device="cpu", precision="auto").file == "model.onnx"
+    write_record(artifact, [row(TORCHSCRIPT, 200), row(ONNX, 100)], threads=2, use=True)
+    write_record(artifact, [row(TORCHSCRIPT, 100), row(ONNX, 200)], threads=2, use=False)
+    assert measured_order(artifact, device="cpu") == [TORCHSCRIPT, ONNX]
+
+
+def test_a_record_changes_nothing_for_a_running_server(artifact: Path) -> None:
+    before = scan(artifact)
+    write_record(artifact, [row(TORCHSCRIPT, 200)], threads=2, use=True)
+    assert scan(artifact) == before
+    (artifact / "manifest.json").touch()
+    assert scan(artifact) != before
+
+
 def test_the_verb_measures_names_the_fastest_and_keeps_it(artifact: Path, run: Callable[..., Outcome]) -> None:
-    done = run("bench", artifact.parent, "--batches", "1,2", "--seconds", "0.02", "--device", "cpu")
+    words = ("bench", artifact.parent, "--batches", "1,2", "--seconds", "0.02", "--device", "cpu")
+    assert "--use lets the engine auto take it" in " ".join(run(*words).out.split())
+    assert measured_order(artifact, device="cpu") == []
+    done = run(*words, "--use")
     out = " ".join(done.out.split())
     assert done.status == 0
     best = measured_order(artifact, device="cpu")[0]

@@ -99,7 +99,7 @@ def check_everything(page, server, model):
     page.click("#tab-numbers")
     page.locator("#panel-numbers tbody tr").nth(len(names) - 1).wait_for()
     assert [text.strip("\u200e") for text in texts(page, "#panel-numbers tbody th")] == names
-    page.wait_for_selector(".numbers-dead:has-text('dead')")
+    page.wait_for_selector(".numbers-silent:has-text('ilent')")
     assert page.input_value("#model") == f"{model.replace('%3A', ':')}"
     assert page.is_visible("#photo") and page.inner_text("#given-title") == "digit.png"
 
@@ -195,7 +195,7 @@ def test_a_model_without_onnx_is_classified_and_every_view_says_what_is_missing(
     page.locator("[data-node=conv1] .map").click(position={"x": 20, "y": 20})
     page.click("[data-node=conv1] .layer-details summary")
     assert "without model.onnx" in page.inner_text("[data-node=conv1] .layer-details-body")
-    for tab, place in {"why": ".why-status", "compare": "[role=status]", "numbers": ".numbers-dead"}.items():
+    for tab, place in {"why": ".why-status", "compare": "[role=status]", "numbers": ".numbers-silent"}.items():
         page.click(f"#tab-{tab}")
         page.wait_for_selector(f"#panel-{tab} {place}:has-text('exported without model.onnx')")
     page.click("#tab-lab")

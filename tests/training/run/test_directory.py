@@ -10,13 +10,15 @@ import pytest
 import torch
 
 from convscope import main
+from export.artifact.manifest import check_name
 from models.checkpoint.directory import load_checkpoint
 from models.files import UnwritableError, check_writable
 from tests.conftest import Outcome
 from training.cli.progress import TrainingProgress
 from training.data.datasets import load_dataset
 from training.data.options import DataOptions
-from training.events import EpochFinished, Event
+from training.events import EpochFinished, Event, RunFinished
+from training.run.directory import new_run_directory
 from training.run.plan import TrainingRequest
 from training.run.train import train_checkpoint
 
@@ -131,7 +133,6 @@ def test_a_run_stopped_by_a_write_that_failed_resumes_to_the_same_bits(
         ("resume.pt", 1, 1),
         pytest.param("resume.pt", 2, 2, marks=pytest.mark.acceptance),
         ("log.jsonl", 1, 2),
-        ("confusion.png", 3, 3),
         ("samples.npz", 3, 3),
         ("config.json", 3, 3),
     ],
@@ -152,6 +153,32 @@ def test_a_full_disk_stops_the_run_and_what_is_kept_is_told(
         train_checkpoint(TrainingRequest("lenet", "digits", overrides=SETTINGS), out=out, report=fill)
     assert half_files(out) == []
     assert equal(resumed(out, monkeypatch), whole)
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="no /dev/full")
+def test_a_disk_that_is_full_for_pictures_loses_only_them(tmp_path: Path) -> None:
+    told: list[Event] = []
+
+    def fill(event: Event) -> None:
+        told.append(event)
+        if isinstance(event, EpochFinished):
+            (tmp_path / f"run/.confusion.png.{os.getpid()}.tmp").unlink(missing_ok=True)
+            (tmp_path / f"run/.confusion.png.{os.getpid()}.tmp").symlink_to(FULL)
+
+    train_checkpoint(TrainingRequest("lenet", "digits", overrides=SETTINGS), out=tmp_path / "run", report=fill)
+    assert isinstance(told[-1], RunFinished)
+    assert "confusion.png cannot be written: No space left on device" in told[-1].missing_pictures
+    assert half_files(tmp_path / "run") == [] and (tmp_path / "run/config.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [("my_networks:Net", "my_networks-Net-digits"), ("torchvision:resnet18", "torchvision-resnet18-digits")],
+)
+def test_a_runs_name_can_be_an_artifacts(model: str, name: str) -> None:
+    found = new_run_directory(None, model=model, dataset="digits")
+    assert found.name == name
+    assert check_name(found.name) == name
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="no /dev/full")

@@ -2,7 +2,7 @@
 
 export const TERMS = {
   kernel: [
-    "A kernel is a small grid of weights that slides over the input. Each position gives one number, a sum of products.",
+    "A kernel is a small grid of weights that slides over the input. Each position gives one sum of products.",
     "Cross-correlation",
   ],
   stride: [

@@ -35,7 +35,7 @@ const COLUMNS = [
   { title: "Shape" },
   { title: "Field", of: ({ receptive_field: field }) => (field ? field[0] * field[1] : Infinity) },
   { title: "Parameters", of: ({ parameters }) => parameters, write: whole, what: "holds % of the parameters" },
-  { title: "MACs", of: ({ macs }) => macs, write: (count) => brief(count), what: "computes % of the multiply-accumulates" },
+  { title: "MACs", of: ({ macs }) => macs, write: (n) => brief(n), what: "computes % of the multiply-accumulates" },
   { title: "Silent", of: (node) => SILENT.get(node)?.[0] ?? 0 },
 ];
 const COUNTS = COLUMNS.filter(({ write }) => write);

@@ -226,7 +226,8 @@ export class Arithmetic {
     const list = element("ol", "unit-terms");
     for (const term of sorted.slice(0, this.terms)) {
       const row = element("li", "");
-      row.append(button("link", `${term.source} [${term.index.join(", ")}]`, () => this.#walk(term.source, term.index)));
+      const { source, index } = term;
+      row.append(button("link", `${source} [${index.join(", ")}]`, () => this.#walk(source, index)));
       row.append(element("span", "unit-number", exact(term.value)));
       if (term.weight !== null && !plain) {
         const factor = element("span", "unit-number", `× ${exact(term.weight)}`);

@@ -270,5 +270,6 @@ export class UnitView {
 }
 
 export function describeField({ top, left, bottom, right, whole }) {
-  return whole ? "It sees the whole image." : `It sees rows ${top}–${bottom}, columns ${left}–${right} of the input.`;
+  if (whole) return "It sees the whole image.";
+  return `It sees rows ${top}–${bottom}, columns ${left}–${right} of the input.`;
 }

@@ -157,7 +157,8 @@ export class WhyView {
       Object.assign(choices, { method: answer.method, layer: answer.layer }); // what the server chose
       const under = this.curves.element;
       if (other) {
-        this.#showRival(await request({ class: this.#nameOf(other.index) }, under, "Mapping the runner-up …"), answer);
+        const rival = await request({ class: this.#nameOf(other.index) }, under, "Mapping the runner-up …");
+        this.#showRival(rival, answer);
       }
       if (!answer.empty) {
         this.curves.show((await request({ evaluate: true }, under, "Testing the map …")).trust, answer.class.label);
