@@ -154,7 +154,9 @@ export class NumbersView {
     }
     const { of } = COLUMNS.at(-1);
     const layers = this.#nodes.filter(of).length;
-    const text = `Silent channels, 0 everywhere on this image: ${sum(this.#nodes, of)} in ${layers} of the layers.`;
+    const text = layers
+      ? `Silent channels, 0 everywhere on this image: ${sum(this.#nodes, of)} in ${layers} of the layers.`
+      : "No channel is silent, that is, 0 everywhere on this image.";
     this.silent.textContent = counted.length ? text : "";
   }
 
