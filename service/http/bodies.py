@@ -1,17 +1,22 @@
 """Request bodies: read under limits enforced while streaming, and split into images."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from typing import Generic, TypeVar
 
 from starlette.types import Receive, Scope
 
 from service.errors import BodyEmpty, BodyTooLarge, MalformedBody, QueueFull, UnsupportedType
 from service.http.disconnect import ClientDisconnect
-from service.http.multipart import MULTIPART, parse_multipart
+from service.http.multipart import MULTIPART, Uploads, parse_multipart
 from service.http.requests import get_header
 from service.settings import Limit, Settings
 
 T = TypeVar("T")
+
+
+def is_form(scope: Scope) -> bool:
+    """True if the body is a multipart form, by its media type."""
+    return get_header(scope, b"content-type").partition(";")[0].strip().lower() == MULTIPART
 
 
 class BodyReader:
@@ -29,30 +34,33 @@ class BodyReader:
         return BodyContext(self, scope, receive, limit_bytes, lambda body: body)
 
     def images(
-        self, scope: Scope, receive: Receive, *, limit_images: Limit | None = None
-    ) -> "BodyContext[Sequence[bytes]]":
+        self, scope: Scope, receive: Receive, *, limit_images: Limit | None = None, fields: Collection[str] = ()
+    ) -> "BodyContext[Uploads]":
         """The encoded images of a request: the body itself, or every file of a multipart form, in order.
+
+        Args:
+            fields: of a form, that may have values instead of files.
 
         Raises:
             BodyEmpty: the body is empty, or a form without files.
-            MalformedBody: a multipart form that is damaged, cut off, or has a field that is not a file.
+            MalformedBody: a multipart form that is damaged, cut off, or has a field that is neither a file nor known.
             UnsupportedType: the body is compressed as a whole.
             TooManyImages, BodyTooLarge, QueueFull, ClientDisconnect: while the body is read.
         """
         content_type = get_header(scope, b"content-type")
-        is_form = content_type.partition(";")[0].strip().lower() == MULTIPART
-
         if (encoding := get_header(scope, b"content-encoding").strip().lower()) not in ("", "identity"):
             raise UnsupportedType(
                 f"Content-Encoding is {encoding[:40]!r}; images are compressed already, send them as is"
             )
 
-        def images(body: bytes) -> Sequence[bytes]:
-            if is_form:
-                return parse_multipart(body, content_type, limit=limit_images or self._limit_images)
+        def images(body: bytes) -> Uploads:
+            if is_form(scope):
+                return parse_multipart(body, content_type, limit=limit_images or self._limit_images, fields=fields)
             if not body:
                 raise BodyEmpty(f"the body is empty; send the bytes of an image, or {MULTIPART} with files")
-            return (body,)
+            uploads = Uploads()
+            uploads.append(body)
+            return uploads
 
         return BodyContext(self, scope, receive, self._limit_bytes, images)
 

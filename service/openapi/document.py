@@ -12,7 +12,7 @@ from export.engines.machine import installed_version
 from models.images.errors import ImageError
 from service.errors import STATUS, Unauthorized, is_v2
 from service.http.route import ErrorType, Json, Route
-from service.openapi.schema import TEXT, Component, as_json, find_components, object_schema, one_of
+from service.openapi.schema import TEXT, Component, as_json, described, find_components, object_schema, one_of
 from service.settings import Settings
 from service.telemetry.metrics import INTERNAL
 
@@ -38,7 +38,9 @@ def error_codes(kind: type[Exception] = Exception) -> list[str]:
 
 
 ERROR = Component("Error", object_schema(error=object_schema(code=one_of(*error_codes()), message=TEXT)))
-REFUSED = Component("Refused", object_schema(error=object_schema(code=one_of(*error_codes(ImageError)), message=TEXT)))
+PLACE = {"field": described("of a form", TEXT), "file": described("its name; empty if the form gives none", TEXT)}
+_ERROR = object_schema(code=one_of(*error_codes(ImageError)), message=TEXT)
+REFUSED = Component("Refused", object_schema(PLACE, error=_ERROR))
 V2_ERROR = Component("V2Error", object_schema(error=TEXT))
 
 

@@ -1,7 +1,7 @@
 """POST /v1/classify: image bytes in, labels with probabilities out."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -13,11 +13,12 @@ from models.images.errors import ImageError
 from models.images.header import FORMATS
 from service.context import ServerContext, run_model
 from service.errors import InferenceFailed, UnknownModel, UnknownParameter, error_body
+from service.http.bodies import is_form
 from service.http.multipart import MULTIPART
 from service.http.requests import check_top_k, number, parse_query, single
 from service.http.responses import send_json
 from service.http.route import UPLOAD, Json, Route, query_names, query_parameter
-from service.openapi.document import REFUSED
+from service.openapi.document import PLACE, REFUSED
 from service.openapi.schema import (
     BINARY,
     COUNT,
@@ -41,7 +42,7 @@ _PROBABILITY: Json = {"type": "number", "minimum": 0, "maximum": 1.0001}  # a so
 PREDICTION = Component("Prediction", object_schema(label=TEXT, index=COUNT, probability=_PROBABILITY))
 PREDICTIONS = described("the most probable first", array(PREDICTION, minItems=1))
 NOTES = described("left out if there are none: what is suspicious about the image, in words", array(TEXT, minItems=1))
-PREDICTED = Component("Predicted", object_schema({"notes": NOTES}, predictions=PREDICTIONS))
+PREDICTED = Component("Predicted", object_schema({"notes": NOTES, **PLACE}, predictions=PREDICTIONS))
 _RESULT = {"oneOf": [PREDICTED, REFUSED]}
 _RESULTS = described("one for each image, in their order", array(_RESULT, minItems=1))
 CLASSIFICATION = Component("Classification", object_schema(model=TEXT, version=FROM_1, results=_RESULTS))
@@ -74,21 +75,36 @@ class ClassifyRoute:
         """Answers one request; the caller maps raised errors."""
         values = parse_query(scope["query_string"], self._names)
         async with asyncio.timeout(self._deadline_s):
-            model = await self._context.find(single(values, "model"), single(values, "version"))
-            asked = number(values, "top_k", least=1)
-            top_k = min(asked, len(model.manifest.classes)) if asked else default_top_k(model.manifest)
-            check_top_k(top_k, self._limit_top_k)
-            results = await self._results(model, scope, receive, top_k)
+            choice = None if is_form(scope) else await self._choose(values)  # a form may have the options in it
+            async with self._context.body_reader.images(scope, receive, fields=self._names) as uploads:
+                model, top_k = choice or await self._choose(_merged(values, uploads.fields))
+                spec, decoders = model.manifest.input, self._context.decoders
+                notes: list[list[str]] = [[] for _ in uploads]
+                decoded = await decode_uploads(
+                    uploads, spec, limit_pixels=self._limit_pixels, executor=decoders, notes=notes
+                )
+            results = await self._results(model, decoded, notes, top_k, receive)
+        for result, (field, name) in zip(results, uploads.places, strict=False):
+            result |= {"field": field, "file": name}
         answer = {"model": model.manifest.name, "version": model.manifest.version, "results": results}
         await send_json(send, 200, orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY))
 
-    async def _results(self, model: ServedModel, scope: Scope, receive: Receive, top_k: int) -> list[dict[str, Any]]:
-        async with self._context.body_reader.images(scope, receive) as uploads:
-            spec, decoders = model.manifest.input, self._context.decoders
-            notes: list[list[str]] = [[] for _ in uploads]
-            decoded = await decode_uploads(
-                uploads, spec, limit_pixels=self._limit_pixels, executor=decoders, notes=notes
-            )
+    async def _choose(self, values: Mapping[str, Sequence[str]]) -> tuple[ServedModel, int]:
+        """The model, and the number of classes."""
+        model = await self._context.find(single(values, "model"), single(values, "version"))
+        asked = number(values, "top_k", least=1)
+        top_k = min(asked, len(model.manifest.classes)) if asked else default_top_k(model.manifest)
+        check_top_k(top_k, self._limit_top_k)
+        return model, top_k
+
+    async def _results(
+        self,
+        model: ServedModel,
+        decoded: Sequence[Pixels | ImageError],
+        notes: Sequence[list[str]],
+        top_k: int,
+        receive: Receive,
+    ) -> list[dict[str, Any]]:
         if len(decoded) == 1 and isinstance(decoded[0], ImageError):
             raise decoded[0]  # a lone bad image has an error status
         good = [image for image in decoded if not isinstance(image, ImageError)]
@@ -109,6 +125,14 @@ class ClassifyRoute:
             return ()
         probabilities, _ = await run_model(model, await stack_images(images, self._context.decoders), receive)
         return probabilities
+
+
+def _merged(values: dict[str, list[str]], fields: Mapping[str, str]) -> dict[str, list[str]]:
+    """The options of the query and of the form; empty fields of a form were not filled in."""
+    filled = {name: value for name, value in fields.items() if value}
+    if twice := values.keys() & filled.keys():
+        raise UnknownParameter(f"{min(twice)} is in the query and in the form; wanted one value")
+    return values | {name: [value] for name, value in filled.items()}
 
 
 def _result(row: Floats, classes: tuple[str, ...], top_k: int, notes: list[str]) -> dict[str, Any] | ImageError:

@@ -11,7 +11,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from urllib3.filepost import encode_multipart_formdata
 
 from service.errors import RequestError, TooManyImages
-from service.http.multipart import parse_multipart
+from service.http.multipart import Uploads, parse_multipart
 from service.settings import Limit
 
 FILES = [np.random.default_rng(3).bytes(size) for size in (0, 1, 300, 70_000)] + [
@@ -66,7 +66,10 @@ def of_starlettes_parser(body: bytes, content_type: str) -> list[bytes]:
 
         form = await MultiPartParser(Headers({"content-type": content_type}), stream()).parse()
         try:
-            return [await part.read() for _, part in form.multi_items()]
+            parts = [part for _, part in form.multi_items()]
+            if any(isinstance(part, str) for part in parts):
+                raise ValueError("it takes an image without a file's name for a text")
+            return [await part.read() for part in parts]
         finally:
             await form.close()
 
@@ -113,3 +116,55 @@ def test_damaged_forms_are_refused_or_read_as_another_parser_reads_them() -> Non
         assert found == wanted
         same += 1
     assert same > 500 and refused > 200, (same, refused)
+
+
+def part(disposition: str, content: bytes, kind: str = "") -> bytes:
+    head = f"Content-Disposition: form-data; {disposition}\r\n" + (f"Content-Type: {kind}\r\n" if kind else "")
+    return b"--x\r\n" + head.encode() + b"\r\n" + content + b"\r\n"
+
+
+def parsed(*parts: bytes, fields: tuple[str, ...] = ()) -> Uploads:
+    return parse_multipart(
+        b"".join(parts) + b"--x--\r\n", "multipart/form-data; boundary=x", limit=Limit(3), fields=fields
+    )
+
+
+@pytest.mark.parametrize(
+    ("disposition", "kind", "place"),
+    [
+        ('name="a"; filename="b.png"', "", ("a", "b.png")),
+        ("name=\"a\"; filename*=UTF-8''caf%C3%A9.png", "image/png", ("a", "café.png")),
+        ('name="a"; filename="cafe.png"; filename*=utf-8\'en\'caf%C3%A9.png', "", ("a", "café.png")),
+        ('name="a"', "image/png", ("a", "")),
+        ('name="a"', "Image/JPEG; q=1", ("a", "")),
+        ('filename="b.png"', "", ("", "b.png")),
+        ('name="a"; filename=""', "image/png", ("a", "")),
+    ],
+)
+def test_what_is_a_file(disposition: str, kind: str, place: tuple[str, str]) -> None:
+    found = parsed(part(disposition, b"123", kind))
+    assert (found, found.places, found.fields) == ([b"123"], [place], {})
+
+
+def test_options_are_fields_of_the_form_and_files_may_have_their_names() -> None:
+    options = (part('name="top_k"', b" 3 "), part('name="model"', b"lenet"))
+    found = parsed(*options, part('name="model"; filename="a.png"', b"123"), fields=("model", "top_k"))
+    assert (found, found.places, found.fields) == ([b"123"], [("model", "a.png")], {"top_k": "3", "model": "lenet"})
+
+
+@pytest.mark.parametrize(
+    ("parts", "says"),
+    [
+        ([part('name="photo"; filename=""', b"")], "no file was chosen in the form's field 'photo'"),
+        (
+            [part('name="other"', b"3")],
+            "'other' has no filename and no image's Content-Type; fields",
+        ),
+        ([part('name="a"', b"3"), part('name="a"', b"4")], "the field a more than once"),
+        ([part('name="a"', b"3" * 300)], "more than 200 bytes"),
+        ([part('name="a"', b"3")], "has no files"),
+    ],
+)
+def test_fields_that_are_refused(parts: list[bytes], says: str) -> None:
+    with pytest.raises(RequestError, match=says):
+        parsed(*parts, fields=("a",))

@@ -66,6 +66,24 @@ def test_a_dark_image_of_16_bits_carries_a_note(client):
     assert [len(row.get("notes", [])) for row in results] == [0, 1]
 
 
+def test_a_form_may_hold_the_options_and_results_name_field_and_file(client, lenet_artifact):
+    files = [("one", ("a.png", encoded(digit()))), ("two", ("b.png", b"text"))]
+    data = {"top_k": "3", "model": lenet_artifact.parent.name, "version": ""}
+    results = client.post("/v1/classify", files=files, data=data).json()["results"]
+    assert [(row["field"], row["file"]) for row in results] == [("one", "a.png"), ("two", "b.png")]
+    assert len(results[0]["predictions"]) == 3
+    assert results[1]["error"]["code"] == "image_unsupported"
+    for query, form, says in [
+        ("?top_k=2", {"top_k": "3"}, "top_k is in the query and in the form"),
+        ("", {"top_k": "x"}, "top_k is 'x'"),
+        ("", {"model": "no"}, "no model is called 'no'"),
+        ("", {"size": "3"}, "fields without a file are model, version, top_k"),
+    ]:
+        answer = client.post(f"/v1/classify{query}", files=files, data=form)
+        assert answer.status_code in (400, 404)
+        assert says in answer.json()["error"]["message"]
+
+
 def test_more_classes_than_there_are_give_all_of_them(client):
     answer = client.post("/v1/classify?top_k=99", content=encoded(digit())).json()
     assert len(answer["results"][0]["predictions"]) == 10
@@ -98,7 +116,7 @@ REFUSED = [
         MULTIPART,
         400,
         "body_malformed",
-        "part 1 does not say that it is a file",
+        "part 1 does not say that it is a field of the form",
     ),
     ("", b"--x\r\n\r\nbytes\r\n--x--", MULTIPART, 400, "body_malformed", "part 1 has no headers"),
     ("", b"--x\r\nA: " + bytes(9000) + b"\r\n\r\n\r\n--x--", MULTIPART, 400, "body_malformed", "more than 8192 bytes"),
@@ -183,9 +201,9 @@ def test_images_in_one_request_are_counted(lenet_artifact):
 
 
 def test_a_text_field_in_a_form_is_refused_by_name(client):
-    answer = client.post("/v1/classify", files=[("image", encoded(digit()))], data={"top_k": "3"})
+    answer = client.post("/v1/classify", files=[("image", encoded(digit()))], data={"size": "3"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "body_malformed")
-    assert "'top_k' has no filename" in answer.json()["error"]["message"]
+    assert "'size' has no filename" in answer.json()["error"]["message"]
 
 
 def test_a_compressed_body_is_refused_by_its_header(client):
