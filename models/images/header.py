@@ -73,7 +73,10 @@ def open_image(data: bytes, *, limit_pixels: int = DEFAULT_LIMIT_PIXELS, spec: I
     jpeg = jpeg_header(data)
     if jpeg is not None:
         check_jpeg(jpeg, limit_pixels, part_of(spec, jpeg.height, jpeg.width))
-        return _opened(data, LARGER * limit_pixels)
+        try:  # not by Image.open, whose own limit such a file may exceed; opening it allocates nothing
+            return JpegImagePlugin.jpeg_factory(io.BytesIO(data))
+        except Exception as error:
+            raise _refusal(data, error) from None
     if _PLAIN_PPM.match(data) and len(data) > PLAIN_BYTES:
         raise ImageTooLarge(f"a PPM file of plain numbers may have {PLAIN_BYTES:,} bytes; send it as binary")
     image = _opened(data, limit_pixels)
@@ -87,8 +90,10 @@ def open_image(data: bytes, *, limit_pixels: int = DEFAULT_LIMIT_PIXELS, spec: I
 
 
 def _opened(data: bytes, limit_pixels: int) -> Image.Image:
-    # A process-wide setting, but some plug-ins allocate whole frames while opening, and only this limits them.
-    Image.MAX_IMAGE_PIXELS = limit_pixels
+    # Some plug-ins allocate whole frames while opening, and only this limits them. It is one setting for the process,
+    # so that it is never made smaller than whoever else opens images expects.
+    if Image.MAX_IMAGE_PIXELS is not None:
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, limit_pixels)
     try:
         return Image.open(io.BytesIO(data), formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

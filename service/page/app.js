@@ -240,7 +240,7 @@ async function showModel(entry) {
   const [graph, { labels }] = both;
   const values = graph.nodes.reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0);
   lazy = values > AT_ONCE;
-  network.show(graph, labels);
+  network.show(graph, labels, entry.temperature);
   store.set({ graph, labels });
   find("filter").value = "";
   find("fold").hidden = !network.hasBlocks;

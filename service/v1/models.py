@@ -94,6 +94,7 @@ def _described(entry: ModelEntry) -> dict[str, Any]:
         "inspectable": ONNX_FILE in manifest.files,
         "metrics": manifest.metrics,
         "dataset": manifest.dataset.get("name"),
+        "temperature": manifest.temperature,
         "golden_difference": model.golden_difference if model else None,
     }
 
@@ -150,6 +151,7 @@ _MODEL: dict[str, Json] = {
     "inspectable": FLAG,
     "metrics": {"description": "of the training, by split", "type": "object"},
     "dataset": nullable(TEXT),
+    "temperature": described("by which the logits are divided before the softmax", {**NUMBER, "exclusiveMinimum": 0}),
     "golden_difference": described("largest difference to the golden probabilities", nullable(NUMBER)),
 }
 MODEL = Component("Model", object_schema(**_MODEL))

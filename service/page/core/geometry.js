@@ -33,10 +33,15 @@ export class ReceptiveFields {
     this.nodes = new Map(graph.nodes.map((node) => [node.name, node]));
   }
 
-  /** The part of the input that can influence a unit, clipped: {top, left, bottom, right} inclusive, and `whole`. */
-  field({ start, jump, receptive_field: size }, row, column) {
+  /**
+   * The part of the input that can influence a unit, clipped: {top, left, bottom, right} inclusive, and `whole`;
+   * `unknown` where the server gives none though the layer has places.
+   */
+  field(node, row, column) {
+    const { start, jump, receptive_field: size } = node;
     const [height, width] = [this.input.height, this.input.width];
-    if (!start) return { top: 0, left: 0, bottom: height - 1, right: width - 1, whole: true };
+    const all = { top: 0, left: 0, bottom: height - 1, right: width - 1, whole: true };
+    if (!start) return { ...all, unknown: !seesAll(node) };
     const [y, x] = [start[0] + row * jump[0], start[1] + column * jump[1]];
     const field = {
       top: Math.max(0, y),
@@ -78,6 +83,16 @@ export class ReceptiveFields {
     ]);
     return { first, last, top, left, bottom, right };
   }
+}
+
+/** True for a layer without places, each of whose values is made of the whole image. */
+export function seesAll({ receptive_field: field, shape }) {
+  return !field && (shape.length === 1 || (shape.length === 3 && shape[1] * shape[2] === 1));
+}
+
+/** What is said instead of a receptive field. */
+export function seesText(node) {
+  return seesAll(node) ? "sees the whole image" : "receptive field not known";
 }
 
 function flattened(node, parent, index) {

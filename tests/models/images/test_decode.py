@@ -222,6 +222,15 @@ def test_the_pixel_limit_is_inclusive() -> None:
         decode_image(PNG, spec_of("RGB"), limit_pixels=64 * 64 - 1)
 
 
+def test_a_small_limit_does_not_limit_others_in_the_process() -> None:
+    """Pillow has one setting for all who open images."""
+    for data in (PNG, JPEG, encode(NOISE, "GIF")):
+        with pytest.raises(ImageTooLarge):
+            decode_image(data, spec_of("RGB"), limit_pixels=16)
+        with Image.open(io.BytesIO(data)) as image:
+            assert image.size == (64, 64)
+
+
 @pytest.mark.parametrize("form", FORMATS)
 def test_damaged_bytes_decode_or_raise_an_image_error(form: str) -> None:
     data, random, refused = encode(NOISE, form), np.random.default_rng(2), 0

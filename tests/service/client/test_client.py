@@ -146,7 +146,7 @@ def test_the_readmes_program_runs(lenet_artifact: Path, tmp_path: Path, capsys: 
     [
         (None, lambda client: client.models(), 401, "unauthorized", "Authorization"),
         (TOKEN, lambda client: client.classify([b"x"], model="x"), 404, "model_unknown", "no model is called"),
-        (TOKEN, lambda client: client.classify([b"x"] * 2, top_k=11), 400, "parameter_invalid", "top_k"),
+        (TOKEN, lambda client: client.classify([b"x"] * 2, top_k=0), 400, "parameter_invalid", "top_k"),
         (TOKEN, lambda client: client.feature_maps(b"x", model="lenet"), 415, "image_unsupported", "not an image"),
         (TOKEN, lambda c: c.feature_maps(b"x", model="lenet", layers="no"), 404, "layer_unknown", "no layer"),
         (TOKEN, lambda c: c.references("conv1", 0, model="lenet"), 404, "no_references", "convscope index"),

@@ -194,7 +194,7 @@ def test_a_model_without_onnx_is_classified_and_every_view_says_what_is_missing(
     assert "exported without model.onnx" in page.inner_text("#provenance")
     page.locator("[data-node=conv1] .map").click(position={"x": 20, "y": 20})
     page.click("[data-node=conv1] .layer-details summary")
-    assert "without model.onnx" in page.inner_text("[data-node=conv1] .layer-details-body")
+    page.wait_for_selector("[data-node=conv1] .layer-details-body:has-text('without model.onnx')")
     for tab, place in {"why": ".why-status", "compare": "[role=status]", "numbers": ".numbers-silent"}.items():
         page.click(f"#tab-{tab}")
         page.wait_for_selector(f"#panel-{tab} {place}:has-text('exported without model.onnx')")

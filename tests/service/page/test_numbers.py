@@ -60,7 +60,7 @@ def test_totals_and_what_dominates_are_lenets(numbers):
     says = numbers.locator(".numbers-says").inner_text().replace("\N{NO-BREAK SPACE}", " ")
     assert "fc.0 holds 78.0 % of the parameters, fc.1 16.5 %." in says  # 48,120 and 10,164 of 61,706
     assert "conv2 computes 57.6 % of the multiply-accumulates, conv1 28.2 %." in says  # 240,000 and 117,600 of 416,520
-    assert "The largest activation is that of conv1: 4,704 numbers" in says
+    assert "The largest activations are those of conv1 and 1 more, each 4,704 numbers" in says
     assert "From flatten on, a position can see as much as the whole picture." in says
 
 
@@ -96,7 +96,7 @@ def test_a_row_outlines_its_field_to_scale_on_the_picture(numbers, lenet_artifac
         assert found.min() / zoom == pytest.approx(8, abs=0.6)
         assert (found.max() + 1) / zoom == pytest.approx(22, abs=0.6)
     numbers.locator("tr[data-layer='fc.0']").hover()
-    assert "sees the whole picture" in numbers.locator("#panel-numbers figcaption").inner_text()
+    assert "sees the whole image" in numbers.locator("#panel-numbers figcaption").inner_text()
     numbers.mouse.move(5, 5)
     assert "Point at a row" in numbers.locator("#panel-numbers figcaption").inner_text()
 

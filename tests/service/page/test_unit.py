@@ -299,3 +299,13 @@ def test_references_of_a_channel_are_shown_where_the_artifact_has_them(browser, 
         )
         assert page.locator(".unit-reference i").count() == 0
         page.context.close()
+
+
+def test_a_class_score_is_a_way_into_the_arithmetic(page, server):
+    upload(page, encoded(digit(3)))
+    row = page.locator("[data-node='fc.2'] .logits li").nth(4)
+    row.locator("button").click()
+    page.wait_for_selector("#arithmetic strong:has-text('fc.2 [4]')")
+    wanted = httpx.post(f"{server.url}/v1/models/lenet/unit?layer=fc.2&index=4", content=encoded(digit(3))).json()
+    assert number(page.inner_text(".unit-served")) == pytest.approx(wanted["served"], rel=1e-5)
+    assert number(row.inner_text().split()[-1]) == pytest.approx(wanted["served"], abs=0.006)

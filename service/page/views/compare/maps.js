@@ -25,7 +25,7 @@ export async function readMaps(ask, paths, sides, { layer, shape }, signal) {
     return { index: both[0].channels?.[place] ?? place, parts: [values, second[place], difference], size };
   });
   const shown = channels.sort((a, b) => b.size - a.size).slice(0, SHOWN);
-  const across = shape.length === 3 ? shape.at(both[0].channel_axis ? 1 : 2) : Math.ceil(Math.sqrt(first[0].length));
+  const across = shape.length === 3 ? shape.at(both[0].channel_axis ? 1 : 2) : rowOf(first[0].length);
   return { layer, few, shown, across };
 }
 
@@ -35,6 +35,11 @@ function toChannels({ values, shape, channel_axis: axis }) {
   if (!axis) return values.map((channel) => channel.flat());
   const places = shape.length === 3 ? values.flat() : values;
   return places[0].map((_, channel) => places.map((place) => place[channel]));
+}
+
+/** The columns of a vector: one row if it is short, or about a square. */
+function rowOf(length) {
+  return length > 40 ? Math.ceil(Math.sqrt(length)) : length;
 }
 
 export class Maps {

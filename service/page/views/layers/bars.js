@@ -1,7 +1,7 @@
 // A vector as bars around zero, in one or more rows.
 
 import { prepare } from "../../core/canvas.js";
-import { element } from "../../core/dom.js";
+import { button, element } from "../../core/dom.js";
 
 const HEIGHT = 44; // CSS pixels of a row
 const GAP = 8;
@@ -47,7 +47,7 @@ export class Bars {
 }
 
 /** Named values around zero as rows of a list, the largest one marked; empty rows before there are values. */
-export function drawRows(list, names, values) {
+export function drawRows(list, names, values, open) {
   const [least, most] = values ? [Math.min(0, ...values), Math.max(0, ...values)] : [0, 1];
   const best = values ? values.indexOf(Math.max(...values)) : -1;
   const rows = names.map((name, index) => {
@@ -57,8 +57,9 @@ export function drawRows(list, names, values) {
     bar.style.left = `${(100 * (Math.min(0, value) - least)) / (most - least || 1)}%`;
     bar.style.width = `${(100 * Math.abs(value)) / (most - least || 1)}%`;
     track.append(bar);
-    const number = values ? value.toFixed(2).replace("-", "−") : "";
-    row.append(element("span", "label", name), track, element("span", "value", number));
+    const number = element("span", "value");
+    if (values) number.append(button("link", value.toFixed(2).replace("-", "−"), () => open(index)));
+    row.append(element("span", "label", name), track, number);
     return row;
   });
   list.replaceChildren(...rows);

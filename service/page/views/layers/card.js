@@ -3,7 +3,7 @@
 import { COMPACT, Picture, arrange, cornerOf, drawTiles, makePalette } from "../../core/canvas.js";
 import { outline, prepare, toCss, unitAt } from "../../core/canvas.js";
 import { button, element, short } from "../../core/dom.js";
-import { gridOf } from "../../core/geometry.js";
+import { gridOf, seesText } from "../../core/geometry.js";
 import { term } from "../guide/guide.js";
 import { termOf } from "../guide/terms.js";
 import { Bars, drawRows } from "./bars.js";
@@ -83,7 +83,7 @@ export class Card {
     if (macs) parts.push([`${macs.toLocaleString("en")} `, term("multiplications")]);
     const { height, width } = this.host.input;
     const larger = field && field[0] > height && field[1] > width ? ", larger than the image" : "";
-    parts.push(field ? [term("receptive field"), ` ${by(field)}${larger}`] : ["sees the whole image"]);
+    parts.push(field ? [term("receptive field"), ` ${by(field)}${larger}`] : [seesText(this.node)]);
     const line = element("p", "about");
     parts.forEach((part, at) => line.append(at ? " · " : "", ...part));
     return line;
@@ -268,7 +268,7 @@ export class Card {
     if (this.kind !== "rows" && !this.layout) return;
     const shown = await this.decoded();
     const values = shown && this.kind !== "tiles" ? this.#vector() : null;
-    if (this.kind === "rows") drawRows(this.stack, this.labels, values);
+    if (this.kind === "rows") drawRows(this.stack, this.labels, values, (at) => this.host.open(this, [at]));
     else if (this.kind === "bars") this.layout.draw(this.map, values, this.host.look());
     else drawTiles(this.map, this.layout, shown?.picture, shown && this.colours(), this.host.look().frame);
     this.element.classList.toggle("filled", Boolean(shown));
@@ -288,6 +288,8 @@ export class Card {
     if (!layer) return this.scale.replaceChildren();
     const parts = [`min ${short(layer.minimum)}`, `mean ${short(layer.mean)}`, `max ${short(layer.maximum)}`];
     if (this.labels && values) parts[2] += ` (${this.labels[values.indexOf(Math.max(...values))]})`;
+    const { temperature } = this.host;
+    if (this.labels && temperature !== 1) parts.push(`softmax after division by the temperature ${short(temperature)}`);
     const texts = parts.map((part) => element("span", "", part));
     if (this.kind !== "tiles") return this.scale.replaceChildren(...texts);
     const ramp = element("canvas", "ramp");
@@ -305,8 +307,10 @@ export class Card {
     const { layer, picture } = this.shown;
     if (layer.values) return { value: layer.values.flat(2)[this.#indexOf(unit)], exact: true };
     const grey = picture.grey(unit.channel, unit.row, unit.column);
-    const value = unit.row < 0 ? null : layer.minimum + (grey / 255) * (layer.maximum - layer.minimum);
-    return { value, exact: false };
+    if (unit.row < 0) return { value: null, exact: false };
+    const step = (layer.maximum - layer.minimum) / 255; // values between two levels of grey are not told apart
+    const value = (layer.minimum + grey * step).toFixed(Math.min(20, Math.max(0, -Math.floor(Math.log10(step || 1)))));
+    return { value: Number(value), exact: false };
   }
 
   /** Outlines a part of tiles: {first, last, top, left, bottom, right}; null removes all outlines. */

@@ -43,7 +43,7 @@ export class Network {
   }
 
   /** Builds the cards of a graph; they are empty until `take`. */
-  show(graph, labels) {
+  show(graph, labels, temperature) {
     this.#probe(null, null);
     this.observer.disconnect();
     this.receptiveFields = new ReceptiveFields(graph);
@@ -57,6 +57,7 @@ export class Network {
       details: this.hooks.details,
       look: this.hooks.look,
       input: graph.input,
+      temperature,
     };
     graph.nodes.forEach((node, index) => {
       const names = node === last && node.shape.length === 1 && node.shape[0] === labels.length ? labels : null;

@@ -1,6 +1,7 @@
 // The map of the network: from left to right, modules folded until it fits; it navigates the layers below.
 
 import { element } from "../../core/dom.js";
+import { seesText } from "../../core/geometry.js";
 import { brackets, contract, extent, foldToFit, modulesOf, pathsThrough } from "./folding.js";
 import { Tiles, fit } from "./tiles.js";
 
@@ -46,10 +47,7 @@ export class MapView {
     store.watch(["maps", "tab"], ({ tab }) => tab === "layers" && this.tiles.want());
     store.watch(["seen"], () => this.#paint());
     store.watch(["image"], () => this.#tell());
-    new ResizeObserver(() => requestAnimationFrame(() => {
-      place(document.documentElement, { "map-height": root.offsetHeight }, "px"); // what is scrolled to stops below it
-      this.#fit();
-    })).observe(root);
+    new ResizeObserver(() => requestAnimationFrame(() => this.#fit())).observe(root);
     page.find("palette").addEventListener("change", () => this.#paint());
     page.find("filter").addEventListener("input", () => this.#search());
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#paint());
@@ -157,7 +155,7 @@ export class MapView {
     if (item.last) {
       const { op, shape, receptive_field: field } = item.last;
       const what = path === undefined ? op : `${members.length} layers, folded`;
-      item.facts = [what, shape.join(" × "), field ? `receptive field ${field.join("×")}` : "sees the whole image"];
+      item.facts = [what, shape.join(" × "), field ? `receptive field ${field.join("×")}` : seesText(item.last)];
     }
     const made = (item.button = element("button", `map-node${path === undefined ? "" : " group"}`));
       Object.assign(made.dataset, { key, row, lane });
@@ -178,6 +176,7 @@ export class MapView {
     place(this.content, { columns: this.columns, lanes: this.lanes });
     place(this.content, { pitch, step, tile, head: this.head, lift: label / 2 }, "px");
     this.content.classList.toggle("labelled", label > 0);
+    place(document.documentElement, { "map-height": this.root.offsetHeight }, "px"); // what is scrolled to stops below
     [this.pitch, this.step] = [pitch, step];
   }
 

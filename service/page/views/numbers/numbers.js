@@ -2,7 +2,7 @@
 
 import { outline, prepare } from "../../core/canvas.js";
 import { boxes, button, element, percent } from "../../core/dom.js";
-import { moves } from "../../core/geometry.js";
+import { moves, seesAll, seesText } from "../../core/geometry.js";
 import { Newest, Refusal, ask } from "../../core/server.js";
 
 const SIDE = 240; // CSS pixels of the picture
@@ -53,19 +53,31 @@ function partsOf(nodes, of, depth = 1) {
   return count > MOST * sum(nodes, of) && finer.length > 1 ? partsOf(finer, of, depth + 1) : parts;
 }
 
+/** How many layers have as much as the first that has the most. */
+function othersLike(nodes, of) {
+  return nodes.filter((node) => of(node) === of(largest(nodes, of))).length - 1;
+}
+
 function sentences(nodes, { height, width }) {
   const texts = COUNTS.filter(({ of }) => sum(nodes, of)).map(({ of, what }) => {
     const share = (count) => percent(count / sum(nodes, of));
     const [[first, most], [second, next] = []] = partsOf(nodes, of);
     const top = largest(nodes, of);
-    const alone = of(top) < most ? ` The largest layer is ${top.name} with ${share(of(top))}.` : "";
+    const more = othersLike(nodes, of);
+    const which = more ? `layers are ${top.name} and ${more} more, each` : `layer is ${top.name}`;
+    const alone = of(top) < most ? ` The largest ${which} with ${share(of(top))}.` : "";
     const others = next ? `, ${second} ${share(next)}` : "";
     return `${first} ${what.replace("%", share(most))}${others}.${alone}`;
   });
   const top = largest(nodes, sizeOf);
   const share = percent(sizeOf(top) / sum(nodes, sizeOf));
-  texts.push(`The largest activation is that of ${top.name}: ${whole(sizeOf(top))} numbers, ${share}.`);
-  const all = nodes.find(({ receptive_field: field }) => !field || (field[0] >= height && field[1] >= width));
+  const more = othersLike(nodes, sizeOf);
+  const which = more ? `s are those of ${top.name} and ${more} more, each` : ` is that of ${top.name}:`;
+  texts.push(`The largest activation${which} ${whole(sizeOf(top))} numbers, ${share}.`);
+  const all = nodes.find((node) => {
+    const field = node.receptive_field;
+    return field ? field[0] >= height && field[1] >= width : seesAll(node);
+  });
   if (all) texts.push(`From ${all.name} on, a position can see as much as the whole picture.`);
   return texts.map((text) => element("p", "", text.replaceAll(" %", "\u00a0%")));
 }
@@ -167,7 +179,7 @@ export class NumbersView {
     name.scope = "row";
     name.append(button("link", `\u200e${node.name}\u200e`, () => {})); // the marks keep its order from right to left
     name.title = node.name;
-    const field = node.receptive_field?.join("×") ?? "all";
+    const field = node.receptive_field?.join("×") ?? (seesAll(node) ? "all" : "–");
     row.append(name, ...[node.op, node.shape.join(" × "), field].map((text) => element("td", "", text)));
     for (const { of, write } of COUNTS) {
       const count = of(node);
@@ -222,7 +234,7 @@ export class NumbersView {
       outline(context, ...box(chosen));
       const { receptive_field: field, jump } = chosen;
       parts[0] = element("strong", "", name);
-      parts[1] = field ? ` sees ${field.join("×")} pixels` : " sees the whole picture.";
+      parts[1] = field ? ` sees ${field.join("×")} pixels` : `: ${seesText(chosen)}.`;
       if (field) parts[2] = jump ? `, and moves ${jump.join("×")} from place to place.` : ".";
     }
     this.root.querySelector("figcaption").replaceChildren(...parts);

@@ -269,7 +269,8 @@ export class UnitView {
   }
 }
 
-export function describeField({ top, left, bottom, right, whole }) {
+export function describeField({ top, left, bottom, right, whole, unknown }) {
+  if (unknown) return "It is not known how much of the image it sees.";
   if (whole) return "It sees the whole image.";
   return `It sees rows ${top}–${bottom}, columns ${left}–${right} of the input.`;
 }

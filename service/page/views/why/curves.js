@@ -72,7 +72,8 @@ function verdict({ fractions, deletion, insertion }, label) {
   const at = fractions.findIndex((part) => part >= 0.2);
   const half = deletion[0] / 2;
   const passed = (deletion[at] < half) + (insertion[at] > half && insertion[0] <= half);
+  const idle = insertion[0] > half ? " The blurred image alone is enough, so that insertion tells nothing here." : "";
   return ["Hardly", "Partly", "Largely"][passed] + `: without the fifth of the image that it marks most, ${label} ` +
     `goes from ${percent(deletion[0])} to ${percent(deletion[at])}; with this fifth alone in a blurred image, from ` +
-    `${percent(insertion[0])} to ${percent(insertion[at])}.`;
+    `${percent(insertion[0])} to ${percent(insertion[at])}.${idle}`;
 }
