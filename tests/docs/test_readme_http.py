@@ -68,7 +68,10 @@ def test_a_form_with_two_files_gets_two_results(run, probabilities):
     assert json.loads(run(FORM)) == {
         "model": "lenet",
         "version": 1,
-        "results": [{"predictions": highest(probabilities(data), 1)} for data in (ONE, TWO)],
+        "results": [
+            {"field": field, "file": name, "predictions": highest(probabilities(data), 1)}
+            for field, name, data in (("a", "one.png", ONE), ("b", "two.jpg", TWO))
+        ],
     }
 
 

@@ -8,6 +8,7 @@ import { term } from "../guide/guide.js";
 import { termOf } from "../guide/terms.js";
 import { Bars, drawRows } from "./bars.js";
 
+const [REST, LINE] = [107, 17]; // CSS pixels of a card besides its maps, and of the line that names other parents
 const MOST_ROWS = 40; // classes listed with their names; more become plain bars
 export const ARROWS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
 
@@ -53,7 +54,9 @@ export class Card {
     this.more.hidden = this.kind !== "tiles" || this.depth <= COMPACT;
     head.append(this.more);
     this.element.append(head, this.#about());
-    if (node.parents.length && node.parents.join() !== before) this.element.append(this.#parents());
+    const joins = node.parents.length && node.parents.join() !== before;
+    if (joins) this.element.append(this.#parents());
+    this.rest = REST + (joins ? LINE : 0);
     this.stack = element(this.kind === "rows" ? "ol" : "div", this.kind === "rows" ? "logits" : "stack");
     if (this.kind !== "rows") {
       this.map = element("canvas", "map");
@@ -222,6 +225,7 @@ export class Card {
     }
     this.stack.style.width = `${this.layout.pageWidth}px`;
     this.stack.style.height = `${this.layout.pageHeight}px`;
+    this.element.style.containIntrinsicBlockSize = `auto ${this.layout.pageHeight + this.rest}px`;
   }
 
   /** Draws the channels in another order; null is that of the network. */

@@ -8,6 +8,7 @@ import { Card } from "./card.js";
 const OPEN_LIMIT = 24; // larger networks start with closed blocks
 const MARGIN = "500px"; // painted this far before they scroll into view
 const PREVIEW = 30; // CSS pixels a side
+const PAUSE_MS = 100;
 
 /** `layer1.0` of `layer1.0.conv1`, `features` of `features.3`, empty for a layer at the top. */
 export function blockOf(name) {
@@ -21,7 +22,7 @@ export class Network {
 
   /**
    * @param {HTMLElement} root
-   * @param {{probe: Function, open: Function, want: (names: string[]) => void, look: () => object}} hooks
+   * @param {{probe: Function, open: Function, want: Function, look: () => object}} hooks
    */
   constructor(root, hooks) {
     this.root = root;
@@ -65,6 +66,7 @@ export class Network {
       this.#cards.set(node.name, new Card(node, { labels: names, before, host }));
     });
     const open = (this.eager = graph.nodes.length <= OPEN_LIMIT); // small networks are drawn at once
+    this.root.classList.toggle("many", !open);
     this.root.replaceChildren(...runs(graph.nodes).map((run) => this.#place(run, open)));
     for (const card of this.#cards.values()) this.observer.observe(card.element);
     for (const card of this.#cards.values()) card.visible = this.eager;
@@ -119,7 +121,9 @@ export class Network {
     this.hooks.jumped(name);
     const found = this.#cards.get(name)?.element;
     found?.closest("details")?.setAttribute("open", "");
-    found?.scrollIntoView();
+    const show = () => found?.scrollIntoView({ behavior: "instant" });
+    show();
+    requestAnimationFrame(() => requestAnimationFrame(show)); // cards that came into view may have other heights
     if (focus) found?.querySelector(".map")?.focus({ preventScroll: true });
   }
 
@@ -156,8 +160,8 @@ export class Network {
       if (isIntersecting && block) this.#preview(block);
       else if (isIntersecting) seen.paint();
     }
-    const names = this.missing();
-    if (names.length) this.hooks.want(names);
+    clearTimeout(this.pause); // what is only scrolled past is not asked for
+    this.pause = setTimeout(() => this.missing().length && this.hooks.want(), PAUSE_MS);
   }
 
   #layOut() {
