@@ -303,6 +303,7 @@ def test_references_of_a_channel_are_shown_where_the_artifact_has_them(browser, 
 
 def test_a_class_score_is_a_way_into_the_arithmetic(page, server):
     upload(page, encoded(digit(3)))
+    page.locator("#timing:has-text('layers')").wait_for()
     row = page.locator("[data-node='fc.2'] .logits li").nth(4)
     row.locator("button").click()
     page.wait_for_selector("#arithmetic strong:has-text('fc.2 [4]')")
