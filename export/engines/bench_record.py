@@ -4,7 +4,6 @@ import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from export.artifact.formats import GRAPH_FORMATS, GraphFormat
 from export.artifact.manifest import MANIFEST_FILE, ArtifactError
@@ -59,6 +58,13 @@ def write_record(directory: Path, rows: list[Row], *, threads: int, use: bool) -
     Raises:
         UnwritableError: it cannot be written.
     """
+    ran = sorted((row for row in rows if row.timings), key=lambda row: -row.images_per_s)
+    order = [(row.form.file, row.device) for row in ran]
+    if not use:
+        try:
+            order = _order_in_use(directory)
+        except ArtifactError:  # it is being replaced
+            order = []
     measured = [
         {
             "file": row.form.file,
@@ -75,7 +81,7 @@ def write_record(directory: Path, rows: list[Row], *, threads: int, use: bool) -
         "manifest_sha256": sha256_of(directory / MANIFEST_FILE),
         "threads": threads,
         "rows": measured,
-        "use": [[row["file"], row["device"]] for row in sorted(measured, key=_speed)] if use else _in_use(directory),
+        "use": order,
     }
     path = directory / BENCH_FILE
     with atomic_write(path) as temporary:
@@ -93,29 +99,23 @@ def measured_order(directory: Path, *, device: str) -> list[GraphFormat]:
     Raises:
         ArtifactError: the record cannot be read.
     """
+    forms = {form.file: form for form in GRAPH_FORMATS}
+    return [forms[file] for file, where in _order_in_use(directory) if where == device and file in forms]
+
+
+def _order_in_use(directory: Path) -> list[tuple[str, str]]:
+    """Files and devices, the fastest first, that a record of this artifact on this machine decided on.
+
+    Raises:
+        ArtifactError: the record cannot be read.
+    """
     path = directory / BENCH_FILE
     if not path.is_file():
         return []
     try:
         content = json.loads(path.read_text())
         same = content["manifest_sha256"] == sha256_of(directory / MANIFEST_FILE)
-        if content["machine"] != this_machine() or not same:
-            return []
-        order = [file for file, where in content.get("use", ()) if where == device]
+        order = [(file, device) for file, device in content.get("use", ())]
+        return order if content["machine"] == this_machine() and same else []
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{path}: {error!r}; run `convscope bench` again, or remove the file") from None
-    forms = {form.file: form for form in GRAPH_FORMATS}
-    return [forms[file] for file in order if file in forms]
-
-
-def _speed(row: dict[str, Any]) -> float:
-    return -float(row["images_per_s"])
-
-
-def _in_use(directory: Path) -> list[list[str]]:
-    """The order that was decided on by an earlier record; empty without one."""
-    try:
-        content = json.loads((directory / BENCH_FILE).read_text())
-        return [[str(file), str(device)] for file, device in content.get("use", ())]
-    except (OSError, ValueError, TypeError, AttributeError):
-        return []

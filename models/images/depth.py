@@ -45,7 +45,7 @@ def depth_of(image: Image.Image, data: bytes) -> Depth:
         return Depth(bits, 2**significant - 1, bits - significant)
     tags = getattr(image, "tag_v2", None)
     if tags is None:
-        return DEEP  # a PGM file, which Pillow scales to 16 bits
+        return DEEP if image.mode.startswith("I") else Depth(8)  # PGM files of more bits are scaled to 16 by Pillow
     bits = int(np.max(tags.get(_BITS) or 1)) - int(np.max(tags.get(_SAMPLE_FORMAT) or 1) == _SIGNED)
     maximum = int(np.max(tags.get(_MAXIMUM) or 0))
     return Depth(bits, maximum or None, inverted=tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO)

@@ -25,20 +25,6 @@ def png_header(data: bytes) -> tuple[int, int, int, int, int] | None:
     return width, height, depth, colour, interlace
 
 
-def intact_kinds(data: bytes) -> set[bytes]:
-    """The types of all chunks; none if a checksum is wrong, or the file ends before or after the last chunk."""
-    found: set[bytes] = set()
-    place, size, kind = _FIRST, len(data), b""
-    while place + 12 <= size:
-        length, kind = _CHUNK.unpack_from(data, place)
-        end = place + 8 + length
-        if end + 4 > size or crc32(data[place + 4 : end]) != _SUM.unpack_from(data, end)[0]:
-            return set()
-        found.add(kind)
-        place = end + 4
-    return found if place == size and kind == b"IEND" else set()
-
-
 def chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
     """Type, start and end of the content of each chunk; ends early where the file does."""
     place, size = _FIRST, len(data)
@@ -49,6 +35,17 @@ def chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
             return
         yield kind, start, start + length
         place = start + length + 4
+
+
+def intact_kinds(data: bytes) -> set[bytes]:
+    """The types of all chunks; none if a checksum is wrong, or the file ends before or after the last chunk."""
+    found: set[bytes] = set()
+    kind, end = b"", 0
+    for kind, start, end in chunks(data):
+        if crc32(data[start - 4 : end]) != _SUM.unpack_from(data, end)[0]:
+            return set()
+        found.add(kind)
+    return found if kind == b"IEND" and end + 4 == len(data) else set()
 
 
 def significant_bits(data: bytes) -> int | None:

@@ -12,6 +12,7 @@ import numpy as np
 from models.images.decode import Pixels, decode_image
 from models.images.errors import ImageError, ImageTooLarge
 from models.images.input_spec import InputSpec
+from models.images.jpeg import jpeg_header
 from models.images.png import png_header
 from service.settings import Limit
 from service.telemetry.request_context import current
@@ -114,8 +115,10 @@ def _at(notes: Sequence[list[str]] | None, index: int) -> list[str] | None:
 
 
 def _is_small(data: bytes) -> bool:
-    png = png_header(data)
-    return png is not None and png[0] * png[1] <= INLINE_LIMIT_PIXELS
+    if png := png_header(data):
+        return png[0] * png[1] <= INLINE_LIMIT_PIXELS
+    jpeg = jpeg_header(data)
+    return jpeg is not None and jpeg.width * jpeg.height <= INLINE_LIMIT_PIXELS
 
 
 def _with_setting_name(error: ImageError, limit_pixels: Limit) -> ImageError:

@@ -132,6 +132,16 @@ def test_measuring_alone_decides_nothing(artifact: Path) -> None:
     assert measured_order(artifact, device="cpu") == [TORCHSCRIPT, ONNX]
 
 
+def test_a_decision_for_another_artifact_is_not_taken_over(artifact: Path) -> None:
+    path = write_record(artifact, [row(TORCHSCRIPT, 200)], threads=2, use=True)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"manifest_sha256": "0" * 64}))
+    write_record(artifact, [row(ONNX, 100)], threads=2, use=False)
+    assert measured_order(artifact, device="cpu") == []
+    path.write_text("damaged")
+    write_record(artifact, [row(ONNX, 100)], threads=2, use=False)
+    assert measured_order(artifact, device="cpu") == []
+
+
 def test_a_record_changes_nothing_for_a_running_server(artifact: Path) -> None:
     before = scan(artifact)
     write_record(artifact, [row(TORCHSCRIPT, 200)], threads=2, use=True)

@@ -101,6 +101,13 @@ def test_ordinary_levels_are_not_noted(levels: np.ndarray) -> None:
     assert decoded(encode(Image.fromarray(RAMP.astype(np.uint8) // 20)))[1] == []
 
 
+@pytest.mark.parametrize("form", ["WEBP", "BMP", "GIF", "JPEG", "AVIF", "PPM", "TIFF", "PNG"])
+def test_dark_pictures_of_8_bits_are_not_noted(form: str) -> None:
+    notes: list[str] = []
+    decode_image(encode(Image.new("RGB", (300, 300), (9, 9, 9)), form), spec_of("RGB", SIDE, SIDE), notes=notes)
+    assert notes == []
+
+
 def test_dark_colours_of_16_bits_are_noted() -> None:
     """Pillow writes no PNG of 16-bit colours, so this is one by hand."""
     pixels = np.repeat(stored(12)[..., np.newaxis], 3, axis=2).astype(">u2")

@@ -240,11 +240,16 @@ def test_zooming_enlarges_the_tiles_and_fit_shows_the_whole(page):
     assert across() == pytest.approx(whole)
 
 
-def test_dragging_pans_both_ways_and_selects_nothing(page):
+def zoomed(page, times):
+    """The scrolling frame of the whole map, unfolded and enlarged."""
     unfold_all(page)
-    for _ in range(3):
+    for _ in range(times):
         page.click("#map [data-act=in]")
-    scroller = page.locator(".map-scroller")
+    return page.locator(".map-scroller")
+
+
+def test_dragging_pans_both_ways_and_selects_nothing(page):
+    scroller = zoomed(page, 3)
     scroller.evaluate("box => box.scrollTo({left: 200, top: 10, behavior: 'instant'})")
     box = scroller.bounding_box()
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
@@ -262,10 +267,7 @@ def test_dragging_pans_both_ways_and_selects_nothing(page):
 
 
 def test_zooming_keeps_what_is_in_the_middle(page):
-    unfold_all(page)
-    for _ in range(2):
-        page.click("#map [data-act=in]")
-    scroller = page.locator(".map-scroller")
+    scroller = zoomed(page, 2)
     scroller.evaluate("box => box.scrollTo({left: box.scrollWidth / 2, top: 30, behavior: 'instant'})")
     frame = scroller.bounding_box()
 
