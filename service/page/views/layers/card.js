@@ -169,10 +169,10 @@ export class Card {
 
   /** Moves the keyboard's cursor to a unit that was opened; `away` if its channel is not among those shown. */
   point(index) {
-    const [channel, row, column] = [0, 0, ...index].slice(-3);
-    const place = this.order?.indexOf(channel) ?? channel;
-    this.away = this.kind === "tiles" && place >= this.layout?.count;
-    if (!this.away) this.cursor = { channel, row, column };
+    const unit = this.unitOf(index);
+    const place = this.order?.indexOf(unit.channel) ?? unit.channel;
+    this.away = this.kind === "tiles" && (place >= this.layout?.count || unit.row < 0);
+    if (!this.away) this.cursor = unit;
   }
 
   #announce() {

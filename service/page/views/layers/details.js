@@ -182,7 +182,7 @@ export class Details {
 }
 
 /** A sentence on how far a layer's value lies outside of what is normal. */
-export function describeNormality({ distance, limit, nearer, unusual }, references) {
+function describeNormality({ distance, limit, nearer, unusual }, references) {
   const beside = describeData(references);
   const how = unusual ? "Unusual" : "Normal";
   const share = percent(nearer);

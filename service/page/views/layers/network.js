@@ -11,7 +11,7 @@ const PREVIEW = 30; // CSS pixels a side
 const PAUSE_MS = 100;
 
 /** `layer1.0` of `layer1.0.conv1`, `features` of `features.3`, empty for a layer at the top. */
-export function blockOf(name) {
+function blockOf(name) {
   return name.match(/^(.*?\.\d+(?:\.\d+)*)\./)?.[1] ?? name.slice(0, Math.max(0, name.lastIndexOf(".")));
 }
 

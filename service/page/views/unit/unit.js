@@ -134,7 +134,8 @@ export class UnitView {
     const clipped = field?.clipped;
     const seen = clipped && { ...clipped, bottom: clipped.bottom - 1, right: clipped.right - 1, whole: false };
     this.page.drawSeen(this.seen, SEEN, seen);
-    this.readout.textContent = describeField(seen ?? { whole: true });
+    const node = this.cardOf(layer)?.node;
+    this.readout.textContent = describeField(seen ?? (node ? this.page.field(node, 0, 0) : { whole: true }));
   }
 
   #drawMap() {
