@@ -41,7 +41,7 @@ def make_ordinary(network: nn.Module, graph: fx.Graph, lines: Mapping[fx.Node, S
             network does not take x.
     """
     try:
-        with torch.no_grad():
+        with torch.inference_mode(False), torch.no_grad():  # inference tensors count no changes
             _Rewriter(network, graph, lines).run(x.clone())
     except UserError:
         raise

@@ -254,3 +254,10 @@ def test_the_network_still_works_in_place_itself(x: Tensor) -> None:
     check_trace(net, SHAPE)
     assert net.relu.inplace and net.training and not net.conv._forward_hooks
     torch.testing.assert_close(net.state_dict(), before, rtol=0, atol=0)
+
+
+def test_inference_mode_changes_nothing() -> None:
+    net = Net(skip_around_a_module)
+    wanted = list(trace(net, SHAPE).names.values())
+    with torch.inference_mode():
+        assert list(trace(net, SHAPE).names.values()) == wanted
