@@ -31,7 +31,7 @@ from models.checkpoint.directory import Checkpoint, load_checkpoint
 from models.graph.node_table import node_table
 from models.images.decode import Pixels, decode_image
 
-Forward = Callable[[Tensor], Tensor]  # uint8 (N, H, W, C) on the device to probabilities (N, K)
+Forward = Callable[[Tensor], Tensor]  # uint8 (N, H, W, C) to probabilities (N, K)
 Module = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 COLUMNS = (
@@ -58,6 +58,7 @@ class Candidate:
     tf32: bool = False
     seconds: float = 10.0
     benchmark: bool = False  # cuDNN's
+    copies: bool = False  # its input is in ordinary memory, and its copy to the device counts
 
 
 @dataclass(frozen=True)
@@ -102,21 +103,19 @@ def _measure(
     peaks: dict[str, float],
     options: Options,
 ) -> None:
-    with _allowed(tf32=candidate.tf32, benchmark=candidate.benchmark), torch.inference_mode():
+    device, count = "cpu" if candidate.copies else options.device, len(subject.images)
+    with _allowed(tf32=candidate.tf32, benchmark=candidate.benchmark):
         forward = candidate.make()
-        found = torch.cat(
-            [
-                forward(_on(subject.images[start : start + 32], options)).cpu()
-                for start in range(0, len(subject.images), 32)
-            ]
-        )
-        difference = float((found - subject.wanted).abs().max())
-        same = float((found.argmax(1) == subject.wanted.argmax(1)).float().mean())
-        for batch in batches:
-            images = _on(subject.images[np.resize(np.arange(len(subject.images)), batch)], options)
-            images_per_s = batch * rate(partial(forward, images), options.device, seconds=0.2 if options.quick else 0.4)
-            share = 2 * subject.macs * images_per_s / peaks[candidate.precision]
-            report.row(*row, batch, images_per_s, f"{share:.1%}", f"{difference:.1e}", f"{same:.1%}")
+        with torch.inference_mode():
+            parts = [torch.from_numpy(subject.images[at : at + 32]).to(device) for at in range(0, count, 32)]
+            found = torch.cat([forward(part).cpu() for part in parts])
+            difference = float((found - subject.wanted).abs().max())
+            same = float((found.argmax(1) == subject.wanted.argmax(1)).float().mean())
+            for batch in batches:
+                images = torch.from_numpy(subject.images[np.resize(np.arange(count), batch)]).to(device)
+                calls_per_s = rate(partial(forward, images), options.device, seconds=0.2 if options.quick else 0.4)
+                share = 2 * subject.macs * batch * calls_per_s / peaks[candidate.precision]
+                report.row(*row, batch, batch * calls_per_s, f"{share:.1%}", f"{difference:.1e}", f"{same:.1%}")
 
 
 def _candidates(subject: Subject, options: Options) -> Iterator[Candidate]:
@@ -131,9 +130,9 @@ def _candidates(subject: Subject, options: Options) -> Iterator[Candidate]:
         return _first(frozen)
 
     for precision in ("fp16", "bf16"):
-        yield Candidate(precision, "engine", partial(_engine, source, precision, device))
+        yield Candidate(precision, "engine", partial(_engine, source, precision, device), copies=True)
         yield Candidate(precision, "TorchScript, channels last", partial(traced, partial(half, precision)))
-    yield Candidate("fp32", "engine", partial(_engine, source, "fp32", device))
+    yield Candidate("fp32", "engine", partial(_engine, source, "fp32", device), copies=True)
     yield Candidate("fp32", "TorchScript", partial(traced, partial(Deployable, source)))
     yield Candidate("fp16", "TorchScript, cuDNN benchmark", partial(traced, partial(half, "fp16")), benchmark=True)
     yield Candidate("fp16", "TorchScript, contiguous", partial(traced, lambda: _contiguous(half("fp16"))))
@@ -155,10 +154,10 @@ def _onnx(source: Checkpoint, options: Options) -> Iterator[Candidate]:
                 write_fp16(path, path.with_name("half.onnx"))
                 path = path.with_name("half.onnx")
             engine = OnnxEngine(path, device="cuda" if options.device == "cuda" else "cpu")
-        return lambda images: torch.from_numpy(engine.run(images.cpu().numpy())[0])
+        return lambda images: torch.from_numpy(engine.run(images.numpy())[0])
 
     for precision in ("fp32", "fp16") if options.device == "cuda" else ("fp32",):
-        yield Candidate(precision, "ONNX Runtime, copies included", partial(opened, precision), seconds=15)
+        yield Candidate(precision, "ONNX Runtime, copies included", partial(opened, precision), seconds=15, copies=True)
 
 
 def _engine(source: Checkpoint, precision: Any, device: torch.device) -> Forward:
@@ -246,10 +245,6 @@ def rate(call: Callable[[], object], device: str, *, seconds: float) -> float:
             wait()
     wait()
     return count / (time.perf_counter() - began)
-
-
-def _on(images: Pixels, options: Options) -> Tensor:
-    return torch.from_numpy(images).to(options.device)
 
 
 @contextmanager

@@ -89,7 +89,7 @@ def _configurations(options: Options, best: Precision) -> Iterator[Configuration
         return
     yield Configuration(1, best, (32, 256, 1))
     yield Configuration(4, best, (256, 32))
-    yield Configuration(8, best, (256, 32))
+    yield Configuration(8, best, (256,))
     if best != "fp32":
         yield Configuration(4, "fp32", (256,))
 
