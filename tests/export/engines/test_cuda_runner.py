@@ -46,7 +46,7 @@ class FakeCuda:
 
     def __init__(self, *, limit: int = 1000, capture_fails: str = "") -> None:
         self.limit, self.capture_fails = limit, capture_fails
-        self.replays = self.synchronized = self.emptied = 0
+        self.replays = self.synchronized = self.emptied = self.streams = 0
         self.batches: list[int] = []
         self.capturing: FakeGraph | None = None
         self.started: Callable[[], None] = lambda: None
@@ -72,6 +72,7 @@ class FakeCuda:
         return logits.softmax(1), logits
 
     def Stream(self, device: torch.device) -> FakeStream:
+        self.streams += 1
         return FakeStream(self)
 
     def CUDAGraph(self) -> FakeGraph:
@@ -208,6 +209,13 @@ def test_batches_of_two_threads_are_under_way_together() -> None:
         thread.join()
     for seed in range(IN_FLIGHT):
         np.testing.assert_array_equal(found[seed][0], expected(images(40, seed))[0])
+
+
+def test_models_that_are_loaded_one_after_the_other_use_the_same_stream() -> None:
+    cuda = FakeCuda()
+    for _ in range(20):
+        runner(cuda)(images(3))
+    assert cuda.streams == 1
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,12 @@ from onnx import TensorProto, helper
 from export.artifact.directory import file_entry
 from export.artifact.manifest import ArtifactError, FileEntry, Manifest, read_manifest
 from export.engines.cuda import cuda_unavailable_reason
-from export.engines.onnxruntime import OnnxEngine, OnnxFeatureExtractor, open_session
+from export.engines.onnxruntime import (
+    OnnxEngine,
+    OnnxFeatureExtractor,
+    cuda_provider_unavailable_reason,
+    open_session,
+)
 from export.engines.protocol import EngineError
 from export.engines.selection import open_engine
 from export.engines.torch import TorchScriptEngine
@@ -105,6 +110,8 @@ def test_auto_falls_to_the_cpu(lenet_artifact: Path, manifest: Manifest, engine:
 @pytest.mark.skipif(cuda_unavailable_reason() is not None, reason="there is no GPU here")
 @pytest.mark.parametrize("engine", ["onnxruntime", "torchscript"])
 def test_the_gpu_gives_the_cpus_answers(lenet_artifact: Path, manifest: Manifest, engine: Any, images: Pixels) -> None:
+    if engine == "onnxruntime" and (reason := cuda_provider_unavailable_reason()):
+        pytest.skip(reason)
     on_gpu = open_engine(lenet_artifact, manifest, engine=engine, device="cuda")
     assert on_gpu.device == "cuda"
     on_cpu = open_engine(lenet_artifact, manifest, engine=engine, device="cpu")
