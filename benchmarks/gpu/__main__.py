@@ -21,7 +21,7 @@ from benchmarks.gpu.options import Options
 
 ROOT = Path(__file__).parents[2]
 # Each section gets this share of the remaining time, in proportion to the shares of the sections still to run.
-SHARES = {"serving": 5, "engines": 2.5, "inspection": 3, "training": 3}
+SHARES = {"serving": 4, "engines": 2.5, "inspection": 2, "training": 2.5}
 
 
 def main() -> None:

@@ -38,11 +38,11 @@ def run(report: Report, budget: Budget, options: Options) -> None:
         _feature_maps(report, budget, server, network.name, options)
         report.section("Memory and failures", ("check", "result", "before", "after", "unit"))
         name = network.name
-        _guarded(report, budget, "loads and unloads", 20, lambda: _cycles(report, budget, server, name, options))
-        _guarded(report, budget, "full GPU memory", 25, lambda: full_memory(report, server, name, options))
+        _guarded(report, budget, "full GPU memory", 15, lambda: full_memory(report, server, name, options))
+        _guarded(report, budget, "loads and unloads", 10, lambda: _cycles(report, budget, server, name, options))
     if problems := problems_in(log):
         report.note(f"{len(problems)} warnings or errors in the server's log, the last: {problems[-1]}")
-    _guarded(report, budget, "no GPU", 25, lambda: without_gpu(report, made.made["lenet"].parent, options))
+    _guarded(report, budget, "no GPU", 15, lambda: without_gpu(report, made.made["lenet"].parent, options))
 
 
 def _guarded(report: Report, budget: Budget, name: str, seconds: float, check: Callable[[], None]) -> None:

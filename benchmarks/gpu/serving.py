@@ -87,8 +87,8 @@ def _configurations(options: Options, best: Precision) -> Iterator[Configuration
         yield Configuration(1, best, (32, 1))
         yield Configuration(2, best, (32,))
         return
-    yield Configuration(1, best, (32, 256, 1))
-    yield Configuration(4, best, (256, 32))
+    yield Configuration(1, best, (32, 1))
+    yield Configuration(4, best, (256,))
     yield Configuration(8, best, (256,))
     if best != "fp32":
         yield Configuration(4, "fp32", (256,))

@@ -4,6 +4,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -30,7 +31,7 @@ COLUMNS = (
     "bare steps, images/s",
     "share",
 )
-BATCH, QUICK_BATCH = 512, 64
+QUICK_BATCH = 64
 QUICK_IMAGES = 512  # of a training split, to try the measurements
 
 
@@ -43,12 +44,15 @@ class Training:
     epochs: int
     goal: str
     seconds: float  # maximum time there, data included; used until the network has been measured
+    changes: dict[str, Any]  # from the default recipe
 
 
+# As for ResNet-20 by default; with AdamW, batches of 512 and 20 epochs an H200 reached 88.95 % in 23 s.
+_MUON = {"optimizer": "muon", "learning_rate": 0.012, "weight_decay": 0.05, "label_smoothing": 0.05}
 TRAININGS = (
-    Training("lenet", "mnist", 10, "99.2 % in 5 s", 30),
-    Training("resnet18", "cifar10-jpeg", 20, "94 % in 60 s", 75),
-    Training("resnet18", "cifar10-jpeg", 50, "95 % in 150 s", 180),
+    Training("lenet", "mnist", 10, "99.2 % in 5 s", 20, {"batch_size": 512}),
+    Training("resnet18", "cifar10-jpeg", 20, "94 % in 60 s", 60, _MUON),
+    Training("resnet18", "cifar10-jpeg", 50, "95 % in 150 s", 150, _MUON),
 )
 
 
@@ -93,12 +97,8 @@ def _measure(training: Training, options: Options, epochs: int) -> tuple[str, fl
 def _plan(training: Training, options: Options, epochs: int) -> Plan:
     assert options.data is not None
     dataset = str(options.data / training.dataset) if training.dataset == "cifar10-jpeg" else training.dataset
-    changes = {
-        "epochs": epochs,
-        "batch_size": QUICK_BATCH if options.quick else BATCH,
-        "device": options.device,
-        "channels_last": training.network != "lenet",
-    }
+    changes = {**training.changes, "epochs": epochs, "device": options.device}
+    changes |= {"batch_size": QUICK_BATCH} if options.quick else {}
     plan = make_plan(
         TrainingRequest(training.network, dataset, data_options=DataOptions(data_dir=options.data), overrides=changes)
     )
