@@ -54,6 +54,7 @@ VERBS = {  # verb: (where it is, what it does)
     "summary": ("export.cli.commands:summary", "list a network's layers, shapes, parameters and receptive fields"),
     "serve": ("service.cli.serve:serve", "serve artifacts over HTTP"),
     "classify": ("service.cli.images:classify", "classify image files"),
+    "batch": ("service.cli.batch:batch", "classify every image of a folder, a list, tar or Parquet files"),
     "inspect": ("service.cli.images:inspect", "draw a sheet of feature maps for one image"),
     "explain": ("service.cli.explain:explain", "draw which places of an image speak for a class"),
     "unit": ("service.cli.images:unit", "show the arithmetic of one number inside a network"),

@@ -1,0 +1,1 @@
+"""The kinds of sources of a batch job."""

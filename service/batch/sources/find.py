@@ -1,0 +1,116 @@
+"""Finds out what a source is by its name."""
+
+import glob
+import os
+import re
+from collections.abc import Sequence
+
+from models.errors import UserError
+from service.batch.entries import Source
+from service.batch.sources.folder import FolderSource, RemoteSource
+from service.batch.sources.listing import FORMS, STDIN, ListSource
+from service.batch.sources.table import TableSource
+from service.batch.sources.tar import TAR_SUFFIXES, TarSource
+from service.batch.storage import file_system, is_url
+from training.data.datasets import DATASETS
+
+_MAGIC = re.compile(r"[*?\[]")
+_BRACES = re.compile(r"^(.*)\{(\d+)\.\.(\d+)\}(.*)$")
+
+
+def open_source(name: str, *, classes: Sequence[str], column: str = "", output: str = "") -> Source:
+    """The source that a name means.
+
+    Args:
+        name: a folder, a file, a pattern, a list, tar files, Parquet files, a data set, or `-`.
+        classes: of the artifact.
+        column: of the images in a list or table.
+        output: the job's own output, which is not read.
+
+    Raises:
+        UserError: there is no such source, or it cannot be read.
+    """
+    known = frozenset(classes)
+    if name == STDIN:
+        return ListSource.open(STDIN, "csv" if column else "text", column=column, classes=known)
+    if name in DATASETS and not os.path.exists(name):
+        from service.batch.sources.dataset import DatasetSource
+
+        return DatasetSource(name)
+    places = _places(name)
+    suffixes = {_suffix(place) for place in places}
+    if len(suffixes) == 1 and not _is_folder(places[0]):
+        (suffix,) = suffixes
+        if suffix in TAR_SUFFIXES:
+            return TarSource(places, tuple(classes))
+        if suffix == ".parquet":
+            return TableSource.open(places, column=column, classes=tuple(classes))
+        if suffix in FORMS and len(places) == 1:
+            return ListSource.open(places[0], FORMS[suffix], column=column, classes=known)
+    return _images(name, known, output)
+
+
+def _places(name: str) -> tuple[str, ...]:
+    """The files that a name means, if these are shards; else the name itself."""
+    if match := _BRACES.match(name):  # as in WebDataset: shard-{000..012}.tar
+        width = len(match[2])
+        names = [f"{match[1]}{number:0{width}}{match[4]}" for number in range(int(match[2]), int(match[3]) + 1)]
+        return tuple(names)
+    if _suffix(name) in (*TAR_SUFFIXES, ".parquet"):
+        if _MAGIC.search(name):
+            found = _remote_matches(name) if is_url(name) else sorted(glob.glob(name, recursive=True))
+            if not found:
+                raise UserError(f"no file matches {name}")
+            return tuple(found)
+        if _is_folder(name):  # as written by Spark and by this command
+            fs_names = _remote_matches(f"{name}/*.parquet") if is_url(name) else sorted(glob.glob(f"{name}/*.parquet"))
+            return tuple(fs_names) or (name,)
+    return (name,)
+
+
+def _images(name: str, classes: frozenset[str], output: str) -> Source:
+    if match := _MAGIC.search(name):
+        root = name[: match.start()].rpartition("/")[0]
+        pattern = name[len(root) + 1 :] if root or name.startswith("/") else name
+        if is_url(name):
+            return RemoteSource(root, pattern, classes)
+        root = root or ("/" if name.startswith("/") else ".")
+        if not os.path.isdir(root):
+            raise UserError(f"the folder {root} does not exist")
+        return FolderSource(root, pattern, classes, without=output)
+    if is_url(name):
+        fs = file_system(name.partition("://")[0] + "://")
+        if not fs.exists(name):
+            raise UserError(f"{name} does not exist, or may not be read")
+        if fs.isdir(name):
+            return RemoteSource(name, classes=classes)
+        root, _, last = name.rpartition("/")
+        return RemoteSource(root, glob_literal(last), classes)
+    if os.path.isdir(name):
+        return FolderSource(name, classes=classes, without=output)
+    if os.path.lexists(name):
+        root, last = os.path.split(name)
+        return FolderSource(root or ".", glob_literal(last), classes, without=output)
+    raise UserError(
+        f"{name} does not exist; wanted a folder, a file, a pattern in quotes, a list, tar or Parquet files, "
+        f"one of {', '.join(DATASETS)}, or - for a list on standard input"
+    )
+
+
+def glob_literal(name: str) -> str:
+    """A pattern that matches only the name."""
+    return glob.escape(name)
+
+
+def _remote_matches(pattern: str) -> list[str]:
+    protocol = pattern.partition("://")[0]
+    return [f"{protocol}://{path}" for path in sorted(map(str, file_system(f"{protocol}://").glob(pattern)))]
+
+
+def _is_folder(name: str) -> bool:
+    return bool(file_system(name.partition("://")[0] + "://").isdir(name)) if is_url(name) else os.path.isdir(name)
+
+
+def _suffix(name: str) -> str:
+    last = name.rpartition("/")[2].lower()
+    return next((suffix for suffix in TAR_SUFFIXES if last.endswith(suffix)), os.path.splitext(last)[1])

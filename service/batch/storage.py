@@ -1,0 +1,150 @@
+"""Files of sources and outputs: local ones, and those of any file system that fsspec knows."""
+
+import os
+import posixpath
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from typing import IO, Any, cast
+
+import fsspec
+from fsspec.core import url_to_fs
+
+from models.errors import UserError
+from models.files import UnwritableError
+
+_WHOLE = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "memory"}  # a file appears there when it is complete
+
+
+def is_url(name: str) -> bool:
+    """True for `s3://bucket/key` and the like, false for local paths."""
+    return "://" in name
+
+
+@cache
+def file_system(url: str) -> Any:
+    """fsspec's file system for a URL.
+
+    Raises:
+        UserError: the protocol is unknown, or its package is not installed.
+    """
+    try:
+        return url_to_fs(url)[0]
+    except (ImportError, ValueError) as error:
+        raise UserError(f"{url} cannot be opened: {error}") from None
+
+
+@contextmanager
+def open_binary(name: str) -> Iterator[IO[bytes]]:
+    """Opens a local file or a URL for reading.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    if not is_url(name):
+        with open(name, "rb") as file:
+            yield file
+        return
+    with file_system(name.partition("://")[0] + "://").open(name, "rb") as file:
+        yield cast(IO[bytes], file)
+
+
+def read_bytes(url: str) -> bytes:
+    """The content of a URL.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    return bytes(file_system(url.partition("://")[0] + "://").cat_file(url))
+
+
+class Folder:
+    """A folder for output, local or of an fsspec file system.
+
+    Args:
+        name: its path or URL.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name.rstrip("/")
+        self._fs: Any = file_system(name.partition("://")[0] + "://") if is_url(name) else fsspec.filesystem("file")
+        protocol = self._fs.protocol
+        self._whole = not _WHOLE.isdisjoint({protocol} if isinstance(protocol, str) else protocol)
+        self._local = not is_url(name)
+
+    def place(self, name: str) -> str:
+        """The path or URL of a file in the folder."""
+        return os.path.join(self.name, name) if self._local else posixpath.join(self.name, name)
+
+    def exists(self, name: str = "") -> bool:
+        """True if there is such a file, or the folder."""
+        return bool(self._fs.exists(self.place(name) if name else self.name))
+
+    def names(self, below: str = "") -> list[str]:
+        """Names of the files in the folder or in one below it, sorted; none if there is no such folder."""
+        self._fs.invalidate_cache()
+        try:
+            found = self._fs.ls(self.place(below) if below else self.name, detail=False)
+        except FileNotFoundError:
+            return []
+        return sorted(posixpath.basename(str(path).rstrip("/")) for path in found)
+
+    def read(self, name: str) -> bytes:
+        """The content of a file."""
+        return bytes(self._fs.cat_file(self.place(name)))
+
+    def write(self, name: str, content: bytes) -> None:
+        """Writes a file that appears as a whole or not at all.
+
+        Raises:
+            UnwritableError: the disk is full, for example.
+        """
+        with self.writing(name) as file:
+            file.write(content)
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[IO[bytes]]:
+        """Opens a file for writing, which appears under its name when the block ends without an exception.
+
+        Raises:
+            UnwritableError: as for `write`.
+        """
+        place = self.place(name)
+        folder, _, last = place.rpartition("/")
+        temporary = place if self._whole else f"{folder}/.{last}.{os.getpid()}.tmp"
+        try:
+            self._fs.makedirs(folder, exist_ok=True)
+            with self._fs.open(temporary, "wb") as file:
+                yield cast(IO[bytes], file)
+                file.flush()
+                if self._local:
+                    os.fsync(file.fileno())
+            if self._local:
+                os.replace(temporary, place)
+            elif not self._whole:
+                self._fs.mv(temporary, place)
+        except BaseException as error:
+            if not self._whole:
+                with suppress(Exception):
+                    self._fs.rm_file(temporary)
+            if isinstance(error, OSError) or type(error).__module__.startswith(("botocore", "gcsfs", "azure")):
+                raise UnwritableError(f"{place} cannot be written: {_reason(error)}") from error
+            raise
+
+    def remove(self) -> None:
+        """Removes the folder and all that is in it."""
+        if self._fs.exists(self.name):
+            self._fs.rm(self.name, recursive=True)
+
+
+def modified(path: str) -> str:
+    """Size and time of a local file, to tell whether it was changed; empty for what cannot be read."""
+    with suppress(OSError):
+        found = Path(path).stat()
+        return f"{found.st_size} {found.st_mtime_ns}"
+    return ""
+
+
+def _reason(error: BaseException) -> str:
+    return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__

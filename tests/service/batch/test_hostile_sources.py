@@ -1,0 +1,207 @@
+"""Every entry of a source has exactly one row, or a line about what was passed over."""
+
+import json
+import os
+import tarfile
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from service.batch.decoding import Decoders, Slots
+from service.batch.entries import key_of, path_of
+from service.batch.sources.folder import sorted_names
+from tests.conftest import make_spec
+from tests.service.batch.conftest import add_bytes, by_key, read_rows, write_digits, write_tar
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write_digits(tmp_path / "images", 20)
+
+
+def passed_over(out: Path) -> dict[str, str]:
+    lines = (out / "_job" / "passed-over.tsv").read_text().splitlines()
+    return dict(line.split("\t") for line in lines)
+
+
+def test_a_folder_of_everything_that_goes_wrong(folder, batch, tmp_path):
+    good = sorted(folder.rglob("*.png"))
+    whole = good[0].read_bytes()
+    made = {
+        "empty.png": (b"", "image_empty"),
+        "text.jpg": (b"hello", "image_unsupported"),
+        "cut.png": (whole[: len(whole) // 2], "image_undecodable"),
+        "two\nlines.png": (whole, None),
+        'quote".png': (whole, None),
+        "back\\slash.png": (whole, None),
+        os.fsdecode(b"caf\xe9.png"): (whole, None),
+    }
+    for name, (content, _) in made.items():
+        (folder / name).write_bytes(content)
+    os.mkfifo(folder / "pipe.png")
+    (folder / "dangling.png").symlink_to("nowhere.png")
+    (folder / "circle.png").symlink_to("circle.png")
+    (folder / "to-a-file.png").symlink_to(good[0])
+    (folder / "loop").symlink_to(folder)
+    (folder / "notes.txt").write_text("no image")
+    (folder / ".hidden.png").write_bytes(whole)
+    (folder / "@eaDir").mkdir()
+    (folder / "@eaDir" / "thumb.png").write_bytes(whole)
+    done = batch(folder)
+    assert done.status == 3, done.err
+    rows = by_key(read_rows(tmp_path / "rows.parquet"))
+    for name, (_, code) in made.items():
+        assert rows[key_of(name)]["error_code"] == code
+    for name in ("pipe.png", "dangling.png", "circle.png"):
+        assert rows[name]["error_code"] == "file_unreadable", name
+    assert rows["pipe.png"]["error_message"] == "not a file but a named pipe"
+    assert rows["to-a-file.png"]["error_code"] is None
+    assert len(rows) == len(good) + len(made) + 4
+    assert passed_over(tmp_path / "rows.parquet") == {
+        "loop": "a link to a folder above it",
+        "notes.txt": "no image by its name",
+        ".hidden.png": "a hidden file",
+        "@eaDir": "a hidden folder, or one that a system made",
+    }
+    assert all((folder / path_of(key)).name for key in rows)
+
+
+@pytest.mark.parametrize("name", ["plain.png", "back\\slash", "\\xe9", "two\\\\", "caf\u00e9", "a\nb"])
+def test_keys_can_be_turned_back(name):
+    for path in (name, os.fsdecode(name.encode() + b"\xff\xe9")):
+        assert path_of(key_of(path)) == path
+        key_of(path).encode()
+
+
+def test_a_folder_that_cannot_be_read_is_reported(folder, batch, tmp_path, monkeypatch):
+    locked = folder / "locked"
+    locked.mkdir()
+    real = os.scandir
+
+    def scandir(place):  # the tests may run as root, who may read everything
+        if os.fspath(place) == str(locked):
+            raise PermissionError(13, "Permission denied")
+        return real(place)
+
+    monkeypatch.setattr("service.batch.sources.folder.os.scandir", scandir)
+    assert batch(folder).status == 0
+    assert passed_over(tmp_path / "rows.parquet") == {"locked": "the folder cannot be read: Permission denied"}
+
+
+def test_files_that_vanish_while_a_job_runs_get_errors(folder, batch, tmp_path, monkeypatch):
+    paths = sorted(folder.rglob("*.png"))
+    (folder / "list.txt").write_text("".join(f"{path}\n" for path in paths))
+    paths[3].unlink()
+    assert batch(folder / "list.txt").status == 3
+    rows = by_key(read_rows(tmp_path / "rows.parquet"))
+    assert {key for key, row in rows.items() if row["error_code"]} == {str(paths[3])}
+    assert rows[str(paths[3])]["error_message"] == "No such file or directory"
+
+
+def test_a_huge_image_is_refused_by_its_header(folder, batch, tmp_path):
+    width = (40_000).to_bytes(4, "big")
+    header = PNG + b"\0\0\0\rIHDR" + width + width + b"\x08\0\0\0\0" + b"\0\0\0\0"
+    (folder / "huge.png").write_bytes(header + b"\0" * 100)
+    assert batch(folder).status == 3
+    assert by_key(read_rows(tmp_path / "rows.parquet"))["huge.png"]["error_code"] in (
+        "image_too_large",
+        "image_undecodable",
+    )
+
+
+@pytest.mark.parametrize("ending", ["tar", "tar.gz"])
+def test_a_tar_file_that_is_cut_keeps_its_sound_rows_and_is_named(ending, folder, batch, tmp_path):
+    files = sorted(folder.rglob("*.png"))
+    path = write_tar(tmp_path / f"cut.{ending}", files, folder, "w:gz" if ending == "tar.gz" else "w")
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    done = batch(path)
+    assert done.status == 3 and f"cut.{ending}" in done.out
+    rows = read_rows(tmp_path / "rows.parquet")
+    assert 0 < len(rows) < len(files) and all(row["error_code"] is None for row in rows)
+
+
+def test_a_damaged_shard_among_sound_ones(folder, batch, tmp_path):
+    files = sorted(folder.rglob("*.png"))
+    for number in range(3):
+        write_tar(tmp_path / f"{number}.tar", files, folder)
+    (tmp_path / "1.tar").write_bytes(b"no tar at all" * 100)
+    done = batch(f"{tmp_path}/*.tar")
+    assert done.status == 3 and "1.tar cannot be read beyond its file 0" in done.out
+    assert len(by_key(read_rows(tmp_path / "rows.parquet"))) == 2 * len(files)
+
+
+def test_a_name_twice_in_a_tar_file_gives_two_rows(folder, batch, tmp_path):
+    first, second = sorted(folder.rglob("*.png"))[:2]
+    with tarfile.open(tmp_path / "twice.tar", "w") as archive:
+        for path in (first, second, first):
+            add_bytes(archive, "same.png", path.read_bytes())
+        add_bytes(archive, "empty.png", b"")
+    assert batch(tmp_path / "twice.tar").status == 3
+    rows = by_key(read_rows(tmp_path / "rows.parquet"))
+    assert rows.keys() == {"same.png", "same.png#2", "same.png#3", "empty.png"}
+    assert rows["same.png"]["probabilities"] == rows["same.png#3"]["probabilities"]
+
+
+def test_a_tar_file_of_names_with_one_beginning_is_no_single_sample(folder, batch, tmp_path):
+    content = min(folder.rglob("*.png")).read_bytes()
+    with tarfile.open(tmp_path / "frames.tar", "w") as archive:
+        for number in range(50):
+            add_bytes(archive, f"frame.{number:03}.png", content)
+    assert batch(tmp_path / "frames.tar").status == 0
+    assert len(by_key(read_rows(tmp_path / "rows.parquet"))) == 50
+
+
+def test_rows_of_a_table_without_images(batch, tmp_path, folder):
+    content = min(folder.rglob("*.png")).read_bytes()
+    pq.write_table(pa.table({"image": [content, None, b"", b"junk"]}), tmp_path / "some.parquet")
+    assert batch(tmp_path / "some.parquet").status == 3
+    codes = [row["error_code"] for row in read_rows(tmp_path / "rows.parquet")]
+    assert codes == [None, "image_empty", "image_empty", "image_unsupported"]
+
+
+def test_lines_that_name_no_image(batch, tmp_path, folder):
+    good = min(folder.rglob("*.png"))
+    lines = [{"image": str(good)}, {"image": None}, {}, {"image": 7}]
+    (tmp_path / "list.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert batch(tmp_path / "list.jsonl").status == 3
+    codes = [row["error_code"] for row in read_rows(tmp_path / "rows.parquet")]
+    assert codes == [None, "file_unreadable", "file_unreadable", "file_unreadable"]
+    (tmp_path / "list.jsonl").write_text(json.dumps(lines[0]) + "\nno JSON\n")
+    done = batch(tmp_path / "list.jsonl", out=tmp_path / "other.parquet")
+    assert done.status == 1 and "list.jsonl, line 2: no JSON" in done.err
+
+
+def test_names_in_large_folders_are_merged_in_their_order(tmp_path):
+    names = [f"{number:03}" for number in range(25)]
+    for name in reversed(names):
+        (tmp_path / name).touch()
+    assert [name for name, _ in sorted_names(str(tmp_path), run=4)] == names
+
+
+def test_an_image_that_ends_the_process_gets_an_error_and_no_other_does(tmp_path, folder, monkeypatch):
+    paths = [str(path) for path in sorted(folder.rglob("*.png"))[:5]]
+    killer = tmp_path / "sitecustomize.py"
+    killer.write_text(
+        "import models.images.decode as decode, os\n"
+        "real = decode.decode_image\n"
+        "def decode_image(data, *rest, **named):\n"
+        f"    if data == open({paths[2]!r}, 'rb').read(): os._exit(11)\n"
+        "    return real(data, *rest, **named)\n"
+        "decode.decode_image = decode_image\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.getcwd()}")
+    spec = make_spec()
+    slots = Slots(2, (5, *spec.shape))
+    decoders = Decoders(2, slots, spec, 10**6)
+    try:
+        found = decoders.result(decoders.submit(0, paths))
+        assert {place: failure.code for place, failure in found.failures.items()} == {2: "decoder_crashed"}
+        assert slots[0].reshape(5, -1).any(1).tolist() == [True, True, False, True, True]
+    finally:
+        decoders.close()
+        slots.close()
