@@ -36,7 +36,7 @@ from service.openapi.schema import (
 from service.serving.decode_pool import decode_upload
 from service.serving.served_model import ServedModel
 from service.settings import Limit
-from service.v1.classify import images_body
+from service.v1.images_body import images_body
 
 _PLACES = ("channel", "y", "x")
 PARAMETERS = (

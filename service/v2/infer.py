@@ -31,6 +31,7 @@ from service.openapi.schema import (
     COUNT,
     FLAG,
     NUMBER,
+    ONE_PIXEL,
     TEXT,
     Component,
     array,
@@ -263,8 +264,7 @@ _EXAMPLE: Json = {
             "datatype": "BYTES",
             "shape": [1],
             "parameters": {"content_type": "base64"},
-            # A PNG of one pixel, which every model takes.
-            "data": ["iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="],
+            "data": [ONE_PIXEL],
         }
     ]
 }

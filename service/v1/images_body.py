@@ -1,0 +1,41 @@
+"""The bodies of routes that take images, for the OpenAPI document; `BodyReader.images` reads them."""
+
+from collections.abc import Sequence
+
+from models.images.header import FORMATS
+from service.http.json_images import TEXT_FACTOR
+from service.http.multipart import MULTIPART
+from service.http.route import Json
+from service.openapi.schema import BASE64, BINARY, ONE_PIXEL, array, as_json, described, object_schema
+from service.settings import Settings
+
+
+def images_body(settings: Settings, *, most: int, options: Sequence[Json] = ()) -> Json:
+    """The schema of a body: one image, or a form or JSON with up to `most` images.
+
+    Args:
+        options: query parameters that may be fields of the form or the JSON instead.
+    """
+    image = {**BINARY, "minLength": 1}
+    form = {
+        **object_schema({"images": array(image, minItems=1, maxItems=most)}),
+        "additionalProperties": image,
+        "minProperties": 1,
+    }
+    fields = {option["name"]: described(option["description"], option["schema"]) for option in options}
+    one = object_schema(fields, image=BASE64)
+    several = object_schema(fields, images=array(BASE64, minItems=1, maxItems=most))
+    schemas = [{**schema, "additionalProperties": False} for schema in ((one, several) if most > 1 else (one,))]
+    schema = {"oneOf": schemas} if most > 1 else schemas[0]
+    return {
+        "required": True,
+        "description": f"The bytes of one image, under any media type; or a form with up to {most} files, whose field "
+        "names do not matter; or JSON with base64, which may be `data:` URLs. "
+        f"{', '.join(FORMATS)}, up to {settings.image_limit_pixels} pixels each; up to "
+        f"{settings.body_limit_bytes} bytes together, and of JSON {settings.json_limit_bytes * TEXT_FACTOR}.",
+        "content": {
+            "image/*": {"schema": image},
+            MULTIPART: {"schema": form},
+            **as_json(schema, example={"image": ONE_PIXEL}),
+        },
+    }
