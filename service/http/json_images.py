@@ -1,13 +1,12 @@
 """Images in JSON: `{"image": "<base64>"}`, or `{"images": [...]}`, beside options."""
 
-import asyncio
 from collections.abc import Collection
 from typing import Any
 
 import orjson
 
 from service.errors import BodyEmpty, BodyTooLarge, MalformedBody, TooManyImages
-from service.http.base64_text import decode_base64
+from service.http.base64_text import decode_texts
 from service.http.multipart import MULTIPART, Uploads
 from service.settings import Limit
 
@@ -19,7 +18,6 @@ _ELSEWHERE = {
 }
 TEXT_FACTOR = 4  # times the limit on JSON that texts may have: they are parsed at least that much faster than numbers
 _MOST_VALUES = 10_000  # of JSON over its limit
-_THREAD_BYTES = 2**18  # decoding more takes longer than switching to a thread
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -37,7 +35,7 @@ async def parse_json_images(body: bytes, *, limit: Limit, limit_bytes: Limit, fi
         MalformedBody: not JSON, another key, or a text that is not base64.
         TooManyImages: more images than `limit`.
     """
-    _check_size(body, limit_bytes)
+    check_json_size(body, limit_bytes)
     try:
         content = orjson.loads(body.removeprefix(_BOM))
     except orjson.JSONDecodeError as error:
@@ -45,15 +43,12 @@ async def parse_json_images(body: bytes, *, limit: Limit, limit_bytes: Limit, fi
     texts = _texts(content, fields, limit)
     uploads = Uploads()
     uploads.fields = {name: _option(name, content[name]) for name in fields if content.get(name) is not None}
-    if len(body) <= _THREAD_BYTES:
-        uploads.extend(decode_base64(text, name) for name, text in texts.items())
-    else:
-        decoded = await asyncio.to_thread(lambda: [decode_base64(text, name) for name, text in texts.items()])
-        uploads.extend(decoded)
+    uploads.extend(await decode_texts(texts))
     return uploads
 
 
-def _check_size(body: bytes, limit: Limit) -> None:
+def check_json_size(body: bytes, limit: Limit) -> None:
+    """Raises BodyTooLarge for JSON over the limit; mainly texts may have `TEXT_FACTOR` times as many bytes."""
     if len(body) <= limit.value:
         return
     advice = f"send the bytes of the image, or {MULTIPART}"

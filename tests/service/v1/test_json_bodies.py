@@ -150,7 +150,7 @@ def test_large_texts_are_decoded_off_the_event_loop(client, monkeypatch):
         threads.append(threading.current_thread())
         return decode_base64(text, name)
 
-    monkeypatch.setattr("service.http.json_images.decode_base64", noted)
+    monkeypatch.setattr("service.http.base64_text.decode_base64", noted)
     large = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 256, (400, 400, 3), np.uint8)))
     for data in (PNG, large):
         assert client.post("/v1/classify", json={"image": text(data)}).status_code == 200
