@@ -52,7 +52,7 @@ def openapi_route(routes: Sequence[Route], settings: Settings) -> Route:
         """The OpenAPI document."""
         return Response(await asyncio.to_thread(encoded), media_type="application/json")
 
-    return Route("GET", "/openapi.json", endpoint, as_json({"type": "object"}))
+    return Route("GET", "/openapi.json", endpoint, as_json({"type": "object"}), operation_id="openapi_document")
 
 
 def build_document(routes: Sequence[Route], settings: Settings) -> Json:
@@ -105,7 +105,12 @@ def _operation(route: Route) -> Json:
     for status, kinds in statuses(route).items():
         responses[str(status)] = _error(route.path, kinds)
     responses["500"] = _error_response(route.path, {INTERNAL: "A fault of the server; its log has the reason."})
-    operation: Json = {"summary": route.title, "tags": [_tag(route.path)], "responses": responses}
+    operation: Json = {
+        "operationId": route.operation_id,
+        "summary": route.title,
+        "tags": [_tag(route.path)],
+        "responses": responses,
+    }
     if route.description:
         operation["description"] = route.description
     if route.parameters:

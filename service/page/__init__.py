@@ -30,6 +30,16 @@ def routes() -> list[Route]:
     text, file = {"schema": TEXT}, path_parameter("file", one_of(*assets))
     answers = {media_type: text for media_type in sorted({asset.media_type for asset in assets.values()})}
     return [
-        Route("GET", "/", index, {"text/html": text}, public=True, cached=True),
-        Route("GET", "/page/{file}", asset, answers, (UnknownPath,), (file,), public=True, cached=True),
+        Route("GET", "/", index, {"text/html": text}, public=True, cached=True, operation_id="get_page"),
+        Route(
+            "GET",
+            "/page/{file}",
+            asset,
+            answers,
+            (UnknownPath,),
+            (file,),
+            public=True,
+            cached=True,
+            operation_id="get_page_file",
+        ),
     ]

@@ -159,5 +159,6 @@ def routes(context: ServerContext) -> list[Route]:
             description="A lone bad image gets its status. Among several it fails alone: the answer is 200 then, with "
             "an error in its place.",
             raw=True,
+            operation_id="classify",
         )
     ]

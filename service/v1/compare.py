@@ -146,5 +146,6 @@ def routes(context: ServerContext) -> list[Route]:
             parameters=PARAMETERS,
             body=images_body(context.settings, most=2),
             description="Layers are matched by name and shape.",
+            operation_id="compare",
         )
     ]

@@ -349,5 +349,6 @@ def routes(context: ServerContext) -> list[Route]:
             description="Masks and baselines show the mean colour of the normalisation. Gradients are of the logit. "
             f"With `Accept: {EVENT_STREAM}` events `progress` (`method`, `done`, `total`: runs of the network) come "
             "before one `result` with the JSON, or one `error`.",
+            operation_id="explain",
         )
     ]

@@ -319,5 +319,6 @@ def routes(context: ServerContext) -> list[Route]:
             body=images_body(settings, most=1),
             description=f"An answer has up to {settings.inspection_limit_values} values, and up to "
             f"{settings.inspection_limit_json_values} as numbers in JSON.",
+            operation_id="get_feature_maps",
         )
     ]

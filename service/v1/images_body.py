@@ -6,7 +6,7 @@ from models.images.header import FORMATS
 from service.http.json_images import TEXT_FACTOR
 from service.http.multipart import MULTIPART
 from service.http.route import Json
-from service.openapi.schema import BASE64, BINARY, ONE_PIXEL, array, as_json, described, object_schema
+from service.openapi.schema import BASE64, BINARY, ONE_PIXEL, Component, array, as_json, described, object_schema
 from service.settings import Settings
 
 
@@ -25,8 +25,12 @@ def images_body(settings: Settings, *, most: int, options: Sequence[Json] = ()) 
     fields = {option["name"]: described(option["description"], option["schema"]) for option in options}
     one = object_schema(fields, image=BASE64)
     several = object_schema(fields, images=array(BASE64, minItems=1, maxItems=most))
-    schemas = [{**schema, "additionalProperties": False} for schema in ((one, several) if most > 1 else (one,))]
-    schema = {"oneOf": schemas} if most > 1 else schemas[0]
+    kind = "WithOptions" if options else "Body"
+    one, several = (
+        Component(f"{name}{kind}", {**schema, "additionalProperties": False})
+        for name, schema in (("Image", one), ("Images", several))
+    )
+    schema = {"oneOf": [one, several]} if most > 1 else one
     return {
         "required": True,
         "description": f"The bytes of one image, under any media type; or a form with up to {most} files, whose field "
@@ -34,7 +38,7 @@ def images_body(settings: Settings, *, most: int, options: Sequence[Json] = ()) 
         f"{', '.join(FORMATS)}, up to {settings.image_limit_pixels} pixels each; up to "
         f"{settings.body_limit_bytes} bytes together, and of JSON {settings.json_limit_bytes * TEXT_FACTOR}.",
         "content": {
-            "image/*": {"schema": image},
+            "application/octet-stream": {"schema": image},
             MULTIPART: {"schema": form},
             **as_json(schema, example={"image": ONE_PIXEL}),
         },

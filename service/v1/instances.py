@@ -100,7 +100,7 @@ class InstancesRoute:
 _INSTANCE = described(
     '`{"b64": "..."}` with an image file of any size in base64, or pixels in nested lists, `[H, W, C]` or, of a grey '
     "network, `[H, W]`, from 0 to 255 and of the network's size; either may be in an object under any one name",
-    {"type": ["object", "array", "string"]},
+    {},
 )
 _SIGNATURE = described("ignored: there is one signature", {})
 REQUEST = Component(
@@ -115,7 +115,7 @@ COLUMNS = Component(
     {
         **object_schema(
             {"signature_name": _SIGNATURE},
-            inputs=described("the same as a list, also under one name", {"type": ["array", "object", "string"]}),
+            inputs=described("the same as a list, also under one name", {}),
         ),
         "additionalProperties": False,
     },
@@ -145,12 +145,13 @@ def routes(context: ServerContext) -> list[Route]:
             errors=(*LOOKUP, *UPLOAD, InferenceFailed, UnknownParameter, UnsupportedType, WrongShape),
             parameters=parameters,
             body=body,
+            operation_id=operation_id,
             description="`instances` are answered by `predictions`, and `inputs` by `outputs`. One bad image fails "
             'them all. Errors are `{"error": "..."}`, as in the protocol.',
             raw=True,
         )
-        for path, parameters in (
-            ("/v1/models/{model}", (model,)),
-            ("/v1/models/{model}/versions/{version}", (model, version)),
+        for path, parameters, operation_id in (
+            ("/v1/models/{model}", (model,), "predict_instances"),
+            ("/v1/models/{model}/versions/{version}", (model, version), "predict_instances_of_version"),
         )
     ]

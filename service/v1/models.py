@@ -196,12 +196,15 @@ def routes(context: ServerContext) -> list[Route]:
     models, one = ModelRoutes(context), "/v1/models/{model}"
     listed = object_schema(models=array(MODEL), failed=array(object_schema(artifact=TEXT, reason=TEXT)))
 
-    def of_one(path: str, endpoint: Callable[..., Any], answer: Json) -> Route:
-        return Route("GET", path, endpoint, as_json(answer), errors=LOOKUP, parameters=[model_parameter("model")])
+    def of_one(path: str, endpoint: Callable[..., Any], answer: Json, operation_id: str) -> Route:
+        model = model_parameter("model")
+        return Route(
+            "GET", path, endpoint, as_json(answer), errors=LOOKUP, parameters=[model], operation_id=operation_id
+        )
 
     return [
-        Route("GET", "/v1/models", models.models, as_json(listed)),
-        of_one(one, models.model, MODEL_VERSIONS),
-        of_one(f"{one}/labels", models.labels, LABELS),
-        replace(of_one(f"{one}/graph", models.graph, GRAPH), cached=True),
+        Route("GET", "/v1/models", models.models, as_json(listed), operation_id="list_models"),
+        of_one(one, models.model, MODEL_VERSIONS, "get_model"),
+        of_one(f"{one}/labels", models.labels, LABELS, "get_labels"),
+        replace(of_one(f"{one}/graph", models.graph, GRAPH, "get_graph"), cached=True),
     ]

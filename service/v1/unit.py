@@ -254,5 +254,6 @@ def routes(context: ServerContext) -> list[Route]:
             body=images_body(settings, most=1),
             description="A unit is one element of one layer's value. `value` is the sum of all `products` and the "
             "`bias` for the kinds weighted_sum, product, maximum, minimum and copy, and `formula` for the others.",
+            operation_id="inspect_unit",
         )
     ]
