@@ -20,7 +20,7 @@ from tests.real_server import running_server
 
 CONFIG = Path(__file__).with_name("schemathesis.toml")
 OPERATIONS = """
-    classify compare explain get_feature_maps get_graph get_kernels get_labels get_metrics get_model get_page
+    classify compare explain get_docs get_feature_maps get_graph get_kernels get_labels get_metrics get_model get_page
     get_page_file get_references get_sample get_schema inspect_unit is_healthy is_live is_ready list_models
     list_samples openapi_document predict_instances predict_instances_of_version predict_pixels v2_get_model
     v2_get_model_of_version v2_get_model_statistics v2_get_model_statistics_of_version v2_get_server v2_get_statistics
