@@ -9,6 +9,8 @@ from service.http.route import Json
 from service.openapi.schema import BASE64, BINARY, ONE_PIXEL, Component, array, as_json, described, object_schema
 from service.settings import Settings
 
+_IMAGE = described("an image file in base64, URL-safe or not, or as a `data:` URL", BASE64)
+
 
 def images_body(settings: Settings, *, most: int, options: Sequence[Json] = ()) -> Json:
     """The schema of a body: one image, or a form or JSON with up to `most` images.
@@ -23,8 +25,8 @@ def images_body(settings: Settings, *, most: int, options: Sequence[Json] = ()) 
         "minProperties": 1,
     }
     fields = {option["name"]: described(option["description"], option["schema"]) for option in options}
-    one = object_schema(fields, image=BASE64)
-    several = object_schema(fields, images=array(BASE64, minItems=1, maxItems=most))
+    one = object_schema(fields, image=_IMAGE)
+    several = object_schema(fields, images=array(_IMAGE, minItems=1, maxItems=most))
     kind = "WithOptions" if options else "Body"
     one, several = (
         Component(f"{name}{kind}", {**schema, "additionalProperties": False})

@@ -61,6 +61,13 @@ def test_every_form_of_the_request_gives_what_the_engine_gives(client, expected,
         np.testing.assert_allclose(answer.json()[key], wanted, atol=1e-6)
 
 
+def test_requests_are_counted_under_their_route_and_model(lenet_artifact):
+    client = client_for(lenet_artifact.parent.parent)
+    client.post(PATH, json={"instances": [b64(FILES[0])]})
+    line = 'convscope_requests_total{model="lenet",route="/v1/models/{model}:predict",status="2xx",version="1"}'
+    assert [found for found in client.get("/metrics").text.splitlines() if found.startswith(line)] == [f"{line} 1.0"]
+
+
 def test_one_image_may_be_a_column_without_a_list(client, expected):
     for inputs in (b64(FILES[0]), {"image": b64(FILES[0])}):
         answer = client.post(PATH, json={"inputs": inputs})
