@@ -250,9 +250,14 @@ def is_v2(path: str) -> bool:
     return path == "/v2" or path.startswith("/v2/")
 
 
+def has_plain_errors(path: str) -> bool:
+    """True for a path of a protocol whose errors are `{"error": message}`: /v2, and TensorFlow Serving's `:predict`."""
+    return is_v2(path) or (path.startswith("/v1/models/") and path.endswith(":predict"))
+
+
 def error_json(path: str, code: str, message: str) -> bytes:
-    """The whole body: `{"error": {"code", "message"}}`, or the protocol's `{"error": message}` under /v2."""
-    return orjson.dumps({"error": message if is_v2(path) else {"code": code, "message": message}})
+    """The whole body: `{"error": {"code", "message"}}`, or a protocol's `{"error": message}`."""
+    return orjson.dumps({"error": message if has_plain_errors(path) else {"code": code, "message": message}})
 
 
 def error_answer(error: RequestError | ImageError, path: str) -> tuple[int, bytes, list[tuple[bytes, bytes]]]:

@@ -116,7 +116,7 @@ def _refusal(data: bytes, error: Exception) -> ImageError:
         return ImageUndecodable(f"the image header is damaged: {reason(error)}")
     if bands := _tiff_bands(data):
         return UnsupportedMode(f"the TIFF image has {bands} bands; 1, 3 or 4 are read")
-    if _has_known_signature(data):
+    if has_signature(data):
         return ImageUndecodable("the image header is damaged")
     return NotAnImage(f"{_describe(data)} is not an image; known formats are {', '.join(FORMATS)}")
 
@@ -161,13 +161,14 @@ def check_jpeg(jpeg: JpegHeader, limit_pixels: int, part: int) -> None:
         )
 
 
+def has_signature(data: bytes) -> bool:
+    """True if the first bytes are those of a known format."""
+    return any(accepts is not None and accepts(data[:16]) for _, accepts in (Image.OPEN[name] for name in FORMATS))
+
+
 def over_limit(what: str, pixels: int, limit: int) -> str:
     """The sentence that compares a number of pixels with a limit, in megapixels."""
     return f"{what} has {pixels / 1e6:,.4g} MP; the limit is {limit / 1e6:,.4g} MP"
-
-
-def _has_known_signature(data: bytes) -> bool:
-    return any(accepts is not None and accepts(data[:16]) for _, accepts in (Image.OPEN[name] for name in FORMATS))
 
 
 def _describe(data: bytes) -> str:

@@ -71,7 +71,7 @@ class AdmissionControl:
     def _is_authorized(self, scope: Scope) -> bool:
         path = scope["path"]
         # The page itself contains no secrets; the routes it calls are protected.
-        if self._token is None or path in HEALTH or path == "/" or path.startswith("/page/"):
+        if self._token is None or path in HEALTH or path in ("/", "/docs") or path.startswith("/page/"):
             return True
         scheme, _, token = get_header(scope, b"authorization").partition(" ")
         return scheme.lower() == "bearer" and hmac.compare_digest(token.strip().encode(), self._token)

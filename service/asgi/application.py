@@ -36,11 +36,23 @@ from service.serving.worker_metrics import WorkerMetrics
 from service.settings import Settings
 from service.telemetry.metrics import INTERNAL
 from service.telemetry.request_context import current
-from service.v1 import classify, compare, explain, feature_maps, kernels, models, predict, references, samples, unit
+from service.v1 import (
+    classify,
+    compare,
+    explain,
+    feature_maps,
+    instances,
+    kernels,
+    models,
+    predict,
+    references,
+    samples,
+    unit,
+)
 from service.v2 import infer, metadata, repository, statistics
 
 # In the router's order: inference first, for speed, and /v2/models/stats before /v2/models/{name}.
-_V1 = (classify, predict, models, samples, feature_maps, unit, kernels, references, compare, explain)
+_V1 = (classify, predict, instances, models, samples, feature_maps, unit, kernels, references, compare, explain)
 _MODULES = (infer, statistics, metadata, repository, *_V1, operations)
 
 

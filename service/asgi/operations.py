@@ -13,8 +13,16 @@ from service.telemetry.prometheus import PrometheusCollector
 
 _HEALTH = {"text/plain": {"schema": TEXT}}
 BENTOML_ROUTES = [
-    Route("GET", "/livez", None, _HEALTH, public=True, summary="Liveness: 200 while the server runs"),
-    Route("GET", "/healthz", None, _HEALTH, public=True, summary="The same as /livez"),
+    Route(
+        "GET",
+        "/livez",
+        None,
+        _HEALTH,
+        public=True,
+        summary="Liveness: 200 while the server runs",
+        operation_id="is_live",
+    ),
+    Route("GET", "/healthz", None, _HEALTH, public=True, summary="The same as /livez", operation_id="is_healthy"),
     Route(
         "GET",
         "/readyz",
@@ -23,6 +31,7 @@ BENTOML_ROUTES = [
         errors=(ModelNotReady,),
         public=True,
         summary="Readiness: 200 once every artifact gave its golden answers, or the reason it did not",
+        operation_id="is_ready",
     ),
     Route(
         "GET",
@@ -30,6 +39,7 @@ BENTOML_ROUTES = [
         None,
         as_json({"type": "object"}),
         summary="Schema of /predict for BentoML's own client",
+        operation_id="get_schema",
     ),
 ]
 NATIVE = tuple(route.path for route in BENTOML_ROUTES)
@@ -47,4 +57,4 @@ def routes(context: ServerContext) -> list[Route]:
 
     text = {"schema": TEXT}
     answers = {"text/plain": text, "application/openmetrics-text": text}
-    return [*BENTOML_ROUTES, Route("GET", "/metrics", metrics, answers)]
+    return [*BENTOML_ROUTES, Route("GET", "/metrics", metrics, answers, operation_id="get_metrics")]

@@ -38,7 +38,8 @@ def read_pixels(data: Any, name: str, limit_depth: Limit) -> Pixels:
     except TypeError:
         raise MalformedBody(f"{name} has numbers and rows side by side") from None
     if others := set(map(type, flat)) - {int}:
-        raise MalformedBody(f"{name} must be whole numbers, got {min(other.__name__ for other in others)}")
+        scaled = "; pixels are from 0 to 255, as in the image" if float in others else ""
+        raise MalformedBody(f"{name} must be whole numbers, got {min(other.__name__ for other in others)}{scaled}")
     try:
         return np.frombuffer(bytes(flat), np.uint8).reshape(shape)
     except ValueError:

@@ -8,6 +8,8 @@ from urllib.parse import unquote_to_bytes
 from python_multipart.multipart import parse_options_header
 
 from service.errors import BodyEmpty, MalformedBody, TooManyImages
+from service.http.base64_text import decode_base64
+from service.http.not_an_image import stands_for_image
 from service.settings import Limit
 
 MULTIPART = "multipart/form-data"
@@ -82,6 +84,8 @@ def _add(uploads: Uploads, part: _Part, fields: Collection[str]) -> None:
         return
     if part.field not in fields:
         known = f"; fields without a file are {', '.join(fields)}" if fields else "; options go into the query"
+        if stands_for_image(part.content):
+            known = '; images in base64 go into JSON, {"image": "..."}'
         raise MalformedBody(f"the form field {part.field[:40]!r} has no filename and no image's Content-Type{known}")
     if part.field in uploads.fields:
         raise MalformedBody(f"the form has the field {part.field} more than once; wanted one value")
@@ -100,9 +104,12 @@ def _parsed(part: bytes, number: int) -> _Part:
         )
     field = name = None
     is_image = False
+    encoding = ""
     for line in headers:
         key, _, value = line.partition(b":")
-        if key.lower() == b"content-type":
+        if key.lower() == b"content-transfer-encoding":
+            encoding = _text(value.strip().lower())
+        elif key.lower() == b"content-type":
             is_image = value.strip().lower().startswith(b"image/")
         elif key.lower() == b"content-disposition" and field is None:
             kind, options = parse_options_header(value.strip())
@@ -112,7 +119,20 @@ def _parsed(part: bytes, number: int) -> _Part:
                 field = options.get(b"name", b"")
     if field is None:
         raise MalformedBody(f"{MULTIPART}: part {number} does not say that it is a field of the form")
-    return _Part(_text(field), None if name is None else _text(name), is_image, part[end + 4 :])
+    return _Part(
+        _text(field), None if name is None else _text(name), is_image, _decoded(part[end + 4 :], encoding, number)
+    )
+
+
+def _decoded(content: bytes, encoding: str, number: int) -> bytes:
+    """The content without its Content-Transfer-Encoding, which RFC 7578 deprecates and some clients send."""
+    if encoding in ("", "binary", "7bit", "8bit"):
+        return content
+    if encoding == "base64":
+        return decode_base64(_text(content), f"part {number} of the form")
+    raise MalformedBody(
+        f"{MULTIPART}: part {number} has the Content-Transfer-Encoding {encoding[:40]!r}; wanted binary or base64"
+    )
 
 
 def _text(name: bytes) -> str:

@@ -81,6 +81,11 @@ def get_header(scope: Scope, name: bytes) -> str:
     return ""
 
 
+def media_type_of(scope: Scope) -> str:
+    """The media type of the body, in lower case and without parameters; empty if none was sent."""
+    return get_header(scope, b"content-type").partition(";")[0].strip().lower()
+
+
 def check_top_k(top_k: int, limit: Limit) -> None:
     """Raises UnknownParameter if `top_k` exceeds the limit."""
     if top_k > limit.value:

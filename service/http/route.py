@@ -44,6 +44,7 @@ class Route:
 
     Attributes:
         endpoint: takes a Starlette request, or is an ASGI application if `raw`; None for a route of BentoML.
+        operation_id: a stable name for programs that generate clients from the OpenAPI document.
         path: raw routes without a `{parameter}` bypass the router, which speeds up the hot path.
         answers: media types of successful answers, and their schemas; empty if the route always fails.
         errors: besides these, every route may answer 500, and every route that is not public 401.
@@ -58,6 +59,7 @@ class Route:
     endpoint: Callable[..., Any] | None
     answers: Json
     errors: Sequence[ErrorType] = ()
+    operation_id: str = field(kw_only=True)
     parameters: Sequence[Json] = ()
     body: Json | None = None
     headers: Json = field(default_factory=dict)

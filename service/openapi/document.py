@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from export.engines.machine import installed_version
 from models.images.errors import ImageError
-from service.errors import STATUS, Unauthorized, is_v2
+from service.errors import STATUS, Unauthorized, has_plain_errors, is_v2
 from service.http.route import ErrorType, Json, Route
 from service.openapi.schema import TEXT, Component, as_json, described, find_components, object_schema, one_of
 from service.settings import Settings
@@ -52,7 +52,7 @@ def openapi_route(routes: Sequence[Route], settings: Settings) -> Route:
         """The OpenAPI document."""
         return Response(await asyncio.to_thread(encoded), media_type="application/json")
 
-    return Route("GET", "/openapi.json", endpoint, as_json({"type": "object"}))
+    return Route("GET", "/openapi.json", endpoint, as_json({"type": "object"}), operation_id="openapi_document")
 
 
 def build_document(routes: Sequence[Route], settings: Settings) -> Json:
@@ -105,7 +105,12 @@ def _operation(route: Route) -> Json:
     for status, kinds in statuses(route).items():
         responses[str(status)] = _error(route.path, kinds)
     responses["500"] = _error_response(route.path, {INTERNAL: "A fault of the server; its log has the reason."})
-    operation: Json = {"summary": route.title, "tags": [_tag(route.path)], "responses": responses}
+    operation: Json = {
+        "operationId": route.operation_id,
+        "summary": route.title,
+        "tags": [_tag(route.path)],
+        "responses": responses,
+    }
     if route.description:
         operation["description"] = route.description
     if route.parameters:
@@ -128,7 +133,7 @@ def _error(path: str, kinds: Sequence[ErrorType]) -> Json:
 def _error_response(path: str, meanings: Mapping[str, str], headers: Json | None = None) -> Json:
     codes = sorted(meanings)
     schema: Json
-    if is_v2(path):
+    if has_plain_errors(path):
         lines, schema = [meanings[code] for code in codes], V2_ERROR
     else:
         lines = [f"`{code}`: {meanings[code]}" for code in codes]
@@ -144,4 +149,6 @@ def _error_response(path: str, meanings: Mapping[str, str], headers: Json | None
 def _tag(path: str) -> str:
     if is_v2(path):
         return "Open Inference Protocol"
+    if has_plain_errors(path):
+        return "TensorFlow Serving, KServe V1"
     return "convscope" if path.startswith("/v1/") or path == "/predict" else "server"

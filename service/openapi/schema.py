@@ -12,8 +12,12 @@ FLAG: Json = {"type": "boolean"}
 COUNT: Json = {"type": "integer", "minimum": 0}
 FROM_1: Json = {"type": "integer", "minimum": 1}
 BINARY: Json = {"type": "string", "format": "binary"}
+BASE64: Json = {"type": "string", "format": "byte", "contentEncoding": "base64", "minLength": 4}
 NAME: Json = {**TEXT, "minLength": 1}
 NAMING = "`name`, which means its newest version, or `name:version`"
+
+# A PNG of one pixel, which every model takes.
+ONE_PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
 
 
 class Component(Json):

@@ -1,4 +1,4 @@
-"""The page at `/`: static files from this package, without requests to any other host."""
+"""The page at `/` and the HTTP reference at `/docs`: static files, without requests to other hosts."""
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -8,20 +8,24 @@ from service.http.route import Route, path_parameter
 from service.openapi.schema import TEXT, one_of
 from service.page.files import page_files
 
-_INDEX = "index.html"
+_INDEX, _DOCS = "index.html", "docs/docs.html"
 
 
 def routes() -> list[Route]:
     """The routes, which contain no secrets and need no token."""
     assets = page_files()
-    page = assets.pop(_INDEX)
+    page, reference = assets.pop(_INDEX), assets.pop(_DOCS)
 
     async def index(request: Request) -> Response:
         """The page."""
         return page.respond(request)
 
+    async def docs(request: Request) -> Response:
+        """The HTTP reference: every operation, to be tried in the browser."""
+        return reference.respond(request)
+
     async def asset(request: Request) -> Response:
-        """The scripts and styles of the page."""
+        """The scripts and styles of the page and the reference."""
         name = request.path_params["file"]
         if name not in assets:
             raise UnknownPath(f"there is nothing at {request.url.path}")
@@ -30,6 +34,17 @@ def routes() -> list[Route]:
     text, file = {"schema": TEXT}, path_parameter("file", one_of(*assets))
     answers = {media_type: text for media_type in sorted({asset.media_type for asset in assets.values()})}
     return [
-        Route("GET", "/", index, {"text/html": text}, public=True, cached=True),
-        Route("GET", "/page/{file}", asset, answers, (UnknownPath,), (file,), public=True, cached=True),
+        Route("GET", "/", index, {"text/html": text}, public=True, cached=True, operation_id="get_page"),
+        Route("GET", "/docs", docs, {"text/html": text}, public=True, cached=True, operation_id="get_docs"),
+        Route(
+            "GET",
+            "/page/{file}",
+            asset,
+            answers,
+            (UnknownPath,),
+            (file,),
+            public=True,
+            cached=True,
+            operation_id="get_page_file",
+        ),
     ]

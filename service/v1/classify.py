@@ -10,17 +10,14 @@ from starlette.types import Receive, Scope, Send
 from export.predictor import DEFAULT_TOP_K, default_top_k, top_predictions
 from models.images.decode import Floats, Pixels
 from models.images.errors import ImageError
-from models.images.header import FORMATS
 from service.context import ServerContext, run_model
 from service.errors import InferenceFailed, UnknownModel, UnknownParameter, error_body
-from service.http.bodies import is_form
-from service.http.multipart import MULTIPART
+from service.http.bodies import may_hold_options
 from service.http.requests import check_top_k, number, parse_query, single
 from service.http.responses import send_json
 from service.http.route import UPLOAD, Json, Route, query_names, query_parameter
 from service.openapi.document import PLACE, REFUSED
 from service.openapi.schema import (
-    BINARY,
     COUNT,
     FROM_1,
     NAME,
@@ -35,8 +32,8 @@ from service.openapi.schema import (
 )
 from service.serving.decode_pool import decode_uploads, stack_images
 from service.serving.served_model import ServedModel
-from service.settings import Settings
 from service.telemetry.request_context import current
+from service.v1.images_body import images_body
 
 _PROBABILITY: Json = {"type": "number", "minimum": 0, "maximum": 1.0001}  # a softmax of float32 may pass 1
 PREDICTION = Component("Prediction", object_schema(label=TEXT, index=COUNT, probability=_PROBABILITY))
@@ -75,9 +72,13 @@ class ClassifyRoute:
         """Answers one request; the caller maps raised errors."""
         values = parse_query(scope["query_string"], self._names)
         async with asyncio.timeout(self._deadline_s):
-            choice = None if is_form(scope) else await self._choose(values)  # a form may have the options in it
+            early = "model" in values or not may_hold_options(scope)  # else the body may name it
+            choice = await self._choose(values) if early else None
             async with self._context.body_reader.images(scope, receive, fields=self._names) as uploads:
-                model, top_k = choice or await self._choose(_merged(values, uploads.fields))
+                if choice is None or uploads.fields:
+                    body = "form" if uploads.places else "JSON"
+                    choice = await self._choose(_merged(values, uploads.fields, body))
+                model, top_k = choice
                 spec, decoders = model.manifest.input, self._context.decoders
                 notes: list[list[str]] = [[] for _ in uploads]
                 decoded = await decode_uploads(
@@ -127,11 +128,11 @@ class ClassifyRoute:
         return probabilities
 
 
-def _merged(values: dict[str, list[str]], fields: Mapping[str, str]) -> dict[str, list[str]]:
-    """The options of the query and of the form; empty fields of a form were not filled in."""
+def _merged(values: dict[str, list[str]], fields: Mapping[str, str], body: str) -> dict[str, list[str]]:
+    """The options of the query and of the body; empty fields of a form were not filled in."""
     filled = {name: value for name, value in fields.items() if value}
     if twice := values.keys() & filled.keys():
-        raise UnknownParameter(f"{min(twice)} is in the query and in the form; wanted one value")
+        raise UnknownParameter(f"{min(twice)} is in the query and in the {body}; wanted one value")
     return values | {name: [value] for name, value in filled.items()}
 
 
@@ -141,23 +142,6 @@ def _result(row: Floats, classes: tuple[str, ...], top_k: int, notes: list[str])
     except ImageError as error:
         return error
     return {"predictions": predictions, "notes": notes} if notes else {"predictions": predictions}
-
-
-def images_body(settings: Settings, *, most: int) -> Json:
-    """The schema of a body: one image, or a form with up to `most` images."""
-    image = {**BINARY, "minLength": 1}
-    form = {
-        **object_schema({"images": array(image, minItems=1, maxItems=most)}),
-        "additionalProperties": image,
-        "minProperties": 1,
-    }
-    return {
-        "required": True,
-        "description": f"The bytes of one image, under any media type, or a form with up to {most} files; field names "
-        f"do not matter. {', '.join(FORMATS)}, up to {settings.image_limit_pixels} pixels each; up to "
-        f"{settings.body_limit_bytes} bytes together.",
-        "content": {"image/*": {"schema": image}, MULTIPART: {"schema": form}},
-    }
 
 
 def routes(context: ServerContext) -> list[Route]:
@@ -171,9 +155,10 @@ def routes(context: ServerContext) -> list[Route]:
             as_json(CLASSIFICATION),
             errors=(*UPLOAD, UnknownModel, UnknownParameter, InferenceFailed),
             parameters=endpoint.parameters,
-            body=images_body(settings, most=settings.images_per_request),
+            body=images_body(settings, most=settings.images_per_request, options=endpoint.parameters),
             description="A lone bad image gets its status. Among several it fails alone: the answer is 200 then, with "
             "an error in its place.",
             raw=True,
+            operation_id="classify",
         )
     ]

@@ -37,7 +37,8 @@ from service.openapi.schema import (
 from service.serving.decode_pool import decode_upload
 from service.serving.served_model import ServedModel
 from service.settings import Limit
-from service.v1.classify import PREDICTIONS, images_body
+from service.v1.classify import PREDICTIONS
+from service.v1.images_body import images_body
 
 PARAMETERS = (
     model_parameter("model"),
@@ -145,5 +146,6 @@ def routes(context: ServerContext) -> list[Route]:
             parameters=PARAMETERS,
             body=images_body(context.settings, most=2),
             description="Layers are matched by name and shape.",
+            operation_id="compare",
         )
     ]

@@ -48,8 +48,9 @@ from service.openapi.schema import (
 from service.serving.decode_pool import decode_upload
 from service.serving.served_model import ServedModel
 from service.settings import Limit, Settings
-from service.v1.classify import PREDICTION, PREDICTIONS, images_body
+from service.v1.classify import PREDICTION, PREDICTIONS
 from service.v1.events import EVENT_STREAM, EventStream, Report, wants_events
+from service.v1.images_body import images_body
 from service.v1.references import DATA, LAYER_NORMALITY, data_of, normality_of
 
 ALL = "all"
@@ -348,5 +349,6 @@ def routes(context: ServerContext) -> list[Route]:
             description="Masks and baselines show the mean colour of the normalisation. Gradients are of the logit. "
             f"With `Accept: {EVENT_STREAM}` events `progress` (`method`, `done`, `total`: runs of the network) come "
             "before one `result` with the JSON, or one `error`.",
+            operation_id="explain",
         )
     ]

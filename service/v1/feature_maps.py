@@ -52,8 +52,9 @@ from service.openapi.schema import (
 from service.serving.decode_pool import decode_upload
 from service.serving.served_model import ServedModel
 from service.settings import Limit
-from service.v1.classify import PREDICTIONS, images_body
+from service.v1.classify import PREDICTIONS
 from service.v1.feature_maps_query import PARAMETERS, Query
+from service.v1.images_body import images_body
 from service.v1.references import DATA, NORMALITY, data_of, normality_of
 
 
@@ -318,5 +319,6 @@ def routes(context: ServerContext) -> list[Route]:
             body=images_body(settings, most=1),
             description=f"An answer has up to {settings.inspection_limit_values} values, and up to "
             f"{settings.inspection_limit_json_values} as numbers in JSON.",
+            operation_id="get_feature_maps",
         )
     ]

@@ -152,5 +152,6 @@ def routes(context: ServerContext) -> list[Route]:
             errors=(*LOOKUP, QueueFull, UnknownParameter, UnknownLayer, NoKernels, NotInspectable, TooManyValues),
             parameters=PARAMETERS,
             cached=True,
+            operation_id="get_kernels",
         )
     ]

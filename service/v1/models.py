@@ -1,6 +1,6 @@
 """GET /v1/models and the metadata of each model: versions, labels, the graph."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -10,6 +10,7 @@ from starlette.responses import Response
 from export.artifact.manifest import ONNX_FILE
 from models.graph.layout import center, layout
 from service.context import ServerContext
+from service.errors import MethodNotAllowed
 from service.http.caching import etag_of, not_modified
 from service.http.responses import json_response
 from service.http.route import LOOKUP, Json, Route
@@ -45,9 +46,11 @@ class ModelRoutes:
 
     async def model(self, request: Request) -> Response:
         """One model and its versions."""
+        if request.path_params["model"].endswith(_PREDICT):  # a router takes any text for a name
+            raise MethodNotAllowed(f"{request.url.path} takes POST, not {request.method}", allow="POST")
         found = self._find(request)
         versions = [entry.manifest.version for entry in self._context.versions(found.manifest.name)]
-        return json_response({**_described(found), "versions": versions})
+        return json_response({**_described(found), "versions": versions, **protocol_status(versions)})
 
     async def labels(self, request: Request) -> Response:
         """The names of a model's classes, by index."""
@@ -78,6 +81,12 @@ class ModelRoutes:
         return self._context.entry(request.path_params["model"])
 
 
+def protocol_status(versions: Sequence[int]) -> dict[str, Any]:
+    """The members that KServe's V1 protocol and TensorFlow Serving's model status have; only what serves is found."""
+    available = {"state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
+    return {"ready": True, "model_version_status": [{"version": str(version), **available} for version in versions]}
+
+
 def _described(entry: ModelEntry) -> dict[str, Any]:
     """The metadata of a version; values of its engine are null while it is not in memory."""
     manifest, model = entry.manifest, entry.model
@@ -99,6 +108,7 @@ def _described(entry: ModelEntry) -> dict[str, Any]:
     }
 
 
+_PREDICT = ":predict"
 _WHOLE: Json = {"type": "integer"}
 _PAIR = array(_WHOLE, minItems=2, maxItems=2)
 INPUT = Component("Input", object_schema(mode=one_of("L", "RGB"), height=FROM_1, width=FROM_1))
@@ -155,7 +165,25 @@ _MODEL: dict[str, Json] = {
     "golden_difference": described("largest difference to the golden probabilities", nullable(NUMBER)),
 }
 MODEL = Component("Model", object_schema(**_MODEL))
-MODEL_VERSIONS = Component("ModelVersions", object_schema(**_MODEL, versions=array(FROM_1, minItems=1)))
+MODEL_VERSIONS = Component(
+    "ModelVersions",
+    object_schema(
+        **_MODEL,
+        versions=array(FROM_1, minItems=1),
+        ready=described("as in KServe's V1 protocol; a model that is not has the status 503", {"const": True}),
+        model_version_status=described(
+            "as in TensorFlow Serving",
+            array(
+                object_schema(
+                    version=TEXT,
+                    state={"const": "AVAILABLE"},
+                    status=object_schema(error_code={"const": "OK"}, error_message=TEXT),
+                ),
+                minItems=1,
+            ),
+        ),
+    ),
+)
 LABELS = Component("Labels", object_schema(labels=array(TEXT, minItems=1)))
 GRAPH = Component(
     "Graph",
@@ -168,12 +196,15 @@ def routes(context: ServerContext) -> list[Route]:
     models, one = ModelRoutes(context), "/v1/models/{model}"
     listed = object_schema(models=array(MODEL), failed=array(object_schema(artifact=TEXT, reason=TEXT)))
 
-    def of_one(path: str, endpoint: Callable[..., Any], answer: Json) -> Route:
-        return Route("GET", path, endpoint, as_json(answer), errors=LOOKUP, parameters=[model_parameter("model")])
+    def of_one(path: str, endpoint: Callable[..., Any], answer: Json, operation_id: str) -> Route:
+        model = model_parameter("model")
+        return Route(
+            "GET", path, endpoint, as_json(answer), errors=LOOKUP, parameters=[model], operation_id=operation_id
+        )
 
     return [
-        Route("GET", "/v1/models", models.models, as_json(listed)),
-        of_one(one, models.model, MODEL_VERSIONS),
-        of_one(f"{one}/labels", models.labels, LABELS),
-        replace(of_one(f"{one}/graph", models.graph, GRAPH), cached=True),
+        Route("GET", "/v1/models", models.models, as_json(listed), operation_id="list_models"),
+        of_one(one, models.model, MODEL_VERSIONS, "get_model"),
+        of_one(f"{one}/labels", models.labels, LABELS, "get_labels"),
+        replace(of_one(f"{one}/graph", models.graph, GRAPH, "get_graph"), cached=True),
     ]

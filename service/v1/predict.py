@@ -110,5 +110,6 @@ def routes(context: ServerContext) -> list[Route]:
             },
             description="Images are `[N, H, W, C]` and have the network's size and mode already.",
             raw=True,
+            operation_id="predict_pixels",
         )
     ]

@@ -210,5 +210,6 @@ def routes(context: ServerContext) -> list[Route]:
             errors=(*LOOKUP, QueueFull, UnknownParameter, UnknownLayer, UnknownUnit, NoReferences),
             parameters=PARAMETERS,
             cached=True,
+            operation_id="get_references",
         )
     ]

@@ -36,7 +36,7 @@ from service.openapi.schema import (
 from service.serving.decode_pool import decode_upload
 from service.serving.served_model import ServedModel
 from service.settings import Limit
-from service.v1.classify import images_body
+from service.v1.images_body import images_body
 
 _PLACES = ("channel", "y", "x")
 PARAMETERS = (
@@ -254,5 +254,6 @@ def routes(context: ServerContext) -> list[Route]:
             body=images_body(settings, most=1),
             description="A unit is one element of one layer's value. `value` is the sum of all `products` and the "
             "`bias` for the kinds weighted_sum, product, maximum, minimum and copy, and `formula` for the others.",
+            operation_id="inspect_unit",
         )
     ]

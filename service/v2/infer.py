@@ -31,6 +31,7 @@ from service.openapi.schema import (
     COUNT,
     FLAG,
     NUMBER,
+    ONE_PIXEL,
     TEXT,
     Component,
     array,
@@ -263,8 +264,7 @@ _EXAMPLE: Json = {
             "datatype": "BYTES",
             "shape": [1],
             "parameters": {"content_type": "base64"},
-            # A PNG of one pixel, which every model takes.
-            "data": ["iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="],
+            "data": [ONE_PIXEL],
         }
     ]
 }
@@ -279,7 +279,11 @@ _HEADER: Json = {
 def routes(context: ServerContext) -> list[Route]:
     """The routes, with the configured limits."""
     settings, endpoint = context.settings, InferRoute(context)
-    tensor = described("JSON and the tensor after it; or, with a header of 0, the pixels of one image", BINARY)
+    tensor = described(
+        "JSON and the tensor after it; or, with a header of 0, the pixels of one image, or an image file under its own "
+        "media type",
+        BINARY,
+    )
     body = {
         "required": True,
         "description": f"Up to {settings.body_limit_bytes} bytes, of which up to {settings.json_limit_bytes} are "
@@ -288,7 +292,6 @@ def routes(context: ServerContext) -> list[Route]:
         "content": {
             **as_json(REQUEST, example=_EXAMPLE),
             _BINARY_TYPE: {"schema": tensor},
-            "image/*": {"schema": described("one image file, with a header of 0", BINARY)},
         },
     }
     length = {"description": "length of the JSON in a binary answer", "schema": {"type": "integer"}}
@@ -306,6 +309,7 @@ def routes(context: ServerContext) -> list[Route]:
             body=body,
             headers={HEADER_LENGTH: length},
             raw=True,
+            operation_id=f"v2_infer{suffix}",
         )
-        for path, parameters, errors in PER_MODEL
+        for path, parameters, errors, suffix in PER_MODEL
     ]

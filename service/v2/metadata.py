@@ -96,13 +96,44 @@ def routes(context: ServerContext) -> list[Route]:
     metadata = MetadataRoutes(context)
     live, ready = (as_json(object_schema(**{word: {"const": True}})) for word in ("live", "ready"))
     found = [
-        Route("GET", "/v2", metadata.server, as_json(SERVER), summary="The server and its extensions"),
-        Route("GET", "/v2/health/live", metadata.live, live, public=True),
-        Route("GET", "/v2/health/ready", metadata.ready, ready, (ModelNotReady,), public=True),
+        Route(
+            "GET",
+            "/v2",
+            metadata.server,
+            as_json(SERVER),
+            summary="The server and its extensions",
+            operation_id="v2_get_server",
+        ),
+        Route("GET", "/v2/health/live", metadata.live, live, public=True, operation_id="v2_is_live"),
+        Route(
+            "GET",
+            "/v2/health/ready",
+            metadata.ready,
+            ready,
+            (ModelNotReady,),
+            public=True,
+            operation_id="v2_is_ready",
+        ),
     ]
-    for path, parameters, errors in PER_MODEL:
+    for path, parameters, errors, suffix in PER_MODEL:
         found += [
-            Route("GET", path, metadata.model, as_json(MODEL), errors, parameters),
-            Route("GET", f"{path}/ready", metadata.model_ready, as_json(MODEL_READY), errors, parameters),
+            Route(
+                "GET",
+                path,
+                metadata.model,
+                as_json(MODEL),
+                errors,
+                parameters,
+                operation_id=f"v2_get_model{suffix}",
+            ),
+            Route(
+                "GET",
+                f"{path}/ready",
+                metadata.model_ready,
+                as_json(MODEL_READY),
+                errors,
+                parameters,
+                operation_id=f"v2_is_model_ready{suffix}",
+            ),
         ]
     return found

@@ -103,7 +103,13 @@ def routes(context: ServerContext) -> list[Route]:
     repository = RepositoryRoutes(context)
     wanted = object_schema({"ready": described("lists only served models", FLAG)})
     index = Route(
-        "POST", "/v2/repository/index", repository.index, as_json(array(INDEX_ENTRY)), _READ, body=_body(wanted)
+        "POST",
+        "/v2/repository/index",
+        repository.index,
+        as_json(array(INDEX_ENTRY)),
+        _READ,
+        body=_body(wanted),
+        operation_id="v2_list_repository",
     )
     load, unload = (f"/v2/repository/models/{{name}}/{verb}" for verb in ("load", "unload"))
     if not context.settings.allow_loading:
@@ -111,15 +117,51 @@ def routes(context: ServerContext) -> list[Route]:
         off = "Refused, as CONVSCOPE_ALLOW_LOADING is off: no request can {} anything"
         return [
             index,
-            Route("POST", load, repository.load, {}, refused, (NAMED,), summary=off.format("load")),
-            Route("POST", unload, repository.unload, {}, refused, (NAMED,), summary=off.format("unload")),
+            Route(
+                "POST",
+                load,
+                repository.load,
+                {},
+                refused,
+                (NAMED,),
+                summary=off.format("load"),
+                operation_id="v2_load_model",
+            ),
+            Route(
+                "POST",
+                unload,
+                repository.unload,
+                {},
+                refused,
+                (NAMED,),
+                summary=off.format("unload"),
+                operation_id="v2_unload_model",
+            ),
         ]
     done, to_load = as_json(object_schema()), object_schema({"parameters": object_schema()})
     to_unload = object_schema({"parameters": object_schema({"unload_dependents": FLAG})})
     return [
         index,
-        Route("POST", load, repository.load, done, (*_CHANGE, LoadFailed), (NAMED,), _body(to_load)),
-        Route("POST", unload, repository.unload, done, (*_CHANGE, ModelNotReady), (NAMED,), _body(to_unload)),
+        Route(
+            "POST",
+            load,
+            repository.load,
+            done,
+            (*_CHANGE, LoadFailed),
+            (NAMED,),
+            _body(to_load),
+            operation_id="v2_load_model",
+        ),
+        Route(
+            "POST",
+            unload,
+            repository.unload,
+            done,
+            (*_CHANGE, ModelNotReady),
+            (NAMED,),
+            _body(to_unload),
+            operation_id="v2_unload_model",
+        ),
     ]
 
 

@@ -3,8 +3,6 @@
 https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_rest.md
 """
 
-import base64
-import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
@@ -16,6 +14,7 @@ import orjson
 from models.images.decode import Pixels
 from models.images.input_spec import InputSpec
 from service.errors import BodyEmpty, BodyTooLarge, MalformedBody, TooManyImages, WrongShape
+from service.http.base64_text import decode_base64
 from service.http.json_pixels import read_pixels
 from service.settings import Limit
 from service.v2.tensors import split_elements
@@ -191,10 +190,9 @@ def _json_elements(data: list[Any], count: int, parameters: dict[str, Any]) -> l
     flat = [item for entry in data for item in (entry if isinstance(entry, list) else [entry])]  # [N, 1] may be nested
     if len(flat) != count:
         raise MalformedBody(f"data has {len(flat)} elements; the shape says {count}")
-    try:
-        return [base64.b64decode(element, validate=True) for element in flat]
-    except (TypeError, ValueError, binascii.Error):
-        raise MalformedBody("an element of data is not base64") from None
+    if others := [index for index, element in enumerate(flat) if not isinstance(element, str)]:
+        raise MalformedBody(f"data[{others[0]}] is not base64 but {type(flat[others[0]]).__name__}")
+    return [decode_base64(element, f"data[{index}]") for index, element in enumerate(flat)]
 
 
 def _outputs(entries: list[Any], *, binary: bool) -> tuple[RequestedOutput, ...]:

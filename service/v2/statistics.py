@@ -53,12 +53,26 @@ def routes(context: ServerContext) -> list[Route]:
 
     of_one = [
         Route(
-            "GET", f"{path}/stats", statistics, as_json(STATISTICS), errors, parameters, summary="Statistics of a model"
+            "GET",
+            f"{path}/stats",
+            statistics,
+            as_json(STATISTICS),
+            errors,
+            parameters,
+            summary="Statistics of a model",
+            operation_id=f"v2_get_model_statistics{suffix}",
         )
-        for path, parameters, errors in PER_MODEL
+        for path, parameters, errors, suffix in PER_MODEL
     ]
     return [
-        Route("GET", "/v2/models/stats", statistics, as_json(STATISTICS), summary="Statistics of everything"),
+        Route(
+            "GET",
+            "/v2/models/stats",
+            statistics,
+            as_json(STATISTICS),
+            summary="Statistics of everything",
+            operation_id="v2_get_statistics",
+        ),
         *of_one,
     ]
 

@@ -17,6 +17,12 @@ export function keepToken(token) {
   sessionStorage.setItem(TOKEN, token);
 }
 
+/** The headers with the bearer token that this tab keeps, if any. */
+export function authorization() {
+  const token = sessionStorage.getItem(TOKEN);
+  return token ? { authorization: `Bearer ${token}` } : {};
+}
+
 /**
  * Requests JSON.
  * @param {string} path relative to the page, so that a prefix in front of the server does no harm
@@ -42,8 +48,7 @@ export async function askBlob(path) {
 
 /** The server's answer, whatever its status; `accept` is the wanted media type. */
 export async function request(path, { body, signal, accept }) {
-  const token = sessionStorage.getItem(TOKEN);
-  const headers = token ? { authorization: `Bearer ${token}` } : {};
+  const headers = authorization();
   if (accept) headers.accept = accept;
   if (body) headers["content-type"] = body.type || "application/octet-stream";
   try {

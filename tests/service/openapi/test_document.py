@@ -19,6 +19,14 @@ from tests.in_process import client_for, digit, encoded
 from tests.real_server import running_server
 
 CONFIG = Path(__file__).with_name("schemathesis.toml")
+OPERATIONS = """
+    classify compare explain get_docs get_feature_maps get_graph get_kernels get_labels get_metrics get_model get_page
+    get_page_file get_references get_sample get_schema inspect_unit is_healthy is_live is_ready list_models
+    list_samples openapi_document predict_instances predict_instances_of_version predict_pixels v2_get_model
+    v2_get_model_of_version v2_get_model_statistics v2_get_model_statistics_of_version v2_get_server v2_get_statistics
+    v2_infer v2_infer_of_version v2_is_live v2_is_model_ready v2_is_model_ready_of_version v2_is_ready
+    v2_list_repository v2_load_model v2_unload_model
+""".split()
 REQUESTS = {"V2Request", "V2Tensor", "V2Wanted"}
 
 
@@ -49,6 +57,20 @@ def test_every_route_is_described_and_nothing_else(document, tmp_path):
     assert set(document["paths"]) == {
         route.path for route in build_application(VersionCatalog(settings), settings).routes
     }
+
+
+def test_every_operation_has_an_id_of_its_own_that_stays(document):
+    ids = [operation.get("operationId") for _, _, operation in operations(document)]
+    assert sorted(ids) == sorted(OPERATIONS), "clients are generated from these names: add new ones, change none"
+
+
+def test_bodies_and_answers_have_media_types_that_generators_of_clients_know(document):
+    known = {"application/json", "application/octet-stream", "multipart/form-data", "text/plain", "text/html"}
+    known |= {"text/css", "text/javascript"}
+    for path, _, operation in operations(document):
+        assert not any("*" in media_type for media_type in operation.get("requestBody", {}).get("content", {})), path
+        for response in operation["responses"].values():
+            assert "content" not in response or known & response["content"].keys(), path
 
 
 def test_a_token_is_wanted_where_the_document_says_so(lenet_artifact):

@@ -1,3 +1,4 @@
+import base64
 import io
 
 import numpy as np
@@ -36,7 +37,18 @@ def test_a_sample_is_classified_as_recorded(client, lenet_artifact):
     assert found["probability"] == pytest.approx(wanted["probability"], abs=1e-5)
 
 
-@pytest.mark.parametrize("path", ["", "/0"])
+def test_a_sample_as_json_is_its_row_and_its_file_which_can_be_sent_as_it_is(client):
+    answer = ask(client, "/3?format=json").json()
+    image = answer.pop("image")
+    assert base64.b64decode(image) == ask(client, "/3").content
+    assert answer == ask(client).json()["samples"][3]
+    found = client.post("/v1/classify", json={"image": image}).json()["results"][0]["predictions"][0]
+    assert found["label"] == answer["prediction"]["label"]
+    refused = ask(client, "/3?format=gif")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "parameter_invalid")
+
+
+@pytest.mark.parametrize("path", ["", "/0", "/0?format=json"])
 def test_a_client_that_has_the_answer_is_told_so(client, path):
     first = ask(client, path)
     again = ask(client, path, **{"if-none-match": first.headers["etag"]})
