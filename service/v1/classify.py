@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 from starlette.types import Receive, Scope, Send
 
-from export.predictor import DEFAULT_TOP_K, default_top_k, top_predictions
+from export.predictor import DEFAULT_TOP_K, default_top_k, notes_on_scores, top_predictions
 from models.images.decode import Floats, Pixels
 from models.images.errors import ImageError
 from models.images.header import FORMATS
@@ -41,7 +41,10 @@ from service.telemetry.request_context import current
 _PROBABILITY: Json = {"type": "number", "minimum": 0, "maximum": 1.0001}  # a softmax of float32 may pass 1
 PREDICTION = Component("Prediction", object_schema(label=TEXT, index=COUNT, probability=_PROBABILITY))
 PREDICTIONS = described("the most probable first", array(PREDICTION, minItems=1))
-NOTES = described("left out if there are none: what is suspicious about the image, in words", array(TEXT, minItems=1))
+NOTES = described(
+    "left out if there are none: what is suspicious about the image or unusual about its scores, in words",
+    array(TEXT, minItems=1),
+)
 PREDICTED = Component("Predicted", object_schema({"notes": NOTES, **PLACE}, predictions=PREDICTIONS))
 _RESULT = {"oneOf": [PREDICTED, REFUSED]}
 _RESULTS = described("one for each image, in their order", array(_RESULT, minItems=1))
@@ -79,7 +82,7 @@ class ClassifyRoute:
             async with self._context.body_reader.images(scope, receive, fields=self._names) as uploads:
                 model, top_k = choice or await self._choose(_merged(values, uploads.fields))
                 spec, decoders = model.manifest.input, self._context.decoders
-                notes: list[list[str]] = [[] for _ in uploads]
+                notes = [notes_on_scores(model.manifest) for _ in uploads]
                 decoded = await decode_uploads(
                     uploads, spec, limit_pixels=self._limit_pixels, executor=decoders, notes=notes
                 )
