@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from models.errors import UserError
-from models.graph.source_line import failed_line
+from models.graph.source_line import users_line
 from models.images.input_spec import InputSpec
 from models.images.normalize import Normalize
 from training.augment.mixing import MixedLabels
@@ -22,7 +21,6 @@ from training.optim.schedules import make_optimizer, make_schedule
 from training.recipes.recipe import Recipe
 
 Forward = Callable[[Tensor], Tensor]
-_OWN = tuple(str(Path(__file__).parents[2] / package) for package in ("models", "training"))
 
 
 @dataclass
@@ -183,10 +181,10 @@ def _explained(learner: Learner, images: Tensor, error: RuntimeError) -> UserErr
     """The error of a step for the user, if bf16 or code outside our packages is the cause; otherwise None."""
     if isinstance(error, torch.OutOfMemoryError):
         return None
-    line = failed_line(error.__traceback__)
+    line = users_line(error.__traceback__)
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     name = type(learner.network).__name__
-    place = f"{line}: " if line and not line.file.startswith(_OWN) else ""
+    place = f"{line}: " if line else ""
     if learner.autocast and _runs_in_fp32(learner, images):
         return UserError(f"{name} does not run in bf16: {place}{reason}; train with --precision fp32")
     return UserError(f"{name} fails in training: {place}{reason}") if place else None
