@@ -60,9 +60,14 @@ def open_session(content: bytes, *, device: Device, threads: int) -> onnxruntime
         raise EngineError(f"ONNX Runtime cannot open the model: {error}") from None
 
 
+def takes_one_image(session: onnxruntime.InferenceSession) -> bool:
+    """True for a file whose batch is fixed to one image."""
+    return bool(session.get_inputs()[0].shape[0] == 1)
+
+
 def run_session(session: onnxruntime.InferenceSession, outputs: Sequence[str], images: Pixels) -> list[Any]:
     """The named values for images (N, H, W, C); a file that takes one image only runs once for each."""
-    if session.get_inputs()[0].shape[0] != 1 or len(images) == 1:
+    if len(images) == 1 or not takes_one_image(session):
         return list(session.run(outputs, {IMAGE: images}))
     rows = zip(*(session.run(outputs, {IMAGE: images[i : i + 1]}) for i in range(len(images))), strict=True)
     return [np.concatenate(row) if np.ndim(row[0]) else row[0] for row in rows]
@@ -147,7 +152,7 @@ class OnnxFeatureExtractor:
             if len(self._tails) > _TAILS:
                 self._tails.popitem(last=False)
         arrays = self._arrays(image, (value, *others))
-        return Tail(session, value, arrays, single=self._open()[1].get_inputs()[0].shape[0] == 1)
+        return Tail(session, value, arrays, single=takes_one_image(self._open()[1]))
 
     def _open_tail(
         self, graph: OnnxGraph, image: Pixels, value: str
