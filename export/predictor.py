@@ -14,7 +14,7 @@ from PIL import Image as PillowImage
 
 from export.artifact.directory import newest_version
 from export.artifact.formats import EngineName, FormatEngine, PrecisionName
-from export.artifact.manifest import ONNX_FILE, Manifest, check_files, read_manifest
+from export.artifact.manifest import INDEPENDENT_SCORES, ONNX_FILE, Manifest, check_files, read_manifest
 from export.engines.cuda import Device
 from export.engines.onnxruntime import OnnxFeatureExtractor
 from export.engines.protocol import Engine
@@ -167,7 +167,7 @@ class Predictor:
         count = DEFAULT_TOP_K if top_k is None else top_k
         results: list[Result] = []
         for start in range(0, len(images), BATCH):
-            notes: list[list[str]] = [[] for _ in images[start : start + BATCH]]
+            notes = [notes_on_scores(self.manifest) for _ in images[start : start + BATCH]]
             decoded = [
                 self._decode_or_failure(image, found)
                 for image, found in zip(images[start : start + BATCH], notes, strict=True)
@@ -220,6 +220,11 @@ def top_predictions(probabilities: Floats, classes: tuple[str, ...], top_k: int)
         raise NoFiniteScores
     order = (-probabilities).argsort(kind="stable")[:top_k]
     return [{"label": classes[index], "index": index, "probability": probabilities[index]} for index in order.tolist()]
+
+
+def notes_on_scores(manifest: Manifest) -> list[str]:
+    """Sentences that every result of a model carries: one if the scores of its classes are independent."""
+    return [INDEPENDENT_SCORES] if manifest.independent_scores else []
 
 
 def default_top_k(manifest: Manifest) -> int:

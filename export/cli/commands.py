@@ -13,7 +13,7 @@ from rich.table import Table
 
 from export.artifact.directory import newest_version
 from export.artifact.formats import DEFAULT_FORMATS
-from export.artifact.manifest import ORIGINAL_FILE, read_manifest
+from export.artifact.manifest import INDEPENDENT_SCORES, ORIGINAL_FILE, Manifest, read_manifest
 from export.cli.subject import summarize
 from export.cli.tables import manifest_table, verification_table
 from export.pipeline.data import load_export_data, load_test, open_model
@@ -160,7 +160,10 @@ def evaluate(
         f"lowest recall {result.worst_recall:.2%} ({worst}), {top5}loss {result.loss:.4f}, calibration error "
         f"{result.reliability.calibration_error:.2%} (at temperature 1: {before.reliability.calibration_error:.2%})"
     )
-    table.caption = escape("; ".join([figures, *loaded.remarks]))
+    remarks = [figures, *loaded.remarks]
+    if isinstance(model.network, Manifest) and model.network.independent_scores:
+        remarks.append(f"{INDEPENDENT_SCORES}; loss and calibration are those of a softmax of the logits")
+    table.caption = escape("; ".join(remarks))
     console.print(table)
     if out is not None:
         write_evaluation(

@@ -56,7 +56,7 @@ def find_network(name: str) -> NetworkSpec:
     plain = name.removeprefix(PREFIX)
     if plain in torchvision_names():
         return torchvision_spec(plain)
-    if ":" in name and not name.startswith(PREFIX):
+    if is_custom(name):
         return custom_spec(name)
     ours = plain == name
     known = [*NETWORKS, *torchvision_names()] if ours else [PREFIX + there for there in torchvision_names()]
@@ -65,6 +65,11 @@ def find_network(name: str) -> NetworkSpec:
     known_ones = f"known are {', '.join(NETWORKS)}, torchvision's by their names there, and module:callable"
     hint = f"did you mean {' or '.join(near)}?" if near else known_ones
     raise UserError(f"no network is called {name!r}; {hint}")
+
+
+def is_custom(name: str) -> bool:
+    """True for the name of a network that neither this package nor torchvision has: `module:callable`."""
+    return name not in NETWORKS and ":" in name and not name.startswith(PREFIX)
 
 
 def input_size_for(name: str, natural: tuple[int, int]) -> tuple[int, int]:

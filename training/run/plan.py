@@ -13,9 +13,11 @@ from models.checkpoint.directory import CheckpointConfig
 from models.checkpoint.initial_weights import InitialWeights
 from models.checkpoint.samples import VerificationImages
 from models.errors import UserError
+from models.graph.image_check import check_images_apart
+from models.graph.source_line import users_line
 from models.graph.trace_check import check_trace
 from models.images.input_spec import InputSpec
-from models.networks.registry import input_size_for
+from models.networks.registry import input_size_for, is_custom
 from models.networks.spec import check_logits
 from training.data.datasets import load_dataset
 from training.data.options import DataOptions
@@ -189,16 +191,21 @@ def build(config: CheckpointConfig) -> nn.Module:
     Raises:
         ValueError: invalid options, an output that is not logits, or a network that cannot be traced and exported.
     """
+    height, width, channels = config.input.shape
     try:
         network = config.build_network()
+        if config.recipe["epochs"]:
+            device = next((parameter.device for parameter in network.parameters()), None)
+            x = torch.zeros(2, channels, height, width, device=device)
+            check_logits(config.model, network, x, classes=len(config.classes), training=True)
     except TypeError as error:  # an option of the wrong type
         raise UserError(f"{config.model} cannot be built with the options {config.options}: {error}") from None
-    height, width, channels = config.input.shape
-    if config.recipe["epochs"]:
-        device = next((parameter.device for parameter in network.parameters()), None)
-        x = torch.zeros(2, channels, height, width, device=device)
-        check_logits(config.model, network, x, classes=len(config.classes), training=True)
-    check_trace(network, (channels, height, width))
+    except UserError as error:
+        line = users_line(error.__cause__.__traceback__) if error.__cause__ else None
+        raise UserError(f"{error}{line.quoted if line else ''}") from error
+    traced = check_trace(network, (channels, height, width))
+    if is_custom(config.model):
+        check_images_apart(traced, network, (channels, height, width))
     return network
 
 
