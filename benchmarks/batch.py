@@ -10,12 +10,15 @@ write no rows: torch's DataLoader with a loop of eager torch and with ONNX Runti
 
 import io
 import os
-import shutil
 import statistics
+import sys
 import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +44,8 @@ from service.batch.network import Network, Opening, Wanted
 from service.batch.sources.find import open_source
 
 BATCH = 64  # of the peers
+Measured = tuple[int, float]  # images and seconds
+_ENGINE_S = 4.0
 SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
@@ -68,22 +73,23 @@ def main(
     directory = newest_version(artifact)
     opening = Opening(artifact=directory, precision=precision)
     spec = read_manifest(directory).input
-    ways: dict[str, Callable[[], int]] = {
-        "decoding alone": lambda: _decode_all(source, opening),
-        "engine alone": lambda: _run_all(source, opening),
-        "convscope batch": lambda: _job(source, opening),
+    ways: dict[str, Callable[[], Measured]] = {
+        "decoding alone": partial(_decode_all, source, opening),
+        "engine alone": partial(_run_all, opening),
+        "convscope batch": partial(_job, source, opening),
     }
     if peers:
-        ways["DataLoader, eager torch"] = lambda: _loop(source, spec, _eager(weights, spec))
-        ways["DataLoader, ONNX Runtime"] = lambda: _loop(source, spec, _onnx(directory))
+        ways["DataLoader, eager torch"] = partial(_loop, source, spec, partial(_eager, weights, spec))
+        ways["DataLoader, ONNX Runtime"] = partial(_loop, source, spec, partial(_onnx, directory))
         if ray:
-            ways["Ray Data, ONNX Runtime"] = lambda: _ray_data(source, directory, spec)
+            ways["Ray Data, ONNX Runtime"] = partial(_ray_data, source, directory, spec)
     rates: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, way in ways.items():
-            began = time.perf_counter()
-            count = way()
-            rates[name].append(count / (time.perf_counter() - began - _setup_s.pop(name, 0.0)))
+            with ProcessPoolExecutor(1, get_context("spawn")) as pool:  # a loader must not fork from another's threads
+                count, seconds = pool.submit(way).result()
+            rates[name].append(count / seconds)
+            print(f"{name}: {count / seconds:,.0f} images/s", file=sys.stderr, flush=True)
     found = {name: statistics.median(values) for name, values in rates.items()}
     bound = 1 / (1 / found["decoding alone"] + 1 / found["engine alone"])
     table = Table(
@@ -97,9 +103,6 @@ def main(
     Console().print(table)
 
 
-_setup_s: dict[str, float] = {}
-
-
 def _batches(source: Path, network: Network) -> Iterator[Batch]:
     found = open_source(str(source), classes=network.predictor.manifest.classes)
     for number, shard in enumerate(found.shards(lambda key, reason: None, 2048)):
@@ -107,16 +110,15 @@ def _batches(source: Path, network: Network) -> Iterator[Batch]:
         yield from batches_of(shard, number, rows=2048, size=size, needed=lambda block, position: True)
 
 
-def _decode_all(source: Path, opening: Opening) -> int:
+def _decode_all(source: Path, opening: Opening) -> Measured:
     """Reading and decoding in as many processes as there are cores, without a network."""
     network = Network(opening, Wanted(top_k=5))
     spec, cores = network.predictor.manifest.input, len(os.sched_getaffinity(0))
     slots = Slots(2 * cores + 2, (network.batch_size, *spec.shape))
     decoders, count = Decoders(cores, slots, spec, 10**9), 0
-    began = time.perf_counter()
-    _wait_for(decoders, cores)
-    _setup_s["decoding alone"] = time.perf_counter() - began
-    waiting: list[Any] = []
+    for decoding in [decoders.submit(0, [None]) for _ in range(4 * cores)]:  # lets the processes start
+        decoders.result(decoding)
+    began, waiting = time.perf_counter(), list[Any]()
     for number, batch in enumerate(_batches(source, network)):
         if len(waiting) == slots.count:
             decoders.result(waiting.pop(0))
@@ -124,41 +126,33 @@ def _decode_all(source: Path, opening: Opening) -> int:
         count += len(batch.entries)
     for decoding in waiting:
         decoders.result(decoding)
+    seconds = time.perf_counter() - began
     decoders.close()
     slots.close()
-    return count
+    return count, seconds
 
 
-def _wait_for(decoders: Decoders, cores: int) -> None:
-    """Lets the processes start, which is not what is measured."""
-    for decoding in [decoders.submit(0, [None]) for _ in range(4 * cores)]:
-        decoders.result(decoding)
-
-
-def _run_all(source: Path, opening: Opening) -> int:
-    """The engine on decoded images that are already there."""
-    began = time.perf_counter()
+def _run_all(opening: Opening) -> Measured:
+    """The engine on images that are decoded already."""
     network = Network(opening, Wanted(top_k=5))
-    pixels = np.random.default_rng(0).integers(
-        0, 256, (network.batch_size, *network.predictor.manifest.input.shape), np.uint8
-    )
+    shape = (network.batch_size, *network.predictor.manifest.input.shape)
+    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     network.run(pixels)
-    _setup_s["engine alone"] = time.perf_counter() - began
-    count = 0
-    while time.perf_counter() - began - _setup_s["engine alone"] < 4:
+    began, count = time.perf_counter(), 0
+    while (seconds := time.perf_counter() - began) < _ENGINE_S:
         network.run(pixels)
         count += len(pixels)
-    return count
+    return count, seconds
 
 
-def _job(source: Path, opening: Opening) -> int:
-    folder = Path(tempfile.mkdtemp())
-    began = time.perf_counter()
-    job = Job(Request(source=str(source), out=str(folder / "rows.parquet"), opening=opening, wanted=Wanted(top_k=5)))
-    _setup_s["convscope batch"] = time.perf_counter() - began  # as for the others: the network is loaded
-    summary = job.run(lambda record: None)
-    shutil.rmtree(folder)
-    return summary.statistics.rows
+def _job(source: Path, opening: Opening) -> Measured:
+    """A whole job, the start of its processes and its rows included."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = str(Path(folder, "rows.parquet"))
+        job = Job(Request(source=str(source), out=out, opening=opening, wanted=Wanted(top_k=5)))
+        began = time.perf_counter()
+        summary = job.run(lambda record: None)
+        return summary.statistics.rows, time.perf_counter() - began
 
 
 class _Files(IterableDataset):  # type: ignore[type-arg]
@@ -188,13 +182,13 @@ class _Files(IterableDataset):  # type: ignore[type-arg]
         return found
 
 
-def _loop(source: Path, spec: InputSpec, run: Callable[[torch.Tensor], Any]) -> int:
-    loader = DataLoader(_Files(source, spec), batch_size=BATCH, num_workers=len(os.sched_getaffinity(0)))
-    count = 0
+def _loop(source: Path, spec: InputSpec, make: Callable[[], Callable[[torch.Tensor], Any]]) -> Measured:
+    loader = iter(DataLoader(_Files(source, spec), batch_size=BATCH, num_workers=len(os.sched_getaffinity(0))))
+    run, count, began = make(), 0, time.perf_counter()
     for images in loader:
         run(images).argmax(1)
         count += len(images)
-    return count
+    return count, time.perf_counter() - began
 
 
 def _eager(weights: Path, spec: InputSpec) -> Callable[[torch.Tensor], Any]:
@@ -213,16 +207,12 @@ def _onnx(directory: Path) -> Callable[[torch.Tensor], Any]:
     return lambda images: session.run(["probabilities"], {"image": images.permute(0, 2, 3, 1).contiguous().numpy()})[0]
 
 
-def _ray_data(source: Path, directory: Path, spec: InputSpec) -> int:
+def _ray_data(source: Path, directory: Path, spec: InputSpec) -> Measured:
     """`read_images`, or `read_webdataset` for a tar file, and ONNX Runtime in an actor."""
     import ray
 
-    began = time.perf_counter()
-    os.environ["RAY_DATA_DISABLE_PROGRESS_BARS"] = "1"
-    ray.init(
-        num_cpus=len(os.sched_getaffinity(0)), log_to_driver=False, configure_logging=False, include_dashboard=False
-    )
-    _setup_s["Ray Data, ONNX Runtime"] = time.perf_counter() - began
+    cores = len(os.sched_getaffinity(0))
+    ray.init(num_cpus=cores, log_to_driver=False, configure_logging=False, include_dashboard=False)
     files = _Files(source, spec)
 
     class Model:
@@ -239,11 +229,12 @@ def _ray_data(source: Path, directory: Path, spec: InputSpec) -> int:
         data = ray.data.read_webdataset(str(source), decoder=False).map(
             lambda row: {"bytes": row.get("png") or row["jpg"]}
         )
-    count = sum(
-        len(batch["label"]) for batch in data.map_batches(Model, batch_size=BATCH, concurrency=1).iter_batches()
-    )
+    began = time.perf_counter()
+    labelled = data.map_batches(Model, batch_size=BATCH, concurrency=1)
+    count = sum(len(batch["label"]) for batch in labelled.iter_batches())
+    seconds = time.perf_counter() - began
     ray.shutdown()
-    return count
+    return count, seconds
 
 
 if __name__ == "__main__":

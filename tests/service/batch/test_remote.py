@@ -1,0 +1,93 @@
+"""Sources and outputs that are no local files: fsspec's memory, and a real S3 server."""
+
+import fsspec
+import pyarrow.dataset
+import pytest
+
+from tests.service.batch.conftest import by_key, read_rows, write_parquet, write_tar
+from tests.service.batch.test_exactly_once import Interrupted, run_job, stop_after
+
+pytest.importorskip("s3fs", reason="s3fs is not installed: pip install -e '.[s3]'")
+moto_server = pytest.importorskip("moto.server", reason="moto is not installed")
+
+
+@pytest.fixture
+def memory():
+    fs = fsspec.filesystem("memory")
+    yield fs
+    fs.store.clear()
+
+
+@pytest.fixture(scope="module")
+def bucket():
+    """A bucket on a server of moto's, which processes find by their environment."""
+    with pytest.MonkeyPatch.context() as environment:
+        server = moto_server.ThreadedMotoServer(port=0, verbose=False)
+        server.start()
+        host, port = server.get_host_and_port()
+        for name, value in {
+            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+            "AWS_ACCESS_KEY_ID": "key",
+            "AWS_SECRET_ACCESS_KEY": "secret",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }.items():
+            environment.setenv(name, value)
+        fs = fsspec.filesystem("s3", use_listings_cache=False, skip_instance_cache=True)
+        fs.mkdir("bucket")
+        yield fs
+        server.stop()
+
+
+def labels_in(out, filesystem=None):
+    rows = pyarrow.dataset.dataset(out, format="parquet", filesystem=filesystem).to_table().to_pylist()
+    return {key: row["label"] for key, row in by_key(rows).items()}
+
+
+def test_a_folder_in_memory_and_an_output_in_memory(memory, digits_folder, lenet_artifact, expected, tmp_path):
+    memory.put(f"{digits_folder}/", "/images/", recursive=True)
+    done = run_job("memory://images", "memory://rows.parquet", lenet_artifact)
+    assert done.statistics.rows == 180 and not done.statistics.failed
+    found = labels_in("/rows.parquet", memory)
+    assert found == {key: labels[0][0] for key, labels in expected.items()}
+
+
+@pytest.mark.parametrize("kind", ["folder", "pattern", "list", "tar", "parquet"])
+def test_every_kind_of_source_in_s3(kind, bucket, digits_folder, files, lenet_artifact, expected, tmp_path):
+    source = f"s3://bucket/{kind}"
+    if kind in ("folder", "pattern"):
+        bucket.put(f"{digits_folder}/", f"bucket/{kind}/", recursive=True)
+        source += "/*/*.png" if kind == "pattern" else ""
+    elif kind == "list":
+        bucket.put(f"{digits_folder}/", "bucket/list/", recursive=True)
+        source = "s3://bucket/list/all.txt"
+        bucket.pipe(source, "".join(f"{path.relative_to(digits_folder)}\n" for path in files).encode())
+    else:
+        write = write_tar if kind == "tar" else write_parquet
+        bucket.put(str(write(tmp_path / f"digits.{kind}", files, digits_folder)), f"bucket/digits.{kind}")
+        source = f"s3://bucket/digits.{kind}"
+    done = run_job(source, tmp_path / "rows.parquet", lenet_artifact)
+    assert not done.statistics.failed
+    rows = by_key(read_rows(tmp_path / "rows.parquet"))
+    assert {key: row["label"] for key, row in rows.items()} == {key: one[0][0] for key, one in expected.items()}
+
+
+def test_a_job_whose_output_is_in_s3_is_resumed(bucket, digits_folder, lenet_artifact, expected):
+    out = "s3://bucket/out/rows.parquet"
+    with pytest.raises(Interrupted):
+        run_job(digits_folder, out, lenet_artifact, tell=stop_after(4))
+    done = run_job(digits_folder, out, lenet_artifact, resume=True)
+    assert 0 < done.rows_now < 180
+    found = labels_in("bucket/out/rows.parquet", bucket)
+    assert found == {key: labels[0][0] for key, labels in expected.items()}
+
+
+def test_files_that_are_not_there_get_errors(bucket, lenet_artifact, tmp_path):
+    (tmp_path / "list.txt").write_text("s3://bucket/none.png\n")
+    done = run_job(tmp_path / "list.txt", tmp_path / "rows.parquet", lenet_artifact)
+    assert done.statistics.errors == {"file_unreadable": 1}
+
+
+@pytest.mark.parametrize("source", ["s3://nobucket/images", "s3://bucket/nothing", "nosuch://bucket/x"])
+def test_a_url_that_leads_nowhere_is_refused(bucket, source, lenet_artifact, tmp_path):
+    with pytest.raises(ValueError, match=source):
+        run_job(source, tmp_path / "rows.parquet", lenet_artifact)
