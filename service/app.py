@@ -17,6 +17,7 @@ from starlette.types import ASGIApp
 from service.asgi.admission import AdmissionControl
 from service.asgi.application import build_application
 from service.errors import ModelNotReady
+from service.process.connections import install_protocol
 from service.process.placement import export_visible_gpus, select_gpu
 from service.process.shutdown import Shutdown
 from service.serving.version_catalog import VersionCatalog
@@ -36,7 +37,8 @@ class GatedService(bentoml.Service):  # type: ignore[misc]  # bentoml ships no t
     """A BentoML service with our routes in front of its own, whose middleware would add a task to each request."""
 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
-        """The application that a worker serves."""
+        """The application that a worker serves; the worker configures uvicorn afterwards."""
+        install_protocol(keep_alive_s=SETTINGS.keep_alive_s)
         return AdmissionControl(super().to_asgi(is_main), SETTINGS, HTTP)
 
 
