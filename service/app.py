@@ -68,8 +68,10 @@ class Classifier:
         configure_logging(SETTINGS)
         make_directory()
         export_visible_gpus(SETTINGS.device)
+        gc.freeze()  # otherwise the last collection, at exit, takes most of a second
 
     def __init__(self) -> None:
+        SHUTDOWN.skip_drain()
         configure_logging(SETTINGS)
         select_gpu(bentoml.server_context.worker_index, SETTINGS.device)  # before anything initialises CUDA
         files = files_of(bentoml.server_context.worker_index)

@@ -95,10 +95,10 @@ class VersionCatalog:
     @property
     def not_ready(self) -> str | None:
         """The reason that the server is not ready, or None."""
-        if self.draining:
-            return "the server is shutting down"
         if self.gpu.failure:
             return self.gpu.failure
+        if self.draining:
+            return "the server is shutting down"
         if not self.opened:
             return "the models are being loaded"
         if self.failures and not self.was_ready:
