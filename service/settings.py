@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from export.artifact.formats import EngineName, PrecisionName
 from export.engines.cuda import Device
+from models.cores import available_cores
 from models.errors import UserError
 
 PREFIX = "CONVSCOPE_"
@@ -120,7 +121,7 @@ class Settings(BaseSettings):
     @property
     def cores_per_worker(self) -> int:
         """A worker's share of the cores that this process may use."""
-        return max(1, len(os.sched_getaffinity(0)) // self.workers)
+        return max(1, available_cores() // self.workers)
 
     @property
     def threads_per_run(self) -> int:
