@@ -18,6 +18,7 @@ from service.asgi.admission import AdmissionControl
 from service.asgi.application import build_application
 from service.errors import ModelNotReady
 from service.process.connections import install_protocol
+from service.process.home import remove_temporary_home
 from service.process.placement import export_visible_gpus, select_gpu
 from service.process.shutdown import Shutdown
 from service.serving.version_catalog import VersionCatalog
@@ -67,6 +68,7 @@ class Classifier:
         """Runs once, in the process that starts the workers with its environment."""
         configure_logging(SETTINGS)
         make_directory()
+        remove_temporary_home()
         export_visible_gpus(SETTINGS.device)
         gc.freeze()  # otherwise the last collection, at exit, takes most of a second
 

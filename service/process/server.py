@@ -16,6 +16,7 @@ from export.artifact.manifest import ArtifactError, Manifest, check_files, read_
 from export.engines.cuda import cuda_unavailable_reason
 from models.errors import ConvscopeError, UserError
 from service.client.connection import connect
+from service.process.home import HOME, writable_home
 from service.settings import Settings, to_environment
 
 _CHECKOUT = Path(service.__file__).parent.parent
@@ -57,13 +58,14 @@ def command(settings: Settings) -> list[str]:
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """This process's environment with the settings, and with BentoML's usage statistics turned off.
+    """This process's environment with the settings, without BentoML's usage statistics, and with a home for it.
 
     Raises:
         ArtifactError: the setting is `bentoml:...`, and BentoML's store has no such artifact.
+        UserError: no folder can be written.
     """
     own = to_environment(settings.model_copy(update={"artifacts": locate(settings.artifacts).resolve()}))
-    return {**os.environ, **own, "BENTOML_DO_NOT_TRACK": "true"}
+    return {**os.environ, **own, "BENTOML_DO_NOT_TRACK": "true", HOME: str(writable_home())}
 
 
 def wait_until_ready(url: str, process: subprocess.Popen[bytes], *, timeout_s: float, path: str = "/readyz") -> None:
