@@ -21,6 +21,7 @@ from service.process.connections import install_protocol
 from service.process.home import remove_temporary_home
 from service.process.placement import export_visible_gpus, select_gpu
 from service.process.shutdown import Shutdown
+from service.process.supervision import report_workers
 from service.serving.version_catalog import VersionCatalog
 from service.serving.worker_files import files_of, make_directory
 from service.settings import read_settings
@@ -69,14 +70,16 @@ class Classifier:
         configure_logging(SETTINGS)
         make_directory()
         remove_temporary_home()
+        report_workers()
         export_visible_gpus(SETTINGS.device)
         gc.freeze()  # otherwise the last collection, at exit, takes most of a second
 
     def __init__(self) -> None:
         SHUTDOWN.skip_drain()
-        configure_logging(SETTINGS)
-        select_gpu(bentoml.server_context.worker_index, SETTINGS.device)  # before anything initialises CUDA
-        files = files_of(bentoml.server_context.worker_index)
+        worker = bentoml.server_context.worker_index
+        configure_logging(SETTINGS, worker=worker)
+        select_gpu(worker, SETTINGS.device)  # before anything initialises CUDA
+        files = files_of(worker)
         HTTP.start(files)
         SHUTDOWN.prepare(files)
         gc.collect()
