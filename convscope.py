@@ -100,8 +100,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     from cyclopts import CycloptsError
 
+    from models.cores import limit_openmp
     from models.errors import ConvscopeError
 
+    limit_openmp()
     given = sys.argv[1:] if arguments is None else arguments
     words = [word for word in given if word != "--debug"]
     debug = len(words) < len(given) or os.environ.get("CONVSCOPE_DEBUG") == "1"

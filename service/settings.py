@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from export.artifact.formats import EngineName, PrecisionName
 from export.engines.cuda import Device
+from models.cores import available_cores
 from models.errors import UserError
 
 PREFIX = "CONVSCOPE_"
@@ -53,6 +54,9 @@ class Settings(BaseSettings):
     )
     allow_loading: bool = Field(False, description="lets clients load and unload models through /v2/repository")
     drain_s: float = Field(1.0, ge=0, le=600, description="how long a server still answers, unready, after SIGTERM")
+    keep_alive_s: float = Field(
+        75.0, gt=0, le=86400, description="how long a connection stays open without a request; above a load balancer's"
+    )
     max_batch_size: int = Field(
         0, ge=0, le=4096, description="maximum batch size; 0 for up to 64 (GPU: 256) images that take up to 0.5 s"
     )
@@ -117,7 +121,7 @@ class Settings(BaseSettings):
     @property
     def cores_per_worker(self) -> int:
         """A worker's share of the cores that this process may use."""
-        return max(1, len(os.sched_getaffinity(0)) // self.workers)
+        return max(1, available_cores() // self.workers)
 
     @property
     def threads_per_run(self) -> int:

@@ -1,6 +1,5 @@
 """The verb `convscope bench`."""
 
-import os
 from pathlib import Path
 
 from cyclopts import CycloptsError
@@ -16,6 +15,7 @@ from export.engines.bench_record import Row, write_record
 from export.engines.cuda import Device
 from export.engines.machine import incompatible_files
 from export.verify.benchmark import ROUNDS, WARM_UP_RUNS, benchmark, best_row, measurements
+from models.cores import available_cores
 from models.errors import UserError
 from models.files import UnwritableError
 
@@ -52,7 +52,7 @@ def bench(
         raise CycloptsError(msg=f"--batches is {batches!r}; each must be different, and from 1 to {LARGEST_BATCH}")
     if threads < 0 or not 0 < seconds < float("inf"):
         raise CycloptsError(msg="--threads must be at least 0, and --seconds above 0")
-    threads = threads or len(os.sched_getaffinity(0))
+    threads = threads or available_cores()
     directory = newest_version(artifact)
     manifest = read_manifest(directory)
     check_files(directory, manifest)

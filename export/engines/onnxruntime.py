@@ -15,6 +15,7 @@ from export.engines.cuda import Device, cuda_unavailable_reason, explain
 from export.engines.onnx_graph import IMAGE, OnnxGraph
 from export.engines.onnx_tail import Tail, write_tail
 from export.engines.protocol import EngineError
+from models.cores import restricted_cores
 from models.graph.node import Node
 from models.images.decode import Floats, Pixels
 
@@ -36,7 +37,7 @@ def open_session(content: bytes, *, device: Device, threads: int) -> onnxruntime
         EngineError: not a runnable ONNX model, or CUDA was requested and its provider does not load.
     """
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = threads or restricted_cores()  # ONNX Runtime's own choice ignores restrictions
     options.inter_op_num_threads = 1
     options.log_severity_level = _FATAL_ONLY
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the event loop needs the core

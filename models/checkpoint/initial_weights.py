@@ -13,6 +13,7 @@ from models.errors import UserError
 from models.files import sha256_of
 from models.images.input_spec import InputSpec
 from models.networks.torchvision import PREFIX, torchvision_names
+from models.proxies import describe_proxy
 
 TENSOR_FILES = (".pth", ".pt", ".bin", ".safetensors")
 
@@ -94,8 +95,8 @@ def _download(weights: Any) -> Path:
         )
     except Exception as error:  # network or disk errors, or a damaged file: no weights in any case
         raise UserError(
-            f"--weights {weights.name}: fetching {weights.url} failed: {str(error).splitlines()[0]}; "
-            f"with the file at hand, give its path"
+            f"--weights {weights.name}: fetching {weights.url} failed: {str(error).splitlines()[0]}"
+            f"{describe_proxy(weights.url)}; with the file at hand, give its path"
         ) from None
     return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(weights.url).path).name
 

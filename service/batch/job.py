@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from export.artifact.manifest import MANIFEST_FILE
+from models.cores import available_cores
 from models.errors import UserError
 from models.files import sha256_of
 from models.images.header import DEFAULT_LIMIT_PIXELS
@@ -214,7 +215,7 @@ class Job:
         with ExitStack() as opened:
             self.start(tell)
             remarks = opened.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8", errors="backslashreplace"))
-            processes = self.request.processes or len(os.sched_getaffinity(0))
+            processes = self.request.processes or available_cores()
             pipeline = Pipeline(
                 self.network,
                 batch_size=self.batch_size,

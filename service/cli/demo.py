@@ -3,7 +3,6 @@
 import subprocess
 from pathlib import Path
 
-import httpx
 from cyclopts import CycloptsError
 from PIL import Image
 from rich.console import Console
@@ -16,6 +15,7 @@ from models.checkpoint.directory import CONFIG_FILE, load_checkpoint
 from models.checkpoint.samples import SAMPLES_FILE, load_samples
 from models.files import atomic_write
 from models.images.decode import to_pil
+from service.client.connection import connect
 from service.process.server import command, environment, preflight, wait_until_ready
 from service.settings import Settings, SettingsError, read_settings
 from training.cli.progress import TrainingProgress
@@ -90,7 +90,8 @@ def _first_answer(console: Console, settings: Settings, server: "subprocess.Pope
     picture = RUN / "example.png"
     with atomic_write(picture) as path:
         to_pil(samples.raw[0]).resize((80, 80), Image.Resampling.NEAREST).save(path, "PNG")
-    answer = httpx.post(f"{url}/v1/classify", params={"top_k": 3}, content=picture.read_bytes())
+    with connect(url, timeout_s=60, direct=True) as client:
+        answer = client.post("/v1/classify", params={"top_k": 3}, content=picture.read_bytes())
     console.print(f"4. curl --data-binary @{picture} '{url}/v1/classify?top_k=3'", answer.text, sep="\n")
     console.print(f"   (it is a {load_checkpoint(RUN).config.classes[int(samples.raw_labels[0])]})")
     console.print(f"5. look inside at {url}/ ; Ctrl-C stops")

@@ -49,10 +49,10 @@ def serve(
         )
     except SettingsError as error:
         raise CycloptsError(msg=str(error)) from None
-    manifests = preflight(settings)
+    manifests, variables = preflight(settings), environment(settings)
     names = ", ".join(f"{manifest.name}:{manifest.version}" for manifest in manifests)
     print(
         f"serving {names} at http://{settings.host}:{settings.port} (the page is there too); Ctrl-C stops", flush=True
     )
     words = command(settings)
-    os.execve(words[0], words, environment(settings))  # so that signals reach the server itself
+    os.execve(words[0], words, variables)  # so that signals reach the server itself

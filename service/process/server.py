@@ -15,6 +15,8 @@ from export.artifact.directory import find_versions, locate
 from export.artifact.manifest import ArtifactError, Manifest, check_files, read_manifest
 from export.engines.cuda import cuda_unavailable_reason
 from models.errors import ConvscopeError, UserError
+from service.client.connection import connect
+from service.process.home import HOME, writable_home
 from service.settings import Settings, to_environment
 
 _CHECKOUT = Path(service.__file__).parent.parent
@@ -56,13 +58,14 @@ def command(settings: Settings) -> list[str]:
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """This process's environment with the settings, and with BentoML's usage statistics turned off.
+    """This process's environment with the settings, without BentoML's usage statistics, and with a home for it.
 
     Raises:
         ArtifactError: the setting is `bentoml:...`, and BentoML's store has no such artifact.
+        UserError: no folder can be written.
     """
     own = to_environment(settings.model_copy(update={"artifacts": locate(settings.artifacts).resolve()}))
-    return {**os.environ, **own, "BENTOML_DO_NOT_TRACK": "true"}
+    return {**os.environ, **own, "BENTOML_DO_NOT_TRACK": "true", HOME: str(writable_home())}
 
 
 def wait_until_ready(url: str, process: subprocess.Popen[bytes], *, timeout_s: float, path: str = "/readyz") -> None:
@@ -72,18 +75,19 @@ def wait_until_ready(url: str, process: subprocess.Popen[bytes], *, timeout_s: f
         ServerFailed: the process ended, or the time is over; the message contains the last answer.
     """
     deadline, answer = time.monotonic() + timeout_s, "nothing was answered"
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise ServerFailed(f"the server ended with status {process.returncode}; its output says why")
-        try:
-            response = httpx.get(f"{url}{path}", timeout=5)
-        except httpx.TransportError:
-            pass
-        else:
-            if response.status_code == 200:
-                return
-            answer = response.text.strip()
-        time.sleep(0.1)
+    with connect(url, timeout_s=5, direct=True) as client:
+        while time.monotonic() < deadline:
+            if process.poll() is not None:
+                raise ServerFailed(f"the server ended with status {process.returncode}; its output says why")
+            try:
+                response = client.get(path)
+            except httpx.TransportError:
+                pass
+            else:
+                if response.status_code == 200:
+                    return
+                answer = response.text.strip()
+            time.sleep(0.1)
     raise ServerFailed(f"the server was not ready within {timeout_s:g} s: {answer}")
 
 

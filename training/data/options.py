@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from models.cores import available_cores
 from models.errors import UserError
 
 MEMORY_LIMIT_MB = 4096
@@ -17,7 +18,7 @@ class SourceOptions:
     Attributes:
         data_dir: Searched first for data files; then CONVSCOPE_DATA_DIR, then ./data.
         memory_limit_mb: Folders larger than this when decoded and resized are decoded again for every epoch or use.
-        workers: Processes that decode in that case [default: one per processor, up to 8].
+        workers: Processes that decode in that case [default: one per available core, up to 8].
     """
 
     data_dir: Path | None = None
@@ -39,7 +40,7 @@ class SourceOptions:
     @property
     def worker_count(self) -> int:
         """The number of processes that decode."""
-        return min(MAX_WORKERS, os.cpu_count() or 1) if self.workers is None else self.workers
+        return min(MAX_WORKERS, available_cores()) if self.workers is None else self.workers
 
 
 @dataclass(frozen=True, kw_only=True)
