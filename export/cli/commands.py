@@ -135,7 +135,8 @@ def evaluate(
         subject: A checkpoint directory or an artifact.
         data: digits, stripes, mnist, fashion-mnist, cifar10, or a folder of class folders, directly or in its test/;
             some of the network's classes may be missing.
-        out: A folder for evaluation.json, confusion.png, reliability.png and mistakes.png.
+        out: A folder for evaluation.json, predictions.csv (a row for every image, the most confident mistakes first),
+            confusion.png, reliability.png and mistakes.png.
         skip_bad: Leave damaged files of a folder out.
     """
     with usage_errors():
@@ -154,7 +155,7 @@ def evaluate(
         images, right = scores.images[index], result.confusion[index, index]
         f1 = f"{scores.f1[index]:.1%}" if images + predicted[index] else "-"
         table.add_row(escape(label), str(images), _share(right, images), _share(right, predicted[index]), f1)
-    top5 = f"top-5 {result.top5_accuracy:.2%}, " if len(model.network.classes) > 5 else ""
+    top5 = f"top-5 {result.top5_accuracy:.2%}, " if result.tells_top5 else ""
     worst = model.network.classes[result.worst_class]
     figures = (
         f"lowest recall {result.worst_recall:.2%} ({worst}), {top5}loss {result.loss:.4f}, calibration error "
@@ -172,6 +173,7 @@ def evaluate(
             subject=model.title,
             data=data,
             temperature=model.network.temperature,
+            files=loaded.names,
         )
         console.print(f"evaluation: {out}")
 

@@ -55,7 +55,7 @@ class EvaluationData:
     Attributes:
         remarks: for the user.
         sha256: of the whole data set.
-        names: of the files, such as `cat/3.jpg`; empty if the data set has none.
+        names: paths of the files in the folder, such as `test/cat/3.jpg`; empty if the data set has no files.
     """
 
     images: Dataset
@@ -126,9 +126,8 @@ def _labelled(
         remarks.append(f"{data} has {len(there)} of the network's {len(classes)} classes")
     index = np.array([classes.index(name) if name in there else -1 for name in raw.classes])
     split = LabeledImages(split.images, index[split.labels])
-    paths = split.images if isinstance(split.images, list) else []
-    names = tuple(f"{path.parent.name}/{path.name}" for path in paths)
-    return EvaluationData(open_dataset(split, network.input, options), tuple(remarks), raw.sha256, names)
+    names, images = raw.files_of(split), open_dataset(split, network.input, options)
+    return EvaluationData(images, tuple(remarks), raw.sha256, names)
 
 
 def _test_split(raw: RawDataset, data: str, trained_on: Mapping[str, Any]) -> tuple[LabeledImages, list[str]]:

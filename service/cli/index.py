@@ -1,6 +1,6 @@
 """The verb `convscope index`: reference images for every channel of an artifact."""
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
 from cyclopts import CycloptsError, Parameter
@@ -58,7 +58,8 @@ def index(
         batches, quiet = found.batches(order), not console.is_terminal
         for batch in track(batches, "indexing", len(order), console=console, transient=True, disable=quiet):
             builder.add(batch.images.numpy(), batch.labels.numpy())
-        place = builder.write(Source(Path(data).name, split, loaded.sha256, loaded.names))
+        names = ["/".join(PurePosixPath(name).parts[-2:]) for name in loaded.names]  # class and file
+        place = builder.write(Source(Path(data).name, split, loaded.sha256, names))
     size = sum(file.stat().st_size for file in place.iterdir())
     console.print(
         f"{model.label}: {references} of {len(found):,} images for each of {builder.channels:,} channels in "

@@ -84,6 +84,7 @@ def load_folder(root: Path, *, skip_bad: bool = False, test_only: bool = False) 
         skipped_files={printable(path.relative_to(root).as_posix()): bad[path] for path in sorted(bad)},
         passed_over=_relative(root, passed_over + _beside([root, *places.values()])),
         ambiguous=_ambiguous(root, splits, contents),
+        root=root,
     )
 
 

@@ -73,6 +73,7 @@ class Plan:
     data: Splits
     samples: VerificationImages
     unused: dict[str, str] = field(default_factory=dict)  # files of the folder by relative name, and the reasons
+    test_files: tuple[str, ...] = ()  # of the test images, relative to the folder; empty if they are no files
 
     @property
     def left_out(self) -> int:
@@ -130,7 +131,7 @@ def make_plan(
         versions={name: version(name) for name in LIBRARIES},
     )
     unused = raw.skipped_files | dict.fromkeys(raw.passed_over, "not an image by its name")
-    return Plan(config, recipe, data, sample_test_images(raw, data.test), unused)
+    return Plan(config, recipe, data, sample_test_images(raw, data.test), unused, raw.files_of(raw.test))
 
 
 def plan_recipe(request: TrainingRequest) -> Recipe:
