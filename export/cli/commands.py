@@ -7,9 +7,6 @@ from typing import Annotated
 import numpy as np
 import torch
 from cyclopts import CycloptsError, Parameter
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from export.artifact.directory import newest_version
 from export.artifact.formats import DEFAULT_FORMATS
@@ -24,6 +21,7 @@ from export.verify.verification import verify_artifact
 from export.writers.triton import write_triton
 from models.checkpoint.directory import read_config
 from training.cli.arguments import usage_errors
+from training.cli.console import make_console, make_table, print_table
 from training.data.options import SOURCE_DEFAULTS, SourceOptions
 from training.evaluate.evaluation import Evaluation, logits_of
 from training.evaluate.report import write_evaluation
@@ -68,11 +66,11 @@ def export(
         source.check()
     if limit_difference < 0 or limit_points < 0:
         raise CycloptsError(msg="--limit-difference and --limit-points must be at least 0")
-    console, images = _console(), None
+    console, images = make_console(), None
     if data is not None:
         images = load_export_data(data, read_config(checkpoint), source)
         for remark in images.remarks:
-            console.print(remark, markup=False, soft_wrap=True)
+            console.print(remark)
     path = export_checkpoint(
         checkpoint,
         out=out,
@@ -83,15 +81,15 @@ def export(
         limits=Limits(difference=limit_difference, accuracy_loss=limit_points / 100),
         report=console.print,
     )
-    console.print(manifest_table(read_manifest(path)))
-    console.print(f"artifact: {path}", markup=False)
+    print_table(console, manifest_table(read_manifest(path)))
+    console.print(f"artifact: {path}")
     if triton is not None:
         console.print(f"Triton model: {write_triton(path, triton)}")
     if bentoml:
         from export.artifact.store import register  # BentoML takes a second to import
 
         console.print(f"BentoML model: {register(path)}")
-    console.print(f"next: convscope serve {shlex.quote(str(path))}", markup=False)
+    console.print(f"next: convscope serve {shlex.quote(str(path))}")
 
 
 def verify(
@@ -116,7 +114,8 @@ def verify(
     verified = verify_artifact(directory, test=test.images if test else None)
     beside = ORIGINAL_FILE if ORIGINAL_FILE in manifest.files else REFERENCE
     remarks = test.remarks if test else ()
-    _console().print(verification_table(f"{manifest.name}:{manifest.version}", verified, beside, remarks))
+    title = f"{manifest.name}:{manifest.version}"
+    print_table(make_console(), verification_table(title, verified, beside, remarks))
 
 
 def evaluate(
@@ -147,22 +146,22 @@ def evaluate(
     logits = logits_of(lambda images: model.run(images.numpy())[1], test)
     result = Evaluation.of(logits, test.labels, temperature=model.network.temperature)
     before = Evaluation.of(logits, test.labels)
-    console, scores = _console(), result.scores
+    console, scores = make_console(), result.scores
     title = f"{model.title} on {data}: {result.accuracy:.2%} correct of {len(test):,} test images"
-    table = Table("class", "images", "recall", "precision", "F1", title=title)
+    table = make_table("class", "images", "recall", "precision", "F1", title=title, left=("class",))
     predicted = result.confusion.sum(axis=0)
     for index, label in enumerate(model.network.classes):
         images, right = scores.images[index], result.confusion[index, index]
         f1 = f"{scores.f1[index]:.1%}" if images + predicted[index] else "-"
-        table.add_row(escape(label), str(images), _share(right, images), _share(right, predicted[index]), f1)
+        table.add_row(label, str(images), _share(right, images), _share(right, predicted[index]), f1)
     top5 = f"top-5 {result.top5_accuracy:.2%}, " if result.tells_top5 else ""
     worst = model.network.classes[result.worst_class]
     figures = (
         f"lowest recall {result.worst_recall:.2%} ({worst}), {top5}loss {result.loss:.4f}, calibration error "
         f"{result.reliability.calibration_error:.2%} (at temperature 1: {before.reliability.calibration_error:.2%})"
     )
-    table.caption = escape("; ".join([figures, *loaded.remarks]))
-    console.print(table)
+    table.caption = "; ".join([figures, *loaded.remarks])
+    print_table(console, table)
     if out is not None:
         write_evaluation(
             out,
@@ -197,10 +196,9 @@ def summary(
     """
     with usage_errors():
         found = summarize(subject, size=size, channels=channels, classes=classes)
-    table = Table(title=found.title, caption=found.caption)
-    for heading in ("node", "op", "shape", "parameters", "MACs", "receptive field", "step"):
-        left = heading in ("node", "op")
-        table.add_column(heading, justify="left" if left else "right", no_wrap=heading == "node", overflow="fold")
+    headings = ("node", "op", "shape", "parameters", "MACs", "receptive field", "step")
+    table = make_table(*headings, title=found.title, left=("node", "op"))
+    table.caption = found.caption
     for node in found.nodes:
         table.add_row(
             node.name,
@@ -211,7 +209,7 @@ def summary(
             "x".join(map(str, node.receptive_field)) if node.receptive_field else "",
             "x".join(map(str, node.jump)) if node.jump else "",
         )
-    _console().print(table)
+    print_table(make_console(), table)
 
 
 def _words(text: str) -> list[str]:
@@ -220,7 +218,3 @@ def _words(text: str) -> list[str]:
 
 def _share(part: np.int64, whole: np.int64) -> str:
     return f"{part / whole:.1%}" if whole else "-"
-
-
-def _console() -> Console:
-    return Console(highlight=False, soft_wrap=True)

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
-from rich.console import Console
 
 from export.artifact.manifest import ONNX_FILE, check_name, read_manifest
 from export.onnx_import.importer import import_model
@@ -12,6 +11,7 @@ from export.onnx_import.input_spec import Mode, choose_mode, choose_size, make_s
 from export.onnx_import.source import read_onnx
 from models.errors import UserError
 from training.cli.arguments import usage_errors
+from training.cli.console import make_console
 
 
 def import_onnx(
@@ -61,7 +61,7 @@ def import_onnx(
         check_name(name or file.stem)
         if not 0 <= background <= 255:
             raise UserError(f"--background is {background}; it must be 0 to 255")
-    console = Console(highlight=False, soft_wrap=True)
+    console = make_console()
     model = read_onnx(file, output=output)
     chosen = choose_mode(model, mode), choose_size(model, size)
     with usage_errors():

@@ -18,6 +18,7 @@ from models.files import atomic_write
 from models.images.decode import to_pil
 from service.process.server import command, environment, preflight, wait_until_ready
 from service.settings import Settings, SettingsError, read_settings
+from training.cli.console import make_console
 from training.cli.progress import TrainingProgress
 from training.loop.resume import RESUME_FILE
 from training.run.plan import TrainingRequest
@@ -35,7 +36,7 @@ def demo(*, port: int | None = None) -> int:
     Args:
         port: Port to listen on [default: CONVSCOPE_PORT, else 3000].
     """
-    console = Console(highlight=False, soft_wrap=True)
+    console = make_console()
     train(console)
     artifact = _export(console)
     try:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import CycloptsError, Parameter
-from rich.console import Console
 from rich.progress import Progress, TaskID
 
 from export.engines.machine import installed_version
@@ -25,6 +24,7 @@ from service.inspection.explain.methods import METHODS, find_method
 from service.inspection.explain.overlay import draw_overlay
 from service.inspection.explain.watch import Watch
 from service.inspection.references.index import find_index, image_normality, normality_text
+from training.cli.console import make_console
 
 RECORD_FILE = "explanation.json"
 _ALL = "all"
@@ -104,7 +104,7 @@ def explain(
 @contextmanager
 def _progress() -> Iterator[Watch]:
     """Shows on a terminal how far each method is."""
-    console = Console(stderr=True)
+    console = make_console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         tasks: dict[str, TaskID] = {}
 

@@ -4,7 +4,6 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
 from cyclopts import CycloptsError, Parameter
-from rich.console import Console
 from rich.progress import track
 
 from export.engines.cuda import Device
@@ -12,6 +11,7 @@ from export.pipeline.data import load_test, load_train
 from export.predictor import Predictor
 from service.inspection.references.builder import ReferenceBuilder, Source
 from training.cli.arguments import usage_errors
+from training.cli.console import make_console
 from training.data.options import SOURCE_DEFAULTS, SourceOptions
 from training.data.streaming import sequential_batches
 
@@ -49,9 +49,9 @@ def index(
     model = Predictor.open(artifact, device=device, check_all=True)
     load = load_test if split == "test" else load_train
     loaded = load(data, model.manifest, source, most=images)
-    console = Console(highlight=False, soft_wrap=True)
+    console = make_console()
     for remark in loaded.remarks:
-        console.print(remark, markup=False)
+        console.print(remark)
     found = loaded.images
     with ReferenceBuilder(model, len(found), references=references) as builder:
         order = sequential_batches(len(found), builder.batch)
@@ -63,6 +63,5 @@ def index(
     size = sum(file.stat().st_size for file in place.iterdir())
     console.print(
         f"{model.label}: {references} of {len(found):,} images for each of {builder.channels:,} channels in "
-        f"{builder.layers} layers, {size / 1e6:,.1f} MB in {place}",
-        markup=False,
+        f"{builder.layers} layers, {size / 1e6:,.1f} MB in {place}"
     )

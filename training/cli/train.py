@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
-from rich.console import Console
 
 from models.errors import UserError
 from training.cli.arguments import usage_errors
+from training.cli.console import make_console
 from training.cli.options import check_options, parse_options
 from training.cli.progress import TrainingProgress
 from training.data.datasets import check_dataset
@@ -80,7 +80,7 @@ def train(
     if print_recipe:
         print(json.dumps(plan_recipe(request).to_json(), indent=2))
         return None
-    console = Console()
+    console = make_console()
     retain_freed_memory()
     with process_group(cuda=pick_device(device).type == "cuda") as group, TrainingProgress(console) as progress:
         report = progress if group.is_main else ignore_events
