@@ -6,6 +6,7 @@ model = convscope.load("artifacts/lenet-digits")
 print(model.classify("digit.png"))
 """
 
+import difflib
 import importlib
 import os
 import signal
@@ -91,6 +92,16 @@ def build_app(verb_used: str = "") -> "App":
     return app
 
 
+def _check_verb(words: Sequence[str]) -> None:
+    """Refuses an unknown verb; cyclopts imports every verb's module, and so torch, to do the same."""
+    from cyclopts import CycloptsError
+
+    if words and not words[0].startswith("-") and words[0] not in VERBS:
+        near = difflib.get_close_matches(words[0], VERBS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(VERBS)}"
+        raise CycloptsError(msg=f"no command is called {words[0]!r}; {hint}")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one command and exits: 0 done, 1 the work failed, 2 bad arguments, 130 interrupted.
 
@@ -100,11 +111,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from cyclopts import CycloptsError
 
     from models.errors import ConvscopeError
+    from training.cli.spellings import with_our_spellings
 
     given = sys.argv[1:] if arguments is None else arguments
     words = [word for word in given if word != "--debug"]
     debug = len(words) < len(given) or os.environ.get("CONVSCOPE_DEBUG") == "1"
     try:
+        _check_verb(words)
+        words = with_our_spellings(words)
         status = build_app(*words[:1])(words, exit_on_error=False, print_error=False)
         sys.stdout.flush()
     except KeyboardInterrupt:

@@ -5,26 +5,20 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import torch
 from cyclopts import CycloptsError, Parameter
 
-from export.artifact.directory import newest_version
-from export.artifact.formats import DEFAULT_FORMATS
+from export.artifact.directory import locate, newest_version
+from export.artifact.formats import DEFAULT_FORMATS, choose_formats
 from export.artifact.manifest import ORIGINAL_FILE, read_manifest
-from export.cli.subject import summarize
-from export.cli.tables import manifest_table, verification_table
-from export.pipeline.data import load_export_data, load_test, open_model
-from export.pipeline.export import choose_formats, export_checkpoint
-from export.verify.check import Limits
-from export.verify.reference import REFERENCE
-from export.verify.verification import verify_artifact
-from export.writers.triton import write_triton
-from models.checkpoint.directory import read_config
+from export.verify.limits import Limits
+from models.checkpoint.names import CONFIG_FILE, check_finished
+from models.networks.names import check_network_name
 from training.cli.arguments import usage_errors
 from training.cli.console import make_console, make_table, print_table
+from training.data.datasets import check_dataset
 from training.data.options import SOURCE_DEFAULTS, SourceOptions
-from training.evaluate.evaluation import Evaluation, logits_of
-from training.evaluate.report import write_evaluation
+
+# Every verb checks its arguments before it imports torch, which takes seconds.
 
 
 def export(
@@ -66,6 +60,15 @@ def export(
         source.check()
     if limit_difference < 0 or limit_points < 0:
         raise CycloptsError(msg="--limit-difference and --limit-points must be at least 0")
+    check_finished(checkpoint)
+    if data is not None:
+        check_dataset(data)
+    from export.cli.tables import manifest_table
+    from export.pipeline.data import load_export_data
+    from export.pipeline.export import export_checkpoint
+    from export.writers.triton import write_triton
+    from models.checkpoint.directory import read_config
+
     console, images = make_console(), None
     if data is not None:
         images = load_export_data(data, read_config(checkpoint), source)
@@ -110,6 +113,13 @@ def verify(
         source.check()
     directory = newest_version(artifact)
     manifest = read_manifest(directory)
+    if data is not None:
+        check_dataset(data)
+    from export.cli.tables import verification_table
+    from export.pipeline.data import load_test
+    from export.verify.reference import REFERENCE
+    from export.verify.verification import verify_artifact
+
     test = data and load_test(data, manifest, source)
     verified = verify_artifact(directory, test=test.images if test else None)
     beside = ORIGINAL_FILE if ORIGINAL_FILE in manifest.files else REFERENCE
@@ -140,6 +150,15 @@ def evaluate(
     """
     with usage_errors():
         source.check()
+    if not (subject / CONFIG_FILE).is_file():
+        newest_version(subject)
+    check_dataset(data)
+    import torch
+
+    from export.pipeline.data import load_test, open_model
+    from training.evaluate.evaluation import Evaluation, logits_of
+    from training.evaluate.report import write_evaluation
+
     model = open_model(subject)
     loaded = load_test(data, model.network, source, skip_bad=skip_bad)
     test = loaded.images
@@ -194,6 +213,14 @@ def summary(
         channels: 1 or 3, for a network by name [default: 1 up to 28x28, else 3].
         classes: Number of classes, for a network by name.
     """
+    with usage_errors():
+        path = locate(Path(subject))
+        if not path.is_dir():
+            check_network_name(subject)
+        elif not (path / CONFIG_FILE).is_file():
+            newest_version(path)
+    from export.cli.subject import summarize
+
     with usage_errors():
         found = summarize(subject, size=size, channels=channels, classes=classes)
     headings = ("node", "op", "shape", "parameters", "MACs", "receptive field", "step")

@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from export.artifact.manifest import ONNX_FILE, check_name, read_manifest
-from export.onnx_import.importer import import_model
 from export.onnx_import.input_spec import Mode, choose_mode, choose_size, make_spec, parse_numbers, parse_size
 from export.onnx_import.source import read_onnx
 from models.errors import UserError
@@ -61,6 +60,10 @@ def import_onnx(
         check_name(name or file.stem)
         if not 0 <= background <= 255:
             raise UserError(f"--background is {background}; it must be 0 to 255")
+    if not file.is_file():
+        raise UserError(f"the file {file} does not exist")
+    from export.onnx_import.importer import import_model  # imports torch, which takes seconds
+
     console = make_console()
     model = read_onnx(file, output=output)
     chosen = choose_mode(model, mode), choose_size(model, size)

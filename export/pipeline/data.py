@@ -13,7 +13,8 @@ from export.pipeline.export import ExportData
 from export.predictor import Predictor
 from export.verify.reference import reference
 from export.writers.onnx_int8 import CALIBRATION_IMAGES
-from models.checkpoint.directory import CONFIG_FILE, CheckpointConfig, load_checkpoint
+from models.checkpoint.directory import CheckpointConfig, load_checkpoint
+from models.checkpoint.names import CONFIG_FILE
 from models.errors import UserError
 from training.data.datasets import load_dataset
 from training.data.in_memory import load_into_memory

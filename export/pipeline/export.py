@@ -10,22 +10,23 @@ import numpy as np
 
 from export.artifact import manifest as artifact
 from export.artifact.directory import file_entry, publish, stage_artifact
-from export.artifact.formats import DEFAULT_FORMATS, FORMATS, GRAPH_FORMATS, PRECISIONS, GraphFormat, formats_of
+from export.artifact.formats import DEFAULT_FORMATS, choose_formats
 from export.artifact.golden import save_golden
 from export.artifact.identity import FileIdentity
 from export.artifact.manifest import FileEntry, Manifest
 from export.engines.machine import this_machine
 from export.engines.protocol import Run
 from export.engines.selection import open_file
-from export.verify.check import CheckedFile, Limits, accuracy_of, check_graph, checking_device
+from export.verify.check import CheckedFile, accuracy_of, check_graph, checking_device
+from export.verify.limits import Limits
 from export.verify.parity import ParityError
 from export.verify.reference import REFERENCE, reference
 from export.verify.speed import measure_speed
 from export.writers.registry import WRITERS, WriteRequest
 from export.writers.torchscript import UnsupportedPrecision
-from models.checkpoint.directory import WEIGHTS_FILE, Checkpoint, load_checkpoint
+from models.checkpoint.directory import Checkpoint, load_checkpoint
+from models.checkpoint.names import WEIGHTS_FILE
 from models.checkpoint.samples import SAMPLES_FILE, VerificationImages, load_samples
-from models.errors import UserError
 from models.graph.node import Node
 from models.graph.node_table import node_table
 from models.graph.trace_check import check_trace
@@ -143,28 +144,6 @@ def export_checkpoint(
         files[artifact.GOLDEN_FILE] = file_entry(staging.path / artifact.GOLDEN_FILE)
         trained = {"accuracy": accuracy, "images_per_s": rates[REFERENCE]}
         return publish(staging, _manifest(name, checkpoint, nodes, files, unwritable | dropped, trained))
-
-
-def choose_formats(formats: Sequence[str], precisions: Sequence[str], *, has_data: bool) -> list[GraphFormat]:
-    """The files to write, each after the files it is made from.
-
-    Raises:
-        ValueError: an unknown or inconsistent choice.
-    """
-    for kind, words, known in (("format", formats, FORMATS), ("precision", precisions, PRECISIONS)):
-        if unknown := [word for word in words if word not in known]:
-            raise UserError(f"no {kind} is called {unknown[0]!r}; known are {', '.join(known)}")
-        if not words:
-            raise UserError(f"no {kind} was given; known are {', '.join(known)}")
-    if "fp32" not in precisions:
-        raise UserError("fp32 cannot be left out: the other precisions are made of it and measured against it")
-    reduced = [precision for precision in PRECISIONS if precision in precisions and precision != "fp32"]
-    for precision in reduced:
-        if not set(possible := formats_of(precision)).intersection(formats):
-            raise UserError(f"there is no {precision} file in {', '.join(formats)}; add {' or '.join(possible)}")
-    if reduced and not has_data:
-        raise UserError(f"{reduced[0]} needs the data set: it is kept only if its accuracy holds")
-    return [form for form in GRAPH_FORMATS if form.format in formats and form.precision in precisions]
 
 
 def _write_golden(checkpoint: Checkpoint, network: Run, samples: VerificationImages, staging: Path) -> None:

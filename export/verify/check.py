@@ -5,23 +5,11 @@ from dataclasses import dataclass
 from export.artifact.formats import GraphFormat
 from export.engines.cuda import Device
 from export.engines.protocol import Engine, Run
-from export.verify.parity import BATCHES, LIMIT_FP32, Parity, compare
+from export.verify.limits import Limits
+from export.verify.parity import BATCHES, Parity, compare
 from models.images.decode import Pixels
 from training.data.streaming import Dataset
 from training.evaluate.evaluation import logits_of
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """Maximum deviations of an exported file.
-
-    Attributes:
-        difference: for fp32: the maximum difference of a probability; every top-1 class must also be the same.
-        accuracy_loss: for fp16, bf16 and int8: the maximum loss of test accuracy, as a share; 0.002 is 0.2 points.
-    """
-
-    difference: float = LIMIT_FP32
-    accuracy_loss: float = 0.002
 
 
 def checking_device(form: GraphFormat) -> Device:

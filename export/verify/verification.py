@@ -8,7 +8,8 @@ from export.artifact.golden import check_golden, load_golden
 from export.artifact.manifest import ArtifactError, check_files, read_manifest
 from export.engines.machine import incompatible_files
 from export.engines.selection import open_engine
-from export.verify.check import CheckedFile, Limits, accuracy_of, check_graph, checking_device
+from export.verify.check import CheckedFile, accuracy_of, check_graph, checking_device
+from export.verify.limits import Limits
 from export.verify.parity import Parity, ParityError
 from export.verify.reference import REFERENCE, reference_for
 from export.verify.speed import measure_speed

@@ -7,25 +7,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from cyclopts import CycloptsError
 
 from export.engines.cuda import Device
-from export.predictor import BATCH, Predictor, top_predictions
 from models.errors import ConvscopeError
 from models.files import printable
 from models.results import Result
-from service.cli.opening import open_as_served
-from service.client.client import Client, NoAnswer, Policy
-from service.http.requests import is_number
-from service.inspection.feature_maps import inspect_image, select_nodes
-from service.inspection.references.index import find_index, normality_text
-from service.inspection.slide import draw_slide
-from service.inspection.tiles import draw_sheet
-from service.inspection.unit_text import unit_text
-from service.inspection.units import inspect_unit
-from service.settings import read_settings
 
+# Engines and inspection are imported after the arguments are checked.
 SOME_FAILED = 3
 Row = dict[str, Any]
 
@@ -89,6 +78,15 @@ def inspect(artifact: Path, image: Path, *, layers: str = "*", channel: int = 0,
         raise CycloptsError(msg=f"--out is {out}; it must end in .png, .npz or .gif")
     if channel and kind != ".gif":
         raise CycloptsError(msg="--channel goes with an animation, --out FILE.gif")
+    import numpy as np
+
+    from export.predictor import top_predictions
+    from service.cli.opening import open_as_served
+    from service.inspection.feature_maps import inspect_image, select_nodes
+    from service.inspection.references.index import find_index, normality_text
+    from service.inspection.slide import draw_slide
+    from service.inspection.tiles import draw_sheet
+
     model = open_as_served(artifact)
     pixels = model.decode(image)
     if kind == ".gif":
@@ -122,19 +120,30 @@ def unit(artifact: Path, image: Path, layer: str, index: str) -> None:
         index: CHANNEL,ROW,COLUMN in a feature map, or an element's number in a vector.
     """
     parts = index.split(",")
+    from service.http.requests import is_number
+
     if not all(is_number(part) for part in parts):
         raise CycloptsError(msg=f"INDEX is {index!r}; wanted whole numbers with commas between them, such as 2,5,7")
+    from service.cli.opening import open_as_served
+    from service.inspection.unit_text import unit_text
+    from service.inspection.units import inspect_unit
+
     model = open_as_served(artifact)
     print(unit_text(inspect_unit(model, model.decode(image), layer, [int(part) for part in parts])))
 
 
 def _local(artifact: Path, top_k: int | None, device: Device, images: Sequence[Path]) -> Iterator[Row]:
+    from export.predictor import BATCH, Predictor
+
     model = Predictor.open(artifact, device=device)
     for start in range(0, len(images), BATCH):
         yield from map(_row, model.classify(images[start : start + BATCH], top_k=top_k))
 
 
 def _remote(url: str, model: str | None, top_k: int | None, images: Sequence[Path]) -> Iterator[Row]:
+    from service.client.client import Client, NoAnswer, Policy
+    from service.settings import read_settings
+
     token, policy = read_settings().token, Policy(retries=3)
     try:
         with Client(url, token=token.get_secret_value() if token else None, policy=policy) as client:

@@ -4,16 +4,13 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
 from cyclopts import CycloptsError, Parameter
-from rich.progress import track
 
+from export.artifact.directory import newest_version
 from export.engines.cuda import Device
-from export.pipeline.data import load_test, load_train
-from export.predictor import Predictor
-from service.inspection.references.builder import ReferenceBuilder, Source
 from training.cli.arguments import usage_errors
 from training.cli.console import make_console
+from training.data.datasets import check_dataset
 from training.data.options import SOURCE_DEFAULTS, SourceOptions
-from training.data.streaming import sequential_batches
 
 
 def index(
@@ -46,6 +43,16 @@ def index(
         raise CycloptsError(msg=f"--references is {references}; it must be 1 to 100")
     with usage_errors():
         source.check()
+    newest_version(artifact)
+    check_dataset(data)
+    # torch takes seconds to import, so the arguments are checked before
+    from rich.progress import track
+
+    from export.pipeline.data import load_test, load_train
+    from export.predictor import Predictor
+    from service.inspection.references.builder import ReferenceBuilder, Source
+    from training.data.streaming import sequential_batches
+
     model = Predictor.open(artifact, device=device, check_all=True)
     load = load_test if split == "test" else load_train
     loaded = load(data, model.manifest, source, most=images)

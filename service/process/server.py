@@ -8,8 +8,6 @@ import sys
 import time
 from pathlib import Path
 
-import httpx
-
 import service
 from export.artifact.directory import find_versions, locate
 from export.artifact.manifest import ArtifactError, Manifest, check_files, read_manifest
@@ -43,7 +41,7 @@ def preflight(settings: Settings) -> list[Manifest]:
         check_files(directory, manifests[-1])
     if settings.device == "cuda" and (reason := cuda_unavailable_reason()):
         raise UserError(f"--device is cuda, but there is {reason}; `auto` would take the CPU")
-    _check_port(settings.host, settings.port)
+    check_port(settings.host, settings.port)
     return manifests
 
 
@@ -71,6 +69,8 @@ def wait_until_ready(url: str, process: subprocess.Popen[bytes], *, timeout_s: f
     Raises:
         ServerFailed: the process ended, or the time is over; the message contains the last answer.
     """
+    import httpx  # used only here, and slow to import
+
     deadline, answer = time.monotonic() + timeout_s, "nothing was answered"
     while time.monotonic() < deadline:
         if process.poll() is not None:
@@ -87,7 +87,8 @@ def wait_until_ready(url: str, process: subprocess.Popen[bytes], *, timeout_s: f
     raise ServerFailed(f"the server was not ready within {timeout_s:g} s: {answer}")
 
 
-def _check_port(host: str, port: int) -> None:
+def check_port(host: str, port: int) -> None:
+    """Raises UserError unless a server can listen there."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -22,7 +22,9 @@ def make_table(*headings: str, title: str = "", left: Sequence[str] = (), compac
         left: the headings of columns of text.
         compact: without lines between columns.
     """
-    table = Table(title=title or None, **({"box": SIMPLE, "padding": 0} if compact else {}))
+    table = Table(title=title or None)
+    if compact:
+        table.box, table.padding = SIMPLE, (0, 0, 0, 0)
     for heading in headings:
         table.add_column(heading, justify="left" if heading in left else "right", no_wrap=True)
     return table
@@ -39,7 +41,7 @@ def print_table(console: Console, table: Table) -> None:
         console.print(title, style="table.title")
     before = console.width
     if _width(console, table) > before:
-        table.box, table.padding = SIMPLE, 0
+        table.box, table.padding = SIMPLE, (0, 0, 0, 0)
     try:
         console.width = max(before, _width(console, table))
         console.print(table, soft_wrap=False)

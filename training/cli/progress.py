@@ -9,8 +9,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from models.checkpoint.names import RESUME_FILE
 from training.events import EpochFinished, Event, RunFinished, RunStarted, StepFinished
-from training.loop.resume import RESUME_FILE
 from training.run.directory import UNUSED_FILE
 
 READ_EVERY_S = 0.5  # reading the running loss synchronises with the accelerator

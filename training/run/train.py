@@ -9,6 +9,7 @@ from torch import nn
 
 from models.checkpoint.directory import save_checkpoint
 from models.checkpoint.initial_weights import InitialWeights, resolve_weights
+from models.checkpoint.names import RESUME_FILE
 from models.checkpoint.samples import SAMPLES_FILE, save_samples
 from models.checkpoint.weights import load_pretrained, load_tensors
 from models.errors import UserError
@@ -21,7 +22,7 @@ from training.events import Report, RunFinished, RunStarted, ignore_events
 from training.loop.fit import FitResult, fit
 from training.loop.learner import make_forward, pick_device, pick_precision
 from training.loop.process_group import SINGLE_PROCESS, ProcessGroup
-from training.loop.resume import RESUME_FILE, RunState, fork_rng, read_state, resume_hint
+from training.loop.resume import RunState, fork_rng, read_state, resume_hint
 from training.run.directory import UNUSED_FILE, new_run_directory, resumable_run_directory
 from training.run.plan import Plan, TrainingRequest, build, check_resumable, make_plan, resume_facts
 

@@ -11,7 +11,7 @@ from export.engines.protocol import EngineError
 from export.engines.selection import open_engine
 from export.pipeline import export as pipeline
 from export.pipeline.export import ExportData, export_checkpoint
-from export.verify.check import Limits
+from export.verify.limits import Limits
 from export.verify.verification import verify_artifact
 from export.writers.onnx_int8 import write_int8
 from service.serving.version_catalog import VersionCatalog
