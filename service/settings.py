@@ -70,7 +70,7 @@ class Settings(BaseSettings):
     held_limit_bytes: int = Field(
         512 * 2**20, ge=1024, description="maximum bytes of request bodies held in a worker; more get 429"
     )
-    image_limit_pixels: int = Field(50_000_000, ge=1, description="largest image, by its header")
+    image_limit_pixels: int = Field(50_000_000, ge=1, description="largest image, of the pixels that are decoded")
     images_per_request: int = Field(256, ge=1, description="maximum images in one multipart request")
     top_k_limit: int = Field(100, ge=5, description="maximum predictions for one image")
     inspection_limit_values: int = Field(8_000_000, ge=1, description="maximum feature-map values in one answer")

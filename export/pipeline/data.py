@@ -163,7 +163,9 @@ def load_export_data(data: str, network: Network, options: SourceOptions = SOURC
         )
     count = min(CALIBRATION_IMAGES, len(raw.train))
     drawn = np.sort(np.random.default_rng(0).choice(len(raw.train), count, replace=False))
-    calibration = load_into_memory(raw.train.take(drawn), network.input).images.numpy()
+    calibration = load_into_memory(
+        raw.train.take(drawn), network.input, limit_pixels=options.image_limit_pixels
+    ).images.numpy()
     split, remarks = (raw.test, []) if raw.unsplit else _test_split(raw, data, network.dataset)
     return ExportData(open_dataset(split, network.input, options), calibration, tuple(remarks))
 

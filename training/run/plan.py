@@ -130,8 +130,9 @@ def make_plan(
         revision=_revision(),
         versions={name: version(name) for name in LIBRARIES},
     )
+    samples = sample_test_images(raw, data.test, limit_pixels=request.data_options.image_limit_pixels)
     unused = raw.skipped_files | dict.fromkeys(raw.passed_over, "not an image by its name")
-    return Plan(config, recipe, data, sample_test_images(raw, data.test), unused, raw.files_of(raw.test))
+    return Plan(config, recipe, data, samples, unused, raw.files_of(raw.test))
 
 
 def plan_recipe(request: TrainingRequest) -> Recipe:

@@ -98,7 +98,7 @@ def nothing_whole_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     in_memory = StreamingDataset.in_memory
     monkeypatch.setattr(StreamingDataset, "in_memory", few)
     monkeypatch.setattr(
-        "training.data.splits.load_into_memory", lambda split, spec: pytest.fail("a split is read as a whole")
+        "training.data.splits.load_into_memory", lambda *_, **__: pytest.fail("a split is read as a whole")
     )
 
 
