@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from cyclopts import CycloptsError, Parameter
+from cyclopts import Parameter
 
 from export.artifact.directory import locate, newest_version
 from export.artifact.formats import DEFAULT_FORMATS, choose_formats
 from export.artifact.manifest import ORIGINAL_FILE, read_manifest
 from export.verify.limits import Limits
 from models.checkpoint.names import CONFIG_FILE, check_finished
+from models.errors import UserError
 from models.networks.names import check_network_name
 from training.cli.arguments import usage_errors
 from training.cli.console import make_console, make_table, print_table
@@ -52,14 +53,14 @@ def export(
         triton: A Triton model repository to which the artifact is added as a model.
         bentoml: Also register the artifact in BentoML's model store, as NAME:VERSION.
         limit_difference: Maximum difference of a probability from the trained network, for fp32.
-        limit_points: Maximum loss of accuracy in percentage points for fp16, bf16 and int8; worse files are left out.
+        limit_points: Maximum loss of accuracy in percentage points for fp16, bf16 and int8; worse files are left out,
+            unless so small a loss may be chance in so few test images.
     """
     wanted, precisions = _words(formats), _words(precision)
     with usage_errors():
         choose_formats(wanted, precisions, has_data=data is not None)
         source.check()
-    if limit_difference < 0 or limit_points < 0:
-        raise CycloptsError(msg="--limit-difference and --limit-points must be at least 0")
+        limits = _limits(limit_difference, limit_points)
     check_finished(checkpoint)
     if data is not None:
         check_dataset(data)
@@ -81,7 +82,7 @@ def export(
         formats=wanted,
         precisions=precisions,
         data=images,
-        limits=Limits(difference=limit_difference, accuracy_loss=limit_points / 100),
+        limits=limits,
         report=console.print,
     )
     print_table(console, manifest_table(read_manifest(path)))
@@ -100,6 +101,8 @@ def verify(
     *,
     data: str | None = None,
     source: Annotated[SourceOptions, Parameter(name="*")] = SOURCE_DEFAULTS,
+    limit_difference: float = Limits.difference,
+    limit_points: float = 100 * Limits.accuracy_loss,
 ) -> None:
     """Checks an artifact on this machine: every hash, the golden images, and every file against the network.
 
@@ -108,9 +111,12 @@ def verify(
     Args:
         artifact: An artifact directory, or its name's folder for the newest version.
         data: A data set whose test split is also compared, image by image, and measures the accuracy.
+        limit_difference: As for export.
+        limit_points: As for export.
     """
     with usage_errors():
         source.check()
+        limits = _limits(limit_difference, limit_points)
     directory = newest_version(artifact)
     manifest = read_manifest(directory)
     if data is not None:
@@ -121,7 +127,7 @@ def verify(
     from export.verify.verification import verify_artifact
 
     test = data and load_test(data, manifest, source)
-    verified = verify_artifact(directory, test=test.images if test else None)
+    verified = verify_artifact(directory, test=test.images if test else None, limits=limits)
     beside = ORIGINAL_FILE if ORIGINAL_FILE in manifest.files else REFERENCE
     remarks = test.remarks if test else ()
     title = f"{manifest.name}:{manifest.version}"
@@ -237,6 +243,12 @@ def summary(
             "x".join(map(str, node.jump)) if node.jump else "",
         )
     print_table(make_console(), table)
+
+
+def _limits(difference: float, points: float) -> Limits:
+    if not (difference >= 0 and points >= 0):
+        raise UserError("--limit-difference and --limit-points must be at least 0")
+    return Limits(difference=difference, accuracy_loss=points / 100)
 
 
 def _words(text: str) -> list[str]:

@@ -17,7 +17,8 @@ from export.artifact.manifest import FileEntry, Manifest
 from export.engines.machine import this_machine
 from export.engines.protocol import Run
 from export.engines.selection import open_file
-from export.verify.check import CheckedFile, accuracy_of, check_graph, checking_device
+from export.verify.accuracy import AccuracyLoss, Correct
+from export.verify.check import CheckedFile, check_graph, checking_device, correct_of
 from export.verify.limits import Limits
 from export.verify.parity import ParityError
 from export.verify.reference import REFERENCE, reference
@@ -123,8 +124,8 @@ def export_checkpoint(
                 raise ParityError(f"{form.file}: {error}; nothing was exported") from None
         runs = {file: one.engine.run for file, one in checked.items()}
         rates = measure_speed({REFERENCE: network, **runs}, samples.images)
-        accuracy = None if data is None else accuracy_of(network, data.test)
-        dropped = _judge(checked, rates, accuracy, limits)
+        correct = None if data is None else correct_of(network, data.test)
+        dropped = _judge(checked, rates, correct, limits, report)
         for file, reason in dropped.items():
             (staging.path / file).unlink()
             report(f"{file}: not kept: {reason}")
@@ -142,6 +143,7 @@ def export_checkpoint(
         _write_golden(checkpoint, network, samples, staging.path)
         files[artifact.WEIGHTS_FILE] = weights
         files[artifact.GOLDEN_FILE] = file_entry(staging.path / artifact.GOLDEN_FILE)
+        accuracy = None if correct is None else float(correct.mean())
         trained = {"accuracy": accuracy, "images_per_s": rates[REFERENCE]}
         return publish(staging, _manifest(name, checkpoint, nodes, files, unwritable | dropped, trained))
 
@@ -152,17 +154,23 @@ def _write_golden(checkpoint: Checkpoint, network: Run, samples: VerificationIma
 
 
 def _judge(
-    checked: dict[str, CheckedFile], rates: dict[str, dict[str, float]], accuracy: float | None, limits: Limits
+    checked: dict[str, CheckedFile],
+    rates: dict[str, dict[str, float]],
+    correct: Correct | None,
+    limits: Limits,
+    report: Callable[[str], None],
 ) -> dict[str, str]:
-    """The reasons why files of lower precision are not kept."""
+    """The reasons why files of lower precision are not kept; reports how accurate the others are."""
     reasons: dict[str, str] = {}
     for file, one in checked.items():
-        if one.form.precision == "fp32" or accuracy is None or one.accuracy is None:
+        if one.form.precision == "fp32" or correct is None or one.correct is None:
             continue
-        if accuracy - one.accuracy > limits.accuracy_loss:
-            lost = f"{one.accuracy:.2%} of the test images instead of {accuracy:.2%}"
-            reasons[file] = f"{lost}; at most {100 * limits.accuracy_loss:g} points may be lost"
-        elif one.form.precision == "int8":
+        loss = AccuracyLoss.between(correct, one.correct)
+        if reason := loss.refusal(limits):
+            reasons[file] = reason
+            continue
+        report(f"{file}: {loss.describe()}")
+        if one.form.precision == "int8":
             slower = {size: rate for size, rate in rates[file].items() if rate <= rates[artifact.ONNX_FILE][size]}
             if slower:
                 size, rate = next(iter(slower.items()))
