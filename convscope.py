@@ -8,10 +8,12 @@ print(model.classify("digit.png"))
 
 import difflib
 import importlib
+import importlib.util
 import os
 import signal
 import sys
 from collections.abc import Sequence
+from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ __all__ = [
     "load",
     "train",
 ]
+_PACKAGES = ("models", "training", "export", "service")
 _MODULES = {  # of the names above
     "models.errors": ("ConvscopeError",),
     "models.results": ("ImageFailure", "Prediction", "Result"),
@@ -61,6 +64,32 @@ VERBS = {  # verb: (where it is, what it does)
     "index": ("service.cli.index:index", "find the images of a data set that excite each channel most"),
     "demo": ("service.cli.demo:demo", "train on the built-in digits, export, verify, serve"),
 }
+
+
+def _import_own_packages() -> None:
+    """Imports our packages from beside this file, so that they are found whatever the path begins with.
+
+    Raises:
+        ImportError: another module has one of their names already.
+    """
+    here = os.path.dirname(os.path.realpath(__file__))
+    for name in _PACKAGES:
+        there = sys.modules.get(name)
+        if there is None:
+            spec = PathFinder.find_spec(name, [here])
+            assert spec is not None and spec.loader is not None, f"{name} is installed beside convscope.py"
+            sys.modules[name] = package = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(package)
+        elif os.path.dirname(os.path.realpath(next(iter(getattr(there, "__path__", ("",)))))) != here:
+            raise ImportError(
+                f"a module {name!r} was imported from {getattr(there, '__file__', None)}, and convscope has a package "
+                "of this name: import convscope before it"
+            )
+
+
+# On import, as processes that multiprocessing spawns import this module first, but never call `main`: a folder `models`
+# or a file `service.py` in the working directory, which `python -m` searches first, is the user's.
+_import_own_packages()
 
 
 def __getattr__(name: str) -> Any:

@@ -60,7 +60,8 @@ def environment(settings: Settings) -> dict[str, str]:
         ArtifactError: the setting is `bentoml:...`, and BentoML's store has no such artifact.
     """
     own = to_environment(settings.model_copy(update={"artifacts": locate(settings.artifacts).resolve()}))
-    return {**os.environ, **own, "BENTOML_DO_NOT_TRACK": "true"}
+    # `python -m bentoml` would search the working directory first, where a file service.py may be the user's.
+    return {**os.environ, **own, "BENTOML_DO_NOT_TRACK": "true", "PYTHONSAFEPATH": "1"}
 
 
 def wait_until_ready(url: str, process: subprocess.Popen[bytes], *, timeout_s: float, path: str = "/readyz") -> None:

@@ -76,7 +76,7 @@ class TrainingProgress:
             return
         words = ["convscope", "train"]
         if self.processes > 1:
-            words = ["torchrun", "--nproc-per-node", str(self.processes), "-m", "training"]
+            words = ["torchrun", "--nproc-per-node", str(self.processes), "-m", "convscope", "train"]
         words = [*words, model, "--data", data, "--out", str(self.directory), "--resume", *options]
         self._line(f"interrupted; resume with: {shlex.join(words)}")
 

@@ -60,7 +60,7 @@ REFUSED: dict[str, Mapping[str, str]] = {  # options whose values mean something
         "--evaluate": "convscope evaluate RUN --data DATA",
         "--num-classes": "nothing to give: the classes are the folders of --data",
         "--gpu": "--device cuda:0",
-        "--gpus": "torchrun --nproc-per-node N -m training ...",
+        "--gpus": "torchrun --nproc-per-node N -m convscope train ...",
         "--patience": "--epochs: the schedule ends with the last epoch",
     },
 }

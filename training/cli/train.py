@@ -1,7 +1,8 @@
-"""The verb `convscope train`, which torchrun starts as `python -m training`."""
+"""The verb `convscope train`, which torchrun starts as `python -m convscope train`."""
 
 import json
 import shlex
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -35,7 +36,7 @@ def train(
     """Trains a network on a data set and writes a checkpoint directory.
 
     For example `convscope train lenet --data mnist --data-dir ../shared/data --epochs 10`, or with several processes
-    `torchrun --nproc-per-node 2 -m training lenet --data mnist`.
+    `torchrun --nproc-per-node 2 -m convscope train lenet --data mnist`.
 
     Omitted recipe settings get defaults for the network and the data set; config.json records all of them.
     After Ctrl-C, `--resume` continues the run.
@@ -91,6 +92,8 @@ def train(
         return None
     console = make_console()
     retain_freed_memory()
+    # For convolutions with one input channel, whose strides are ambiguous; harmless.
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     with process_group(cuda=pick_device(device).type == "cuda") as group, TrainingProgress(console) as progress:
         report = progress if group.is_main else ignore_events
         try:

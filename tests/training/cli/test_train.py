@@ -181,7 +181,7 @@ def test_the_command_to_go_on_with_has_the_processes_and_what_the_data_was_read_
         progress.directory, progress.processes = tmp_path, 2
         progress.print_resume_command("lenet", "my photos", ["--skip-bad"])
     told = capsys.readouterr().out.splitlines()[-1].partition("resume with: ")[2]
-    words = ["torchrun", "--nproc-per-node", "2", "-m", "training", "lenet", "--data", "my photos"]
+    words = ["torchrun", "--nproc-per-node", "2", "-m", "convscope", "train", "lenet", "--data", "my photos"]
     assert shlex.split(told) == [*words, "--out", str(tmp_path), "--resume", "--skip-bad"]
 
 
