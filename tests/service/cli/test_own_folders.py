@@ -24,9 +24,7 @@ def folder(tmp_path, monkeypatch):
     """A working directory in which every import of these names that finds the user's fails."""
     for name in ("models/__init__.py", "training/__init__.py", "export/__init__.py", "service.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(
-            f"raise RuntimeError('{name} of the user was imported')\n"
-        )
+        (tmp_path / name).write_text(f"raise RuntimeError('{name} of the user was imported')\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", f".{os.pathsep}{CHECKOUT}")
     return tmp_path
