@@ -4,15 +4,14 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
-from rich.console import Console
 
 from export.artifact.manifest import INDEPENDENT_SCORES, ONNX_FILE, check_name, read_manifest
 from export.onnx_import.class_names import METADATA_KEYS, names_in_metadata, names_in_text
-from export.onnx_import.importer import import_model
 from export.onnx_import.input_spec import Mode, choose_mode, choose_size, make_spec, parse_numbers, parse_size
 from export.onnx_import.source import OnnxClassifier, read_onnx
 from models.errors import UserError
 from training.cli.arguments import usage_errors
+from training.cli.console import make_console
 
 
 def import_onnx(
@@ -69,7 +68,11 @@ def import_onnx(
         check_name(name or file.stem)
         if not 0 <= background <= 255:
             raise UserError(f"--background is {background}; it must be 0 to 255")
-    console = Console(highlight=False, soft_wrap=True)
+    if not file.is_file():
+        raise UserError(f"the file {file} does not exist")
+    from export.onnx_import.importer import import_model  # imports torch, which takes seconds
+
+    console = make_console()
     model = read_onnx(file, output=output, layout=None if layout is None else "NHWC" if layout == "nhwc" else "NCHW")
     if names is None:
         with usage_errors():

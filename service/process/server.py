@@ -8,8 +8,6 @@ import sys
 import time
 from pathlib import Path
 
-import httpx
-
 import service
 from export.artifact.directory import find_versions, locate
 from export.artifact.manifest import ArtifactError, Manifest, check_files, read_manifest
@@ -45,7 +43,7 @@ def preflight(settings: Settings) -> list[Manifest]:
         check_files(directory, manifests[-1])
     if settings.device == "cuda" and (reason := cuda_unavailable_reason()):
         raise UserError(f"--device is cuda, but there is {reason}; `auto` would take the CPU")
-    _check_port(settings.host, settings.port)
+    check_port(settings.host, settings.port)
     return manifests
 
 
@@ -65,7 +63,9 @@ def environment(settings: Settings) -> dict[str, str]:
         UserError: no folder can be written.
     """
     own = to_environment(settings.model_copy(update={"artifacts": locate(settings.artifacts).resolve()}))
-    return {**os.environ, **own, "BENTOML_DO_NOT_TRACK": "true", HOME: str(writable_home())}
+    # `python -m bentoml` would search the working directory first, where a file service.py may be the user's.
+    extra = {"BENTOML_DO_NOT_TRACK": "true", HOME: str(writable_home()), "PYTHONSAFEPATH": "1"}
+    return {**os.environ, **own, **extra}
 
 
 def wait_until_ready(url: str, process: subprocess.Popen[bytes], *, timeout_s: float, path: str = "/readyz") -> None:
@@ -74,6 +74,8 @@ def wait_until_ready(url: str, process: subprocess.Popen[bytes], *, timeout_s: f
     Raises:
         ServerFailed: the process ended, or the time is over; the message contains the last answer.
     """
+    import httpx  # used only here, and slow to import
+
     deadline, answer = time.monotonic() + timeout_s, "nothing was answered"
     with connect(url, timeout_s=5, direct=True) as client:
         while time.monotonic() < deadline:
@@ -91,7 +93,8 @@ def wait_until_ready(url: str, process: subprocess.Popen[bytes], *, timeout_s: f
     raise ServerFailed(f"the server was not ready within {timeout_s:g} s: {answer}")
 
 
-def _check_port(host: str, port: int) -> None:
+def check_port(host: str, port: int) -> None:
+    """Raises UserError unless a server can listen there."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

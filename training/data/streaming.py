@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils import data as torch_data
 
 from models.errors import UserError
+from models.images.header import DEFAULT_LIMIT_PIXELS
 from models.images.input_spec import InputSpec
 from training.data.in_memory import InMemoryDataset, load_pixels
 
@@ -27,7 +28,8 @@ PREFETCH = 4  # batches that each worker decodes in advance
 class _Files(torch_data.Dataset[Tensor | str]):
     """Decoded images, uint8 (H, W, C), by index, or an error message instead of an exception with its traceback."""
 
-    def __init__(self, paths: Sequence[str], spec: InputSpec) -> None:
+    def __init__(self, paths: Sequence[str], spec: InputSpec, limit_pixels: int) -> None:
+        self.limit_pixels = limit_pixels
         self.paths, self.spec = np.asarray(paths), spec  # an array, as forked workers would copy a list's pages
 
     def __len__(self) -> int:
@@ -35,7 +37,8 @@ class _Files(torch_data.Dataset[Tensor | str]):
 
     def __getitem__(self, index: int) -> Tensor | str:
         try:
-            return torch.from_numpy(np.array(load_pixels(Path(str(self.paths[index])), self.spec)))
+            path = Path(str(self.paths[index]))
+            return torch.from_numpy(np.array(load_pixels(path, self.spec, limit_pixels=self.limit_pixels)))
         except (ValueError, OSError) as error:
             return str(error)
 
@@ -98,6 +101,7 @@ class StreamingDataset:
         labels: int64 (N,), on the CPU.
         workers: processes that decode; 0 decodes in this one.
         device: the device of the batches.
+        limit_pixels: larger images are refused.
     """
 
     paths: list[Path]
@@ -105,6 +109,7 @@ class StreamingDataset:
     spec: InputSpec
     workers: int
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    limit_pixels: int = DEFAULT_LIMIT_PIXELS
     _loaders: list[tuple[_BatchSequence, torch_data.DataLoader[Tensor | str]]] = field(
         default_factory=list, init=False, compare=False
     )
@@ -115,11 +120,13 @@ class StreamingDataset:
     def take(self, index: Tensor) -> "StreamingDataset":
         """The images at `index`."""
         chosen = [self.paths[i] for i in index.tolist()]
-        return StreamingDataset(chosen, self.labels[index.cpu()], self.spec, self.workers, self.device)
+        return StreamingDataset(
+            chosen, self.labels[index.cpu()], self.spec, self.workers, self.device, self.limit_pixels
+        )
 
     def to(self, device: torch.device) -> "StreamingDataset":
         """The same with batches on `device`."""
-        return StreamingDataset(self.paths, self.labels, self.spec, self.workers, device)
+        return StreamingDataset(self.paths, self.labels, self.spec, self.workers, device, self.limit_pixels)
 
     def in_memory(self) -> InMemoryDataset:
         """All images, decoded, on the CPU."""
@@ -134,7 +141,7 @@ class StreamingDataset:
         if not self._loaders:
             order = _BatchSequence()
             loader = torch_data.DataLoader(
-                _Files([str(path) for path in self.paths], self.spec),
+                _Files([str(path) for path in self.paths], self.spec, self.limit_pixels),
                 batch_sampler=order,
                 num_workers=self.workers,
                 collate_fn=_stack,

@@ -75,6 +75,7 @@ class Plan:
     data: Splits
     samples: VerificationImages
     unused: dict[str, str] = field(default_factory=dict)  # files of the folder by relative name, and the reasons
+    test_files: tuple[str, ...] = ()  # of the test images, relative to the folder; empty if they are no files
 
     @property
     def left_out(self) -> int:
@@ -131,8 +132,9 @@ def make_plan(
         revision=_revision(),
         versions={name: version(name) for name in LIBRARIES},
     )
+    samples = sample_test_images(raw, data.test, limit_pixels=request.data_options.image_limit_pixels)
     unused = raw.skipped_files | dict.fromkeys(raw.passed_over, "not an image by its name")
-    return Plan(config, recipe, data, sample_test_images(raw, data.test), unused)
+    return Plan(config, recipe, data, samples, unused, raw.files_of(raw.test))
 
 
 def plan_recipe(request: TrainingRequest) -> Recipe:

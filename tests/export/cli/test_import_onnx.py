@@ -95,7 +95,7 @@ def test_flags_make_the_input_specification(
     def told(file, *, spec: InputSpec, **_) -> None:
         raise UserError({key: getattr(spec, key) for key in wanted})
 
-    monkeypatch.setattr("export.cli.import_onnx.import_model", told)
+    monkeypatch.setattr("export.onnx_import.importer.import_model", told)
     assert run("import-onnx", *arguments(model, **changes)) == (1, "", f"convscope: {wanted}\n")
 
 
