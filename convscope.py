@@ -57,7 +57,7 @@ VERBS = {  # verb: (where it is, what it does)
     "bench": ("export.cli.bench:bench", "measure every file of an artifact on this machine"),
     "summary": ("export.cli.commands:summary", "list a network's layers, shapes, parameters and receptive fields"),
     "serve": ("service.cli.serve:serve", "serve artifacts over HTTP"),
-    "classify": ("service.cli.images:classify", "classify image files"),
+    "classify": ("service.cli.classify:classify", "classify image files and folders"),
     "batch": ("service.cli.batch:batch", "classify every image of a folder, a list, tar or Parquet files"),
     "inspect": ("service.cli.images:inspect", "draw a sheet of feature maps for one image"),
     "explain": ("service.cli.explain:explain", "draw which places of an image speak for a class"),

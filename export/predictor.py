@@ -178,7 +178,7 @@ class Predictor:
             good = [pixels for pixels in decoded if not isinstance(pixels, ImageFailure)]
             rows = iter(self.run(np.stack(good))[0] if good else ())
             results += [
-                Result(error=one) if isinstance(one, ImageFailure) else self._result(next(rows), count, found)
+                Result(error=one) if isinstance(one, ImageFailure) else self.result(next(rows), count, found)
                 for one, found in zip(decoded, notes, strict=True)
             ]
         return results
@@ -191,7 +191,8 @@ class Predictor:
         except ImageError as error:
             return ImageFailure(error.code, str(error))
 
-    def _result(self, probabilities: Floats, top_k: int, notes: Sequence[str]) -> Result:
+    def result(self, probabilities: Floats, top_k: int, notes: Sequence[str] = ()) -> Result:
+        """The most probable classes of one image, or the error that its probabilities (K,) are not finite."""
         try:
             rows = top_predictions(probabilities, self.manifest.classes, top_k)
         except ImageError as error:

@@ -7,7 +7,6 @@ from cyclopts import CycloptsError, Parameter
 
 from export.artifact.formats import EngineName, PrecisionName
 from export.engines.cuda import Device
-from models.images.header import DEFAULT_LIMIT_PIXELS
 
 if TYPE_CHECKING:
     from service.batch.job import MaxErrors
@@ -34,7 +33,7 @@ def batch(
     threads: int = 0,
     processes: int = 0,
     batch_size: int = 0,
-    limit_pixels: int = DEFAULT_LIMIT_PIXELS,
+    image_limit_pixels: int | None = None,
 ) -> int:
     """Classifies every image of a source and writes one row for each.
 
@@ -60,11 +59,13 @@ def batch(
         threads: Threads of the engine [default: all].
         processes: Processes that decode [default: one per processor].
         batch_size: Images that run at once [default: by their size].
-        limit_pixels: Largest image that is decoded, in pixels.
+        image_limit_pixels: Largest image, as width x height of what is decoded [default:
+            CONVSCOPE_IMAGE_LIMIT_PIXELS, else 50 million].
     """
     from service.batch.job import Job, Request
     from service.batch.network import Opening, Wanted
     from service.batch.progress import final_lines, shown
+    from service.cli.opening import pixel_limit
 
     if top_k < 1:
         raise CycloptsError(msg=f"--top-k is {top_k}; it must be at least 1")
@@ -79,7 +80,7 @@ def batch(
         opening=Opening(artifact=artifact, engine=engine, precision=precision, device=device, threads=threads),
         wanted=Wanted(top_k=top_k, logits=logits, layer=layer),
         column=column,
-        limit_pixels=limit_pixels,
+        limit_pixels=pixel_limit(image_limit_pixels),
         processes=processes,
         batch_size=batch_size,
         max_errors=_max_errors(max_errors),

@@ -1,71 +1,11 @@
-"""The verbs `convscope classify` and `convscope inspect` for image files, with an artifact or a server."""
+"""The verbs that look inside a network with one image file: `convscope inspect` and `convscope unit`."""
 
-import json
-import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from cyclopts import CycloptsError
 
-from export.engines.cuda import Device
-from models.errors import ConvscopeError
-from models.files import printable
-from models.results import Result
-
 # Engines and inspection are imported after the arguments are checked.
-SOME_FAILED = 3
-Row = dict[str, Any]
-
-
-def classify(
-    *images: Path,
-    artifact: Path | None = None,
-    url: str | None = None,
-    model: str | None = None,
-    top_k: int | None = None,
-    device: Device = "auto",
-    json: bool = False,
-    image_limit_pixels: int | None = None,
-) -> int:
-    """Classifies image files with an artifact, or on a running server.
-
-    For example `convscope classify cat.jpg --artifact artifacts/resnet20-cifar10` or
-    `convscope classify *.png --url http://127.0.0.1:3000 --json`.
-
-    Args:
-        images: PNG, JPEG, GIF, BMP, WebP, TIFF, PPM or AVIF files.
-        artifact: An artifact directory, or its name's folder for the newest version.
-        url: URL of a server, instead of --artifact; sends CONVSCOPE_TOKEN if it is set.
-        model: NAME or NAME:VERSION, on a server with several models.
-        top_k: Number of classes to show [default: 5].
-        device: Device that runs --artifact.
-        json: Print one JSON object per line instead of text.
-        image_limit_pixels: Largest image, as width x height of what is decoded [default:
-            CONVSCOPE_IMAGE_LIMIT_PIXELS, else 50 million].
-    """
-    if not images:
-        raise CycloptsError(msg="no images were given")
-    if (artifact is None) == (url is None):
-        raise CycloptsError(msg="give either --artifact DIR or --url URL")
-    if artifact and model:
-        raise CycloptsError(msg="--model goes with --url; --artifact is one model")
-    if url and image_limit_pixels is not None:
-        raise CycloptsError(msg="--image-limit-pixels goes with --artifact; a server has CONVSCOPE_IMAGE_LIMIT_PIXELS")
-    if url and device != "auto":
-        raise CycloptsError(msg="--device goes with --artifact; a server chose its own")
-    if top_k is not None and top_k < 1:
-        raise CycloptsError(msg=f"--top-k is {top_k}; it must be at least 1")
-    if artifact:
-        results = _local(artifact, top_k, device, images, image_limit_pixels)
-    else:
-        results = _remote(str(url), model, top_k, images)
-    failed = 0
-    for path, result in zip(images, results, strict=True):
-        failed += "error" in result
-        print(_as_json(path, result) if json else _as_text(path, result), flush=True)
-    return 0 if not failed else 1 if failed == len(images) else SOME_FAILED
 
 
 def inspect(
@@ -152,55 +92,3 @@ def unit(artifact: Path, image: Path, layer: str, index: str, *, image_limit_pix
     limit = pixel_limit(image_limit_pixels)
     model = open_as_served(artifact)
     print(unit_text(inspect_unit(model, decode_file(model, image, limit), layer, [int(part) for part in parts])))
-
-
-def _local(
-    artifact: Path, top_k: int | None, device: Device, images: Sequence[Path], limit_pixels: int | None
-) -> Iterator[Row]:
-    from export.predictor import BATCH, Predictor
-    from models.images.errors import ImageTooLarge
-    from service.cli.opening import pixel_limit
-
-    limit = pixel_limit(limit_pixels)
-    model = Predictor.open(artifact, device=device)
-    for start in range(0, len(images), BATCH):
-        for result in model.classify(images[start : start + BATCH], top_k=top_k, limit_pixels=limit):
-            row = _row(result)
-            if result.error and result.error.code == ImageTooLarge.code and "the limit is" in result.error.message:
-                row["error"]["message"] += "; --image-limit-pixels raises it"
-            yield row
-
-
-def _remote(url: str, model: str | None, top_k: int | None, images: Sequence[Path]) -> Iterator[Row]:
-    from service.client.client import Client, NoAnswer, Policy
-    from service.settings import read_settings
-
-    token, policy = read_settings().token, Policy(retries=3)
-    try:
-        with Client(url, token=token.get_secret_value() if token else None, policy=policy) as client:
-            for start in range(0, len(images), policy.batch):
-                for result in client.classify(images[start : start + policy.batch], model=model, top_k=top_k):
-                    yield _row(result)
-    except NoAnswer as error:
-        raise ConvscopeError(f"no answer from {url}: {error}" if not error.status else f"{url}: {error}") from None
-
-
-def _row(result: Result) -> Row:
-    if result.error:
-        return {"error": asdict(result.error)}
-    found: Row = {"predictions": [asdict(prediction) for prediction in result.predictions]}
-    return found | ({"notes": list(result.notes)} if result.notes else {})
-
-
-def _as_json(path: Path, result: Row) -> str:
-    return json.dumps({"image": printable(path), **result})
-
-
-def _as_text(path: Path, result: Row) -> str:
-    name = printable(path)
-    if "error" in result:
-        print(f"convscope: {name}: {result['error']['message']}", file=sys.stderr)
-        return f"{name}: error ({result['error']['code']})"
-    for note in result.get("notes", ()):
-        print(f"convscope: {name}: {note}", file=sys.stderr)
-    return f"{name}: " + ", ".join(f"{row['label']} {row['probability']:.1%}" for row in result["predictions"])
