@@ -79,6 +79,10 @@ class Source(Protocol):
         """True if entries may have a `truth`."""
         ...
 
+    def count(self) -> int | None:
+        """The number of entries, for progress; None if only reading all of them would tell."""
+        ...
+
     def shards(self, remark: Remark, block_rows: int) -> Iterator[Shard]:
         """All shards, in an order that does not change, while the source is still being listed.
 

@@ -10,8 +10,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from service.batch.job import Job, Summary
 from service.batch.output import Record
-from service.batch.sources.dataset import DatasetSource
-from service.batch.sources.listing import STDIN
 from training.cli.console import make_console
 
 _EVERY_S = 10.0  # between lines where standard error is no terminal
@@ -82,9 +80,6 @@ def final_lines(job: Job, summary: Summary) -> Iterator[str]:
 
 
 def _count(job: Job, total: list[int | None]) -> None:
-    """Counts the entries of a source while it is worked on, where that is quick."""
-    source = job.source
-    if isinstance(source, DatasetSource) or job.request.source == STDIN or not hasattr(source, "count"):
-        return
-    with suppress(Exception):
-        total[0] = source.count()
+    """Counts the entries of a source while it is worked on."""
+    with suppress(Exception):  # the job itself reports what is wrong with the source
+        total[0] = job.source.count()

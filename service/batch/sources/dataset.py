@@ -45,6 +45,10 @@ class DatasetSource:
     extra: pa.Schema = NO_COLUMNS
     labelled: bool = True
 
+    def count(self) -> int | None:
+        """See `Source`; the images are loaded only once."""
+        return None
+
     def shards(self, remark: Remark, block_rows: int) -> Iterator[Shard]:
         """Shards of `block_rows` images."""
         found = load_dataset(self.name, DataOptions(data_dir=self.folder))

@@ -79,6 +79,10 @@ class FolderSource:
         """True if a folder at the top, or in one, is named after a class."""
         return bool(self.classes)
 
+    def count(self) -> int | None:
+        """See `Source`."""
+        return sum(1 for _ in self._files(lambda key, reason: None, {}))
+
     def shards(self, remark: Remark, block_rows: int) -> Iterator[Shard]:
         """Shards of `block_rows` files in the order of their paths. Files with other suffixes are passed over, and so
         are hidden and system folders, folders that cannot be read, and links to a folder above.
@@ -141,6 +145,10 @@ class RemoteSource:
     def labelled(self) -> bool:
         """As in `FolderSource`."""
         return bool(self.classes)
+
+    def count(self) -> int | None:
+        """See `Source`; listing twice would cost requests."""
+        return None
 
     def shards(self, remark: Remark, block_rows: int) -> Iterator[Shard]:
         """As in `FolderSource`; one folder after the other is listed."""

@@ -118,6 +118,10 @@ class ListSource:
         label = next((name for name in LABEL_COLUMNS if name in others), "")
         return cls(place, form, found, base, classes, pa.schema([(name, pa.string()) for name in others]), label)
 
+    def count(self) -> int | None:
+        """See `Source`."""
+        return None if self.place == STDIN else sum(1 for _ in self._read(lambda key, reason: None))
+
     def shards(self, remark: Remark, block_rows: int) -> Iterator[Shard]:
         """Shards of `block_rows` lines. Empty lines are skipped."""
         for lines in batched(self._read(remark), block_rows):

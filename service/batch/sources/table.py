@@ -106,6 +106,14 @@ class TableSource:
         """True if a column has labels."""
         return bool(self.files[0].label_column)
 
+    def count(self) -> int | None:
+        """See `Source`; from the files' ends."""
+        rows = 0
+        for file in self.files:
+            with open_table(file.place) as table:
+                rows += table.metadata.num_rows
+        return rows
+
     @classmethod
     def open(cls, places: tuple[str, ...], *, column: str = "", classes: tuple[str, ...] = ()) -> "TableSource":
         """Reads the columns of the first file.

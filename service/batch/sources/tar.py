@@ -114,6 +114,10 @@ class TarSource:
         """True if a folder or a `.cls` file may name a class."""
         return bool(self.classes)
 
+    def count(self) -> int | None:
+        """See `Source`."""
+        return None
+
     def shards(self, remark: Remark, block_rows: int) -> Iterator[Shard]:
         """A shard for each file."""
         for place in self.places:
