@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet as pq
@@ -87,6 +88,12 @@ def write_parquet(path: Path, files: list[Path], root: Path, **options: Any) -> 
     labels = [int(file.parent.name) for file in files]
     pq.write_table(pa.table({"image": images, "label": labels}), path, **options)
     return path
+
+
+def decoding_processes(pid: int) -> list[psutil.Process]:
+    """The processes that decode for a job."""
+    children = psutil.Process(pid).children()
+    return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
 
 
 Batch = Callable[..., Any]

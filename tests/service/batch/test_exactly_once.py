@@ -11,14 +11,13 @@ import subprocess
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from export.pipeline.export import export_checkpoint
 from service.batch.job import Job, MaxErrors, Request
 from service.batch.network import Opening, Wanted
 from tests.conftest import make_checkpoint
-from tests.service.batch.conftest import BATCH, by_key, read_rows, write_parquet, write_tar
+from tests.service.batch.conftest import BATCH, by_key, decoding_processes, read_rows, write_parquet, write_tar
 
 BLOCK = 16  # rows of a part file
 
@@ -111,9 +110,7 @@ def test_kills_at_random_moments_lose_nothing(victims, tmp_path, digits_folder, 
             os.killpg(process.pid, signal.SIGKILL)
             killed += 1
         else:
-            decoders = [
-                one for one in psutil.Process(process.pid).children() if "spawn_main" in " ".join(one.cmdline())
-            ]
+            decoders = decoding_processes(process.pid)
             for one in decoders:
                 one.kill()
                 killed += 1
