@@ -13,12 +13,15 @@ from typing import Any
 
 from export.artifact.formats import EngineName
 from export.engines.cuda import Device
+from export.engines.protocol import DeviceLost
 from models.errors import ConvscopeError, UserError
 from service.batch.entries import Shard
 from service.batch.job import Job, Request, Summary
 from service.batch.output import Record
 from service.batch.ray_worker import Plan, Report, Task, Worker
 from service.batch.sources.find import placed
+from service.batch.sources.folder import KeysShard
+from service.batch.sources.listing import ListedShard
 from service.batch.storage import is_url
 
 _TRIES = 5  # workers that may die in turn with the same shard, without a new block
@@ -255,7 +258,10 @@ class Pool:
             del hired.tasks[reports]
             return None
         except self._ray.exceptions.RayTaskError as error:
-            raise _cause_of(error) from error
+            if not isinstance(error.cause, DeviceLost):
+                raise _cause_of(error) from error
+            self._lose(hired, error.cause)  # a new process may use the GPU again
+            return None
         except self._ray.exceptions.RayError as error:
             self._lose(hired, error)
             return None
@@ -308,8 +314,16 @@ def _tasks(job: Job, shards: Iterator[Shard]) -> Iterator[Task]:
     for number, shard in enumerate(shards):
         found = done.pop(number, {})
         failed = {name: job.blocks.failed[name] for name in found if name in job.blocks.failed}
-        yield Task(number=number, shard=shard, done=found, failed=failed)
+        yield Task(number=number, shard=shard, done=found, failed=failed, path=_path_in(shard))
     job.blocks.check_met({name for found in done.values() for name in found})
+
+
+def _path_in(shard: Shard) -> str:
+    """A local file of a shard that is there, if its name is known without reading anything; else empty."""
+    path = getattr(shard, "place", None)
+    if path is None and isinstance(shard, KeysShard | ListedShard):
+        path = next(shard.entries(lambda position: False)).path
+    return path if path is not None and not is_url(path) and os.path.lexists(path) else ""
 
 
 def _plan_of(job: Job, device: Device, *, processes: int) -> Plan:
@@ -331,7 +345,6 @@ def _plan_of(job: Job, device: Device, *, processes: int) -> Plan:
         limit_pixels=request.limit_pixels,
         processes=request.processes or processes,
         complete=job.blocks.complete,
-        local=(request.source,) if os.path.lexists(request.source) else (),
     )
 
 

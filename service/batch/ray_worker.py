@@ -32,7 +32,6 @@ class Plan:
         opening, wanted, limit_pixels: see `service.batch.job.Request`.
         processes: that decode.
         complete: true if the journal had all blocks of the source.
-        local: absolute paths of the source that must be on every node.
     """
 
     out: str
@@ -43,7 +42,6 @@ class Plan:
     limit_pixels: int
     processes: int
     complete: bool
-    local: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +51,7 @@ class Task:
     Attributes:
         number: of the shard in its source.
         done, failed: see `Blocks`.
+        path: a local file of the shard that the driver has seen; empty if there is none.
         again: true if a worker died of it or with it, so that there may be further records.
     """
 
@@ -60,6 +59,7 @@ class Task:
     shard: Shard
     done: dict[str, Record] = field(default_factory=dict)
     failed: dict[str, dict[int, str]] = field(default_factory=dict)
+    path: str = ""
     again: bool = False
 
 
@@ -89,9 +89,7 @@ class Worker:
             ArtifactError, EngineError: see `Network`.
         """
         node = socket.gethostname()
-        for path in (str(plan.opening.artifact), *plan.local):
-            if not os.path.lexists(path):
-                raise UserError(f"the node {node} has no {path}; local files must have the same path on all nodes")
+        _check_there(str(plan.opening.artifact))
         self._plan, self._output = plan, Output(plan.out, plan.description, plan.columns.top_k)
         if self._output.job() is None:
             raise UserError(f"the node {node} does not see {plan.out}; wanted a path that all nodes share, or a URL")
@@ -123,8 +121,11 @@ class Worker:
         the shard has been read.
 
         Raises:
+            UserError: the node does not see the shard's files.
             Exception: see `Pipeline.run`; the worker takes no further shards then.
         """
+        if task.path:
+            _check_there(task.path)
         done = task.done
         if task.again:
             records = self._output.records(task.number)
@@ -205,3 +206,9 @@ class _Shard:
     reports: "queue.SimpleQueue[Report | BaseException | None]" = field(default_factory=queue.SimpleQueue)
     unfinished: set[str] = field(default_factory=set)
     is_read: bool = False
+
+
+def _check_there(path: str) -> None:
+    if not os.path.lexists(path):
+        node = socket.gethostname()
+        raise UserError(f"the node {node} has no {path}; local files must have the same path on all nodes")

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -192,13 +192,20 @@ def test_a_shard_that_ends_workers_ends_the_job(cluster, tars, tmp_path, lenet_a
 
 
 @needs_ray
-def test_a_node_without_the_files_is_named(cluster, tars, tmp_path, lenet_artifact, monkeypatch):
-    def plan(*anything, real=ray_runner._plan_of, **more):
-        return replace(real(*anything, **more), local=("/elsewhere/photos",))
+@pytest.mark.parametrize("kind", ["folder", "tar", "list"])
+def test_a_node_without_the_files_is_named(kind, cluster, digits_folder, tars, tmp_path, lenet_artifact, monkeypatch):
+    listed = tmp_path / "list.txt"
+    listed.write_text(f"missing.png\n{digits_folder / '0' / '0000.png'}\n")
+    source = {"folder": digits_folder, "tar": tars, "list": listed}[kind]
 
-    monkeypatch.setattr(ray_runner, "_plan_of", plan)
-    with pytest.raises(ValueError, match=r"the node .* has no /elsewhere/photos; local files must have the same path"):
-        on_ray(cluster.address, tars, tmp_path / "rows.parquet", lenet_artifact)
+    def path_in(shard, real=ray_runner._path_in):
+        found = real(shard)
+        assert (found == "") == (kind == "list")  # whose first image is not there for the driver either
+        return f"/elsewhere{found}"
+
+    monkeypatch.setattr(ray_runner, "_path_in", path_in)
+    with pytest.raises(ValueError, match=r"the node .* has no /elsewhere.*; local files must have the same path on"):
+        on_ray(cluster.address, source, tmp_path / "rows.parquet", lenet_artifact)
 
 
 def test_without_ray_the_error_names_the_extra(monkeypatch, run, tmp_path, digits_folder, lenet_artifact):
