@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -11,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import yaml
 
+import convscope
 from service.batch import ray_runner
 from service.batch.job import Job, MaxErrors, Request, TooManyErrors
 from service.batch.network import Opening, Wanted
@@ -243,3 +246,16 @@ def test_workers_get_a_share_of_the_cpus_beside_a_gpu_and_fill_the_cluster():
     ]
     assert [_cpus_beside_gpu(nodes, gpus) for gpus in (0, 1, 0.5, 2)] == [1, 4, 2, 8]
     assert _room(nodes, 1, 0) == (24, 24) and _room(nodes, 2, 0.5) == (8, 8) and _room(nodes, 1, 8) == (1, 1)
+
+
+def test_the_manifest_for_kubernetes_runs_a_command_that_the_parser_takes(monkeypatch, capsys):
+    text = (ROOT / "docs" / "batch.md").read_text()
+    (manifest,) = [part.partition("```")[0] for part in text.split("```yaml\n")[1:]]
+    spec = yaml.safe_load(manifest)["spec"]
+    monkeypatch.setattr(ray_runner, "check_installed", lambda: None)
+    with pytest.raises(SystemExit):
+        convscope.main(shlex.split(spec["entrypoint"])[1:])
+    assert "/models/resnet18-pets is not an artifact" in capsys.readouterr().err
+    groups = [spec["rayClusterSpec"]["headGroupSpec"], *spec["rayClusterSpec"]["workerGroupSpecs"]]
+    for pod in (group["template"]["spec"] for group in groups):
+        assert [one["name"] for one in pod["volumes"]] == [one["name"] for one in pod["containers"][0]["volumeMounts"]]
