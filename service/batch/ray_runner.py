@@ -370,6 +370,6 @@ def _cause_of(error: Any) -> BaseException:
 
 
 def _reason(error: Exception) -> str:
-    """The part of Ray's message that differs."""
-    last = str(error).strip().splitlines()[-1]
-    return last.partition(" Some common causes")[0][:300]
+    """The part of Ray's message that names the cause."""
+    last = str(error).strip().splitlines()[-1].partition(" Some common causes")[0]
+    return (last.partition("Worker exit detail: ")[2] or last)[:300]
