@@ -10,7 +10,7 @@ from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -58,26 +58,33 @@ class Slots:
     def __init__(self, count: int, shape: tuple[int, ...], folder: Path | None = None) -> None:
         size = int(np.prod((count, *shape)))
         self.folder = folder or _folder_with(size)
-        self._file = tempfile.NamedTemporaryFile(dir=self.folder, prefix="convscope-batch-")
+        self._file = tempfile.NamedTemporaryFile(dir=self.folder, prefix="convscope-batch-", delete=False)
         self.path, self.shape, self.count = self._file.name, shape, count
         try:
             os.posix_fallocate(self._file.fileno(), 0, size)  # else a full disk ends the process by a signal
         except OSError as error:
-            self._file.close()
+            self.close()
             raise ConvscopeError(
                 f"{size / 1e6:.0f} MB for images are not free in {self.folder}: {error.strerror}"
             ) from None
-        self._places = _mapped(self.path, count, shape)
+        self._places: Pixels | None = _mapped(self.path, count, shape)
+        opened = f"/proc/{os.getpid()}/fd/{self._file.fileno()}"
+        if os.path.exists(opened):  # the file needs no name, and is gone even if this process is killed
+            os.unlink(self.path)
+            self.path = opened
 
     def __getitem__(self, slot: int) -> Pixels:
         """The place for a batch, uint8 (N, H, W, C)."""
+        assert self._places is not None, "not closed"
         found: Pixels = self._places[slot]
         return found
 
     def close(self) -> None:
         """Gives the memory back."""
-        del self._places
+        self._places = None
         self._file.close()
+        if not self.path.startswith("/proc/"):
+            os.unlink(self.path)
 
 
 class Decoders:
@@ -263,6 +270,15 @@ def _prepare(path: str, count: int, shape: tuple[int, ...], spec: InputSpec, lim
         _places, _decode = _mapped(path, count, shape), decoder(spec, limit_pixels)
     except FileNotFoundError:
         os._exit(1)  # the job ended while this process was starting
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Ends this process if the one that uses its images is killed; it would wait for work forever."""
+    parent = parent_process()
+    assert parent is not None, "this process was started for decoding"
+    parent.join()
+    os._exit(1)
 
 
 def _mapped(path: str, count: int, shape: tuple[int, ...]) -> Pixels:

@@ -1,13 +1,11 @@
 """A batch job: what it is to do, what of it is done, and that it is still the same when it is resumed."""
 
-import hashlib
-import os
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 from export.artifact.manifest import MANIFEST_FILE
@@ -15,13 +13,14 @@ from models.cores import available_cores
 from models.errors import UserError
 from models.files import sha256_of
 from models.images.header import DEFAULT_LIMIT_PIXELS
-from service.batch.entries import Batch, Entry, Shard, Source, add_digest, batches_of
-from service.batch.local import Pipeline, Seconds, Work
+from service.batch.blocks import Blocks
+from service.batch.entries import Batch, Remark, Source
+from service.batch.local import Pipeline, Seconds
 from service.batch.network import Network, Opening, Wanted
 from service.batch.output import REMARKS, SCHEMA, Output, Record
-from service.batch.parts import read_errors, replaced
-from service.batch.rows import Columns, table_of
-from service.batch.sources.find import open_source
+from service.batch.parts import read_errors
+from service.batch.rows import Columns
+from service.batch.sources.find import open_source, placed
 from service.batch.statistics import Statistics
 
 BLOCK_ROWS = 2048
@@ -131,18 +130,16 @@ class Job:
         self.description = self._describe()
         self.output = Output(request.out, self.description, self.columns.top_k)
         self.summary = Summary()
-        self.done: dict[str, Record] = {}
-        self._failed: dict[str, dict[int, str]] = {}
+        self._resumed: dict[str, Any] = {}
         self._counted: dict[str, Record] = {}
-        self._complete = False
         self._prepare()
+        self.blocks = self._find_blocks()
 
     def _describe(self) -> dict[str, Any]:
         request, predictor = self.request, self.network.predictor
-        source = request.source
         return {
             "schema": SCHEMA,
-            "source": os.path.abspath(source) if os.path.lexists(source) else source,
+            "source": placed(request.source),
             "column": request.column,
             "artifact": sha256_of(predictor.directory / MANIFEST_FILE),
             "model": predictor.manifest.name,
@@ -176,13 +173,20 @@ class Job:
         if former is None:
             raise UserError(f"{output.folder.name} is no output of a batch job, so that it cannot be resumed")
         self._check_same(former)
-        self.done = {record.name: record for record in output.records()}
-        self._complete = former.get("blocks") == len(self.done)
-        if request.retry_failed:
-            for name, record in self.done.items():
+        self._resumed = former
+
+    def _find_blocks(self) -> Blocks:
+        """The journal; empty if the job begins."""
+        rows, output = int(self.description["block_rows"]), self.output
+        found = Blocks(output=output, columns=self.columns, rows=rows, size=self.batch_size)
+        if self._resumed:
+            found.done = {record.name: record for record in output.records()}
+            found.complete = self._resumed.get("blocks") == len(found.done)
+        if self.request.retry_failed:
+            for name, record in found.done.items():
                 if record.statistics.failed:
-                    content = output.folder.read(output.part(name))
-                    self._failed[name] = read_errors(content, output.form)
+                    found.failed[name] = read_errors(output.folder.read(output.part(name)), output.form)
+        return found
 
     def _check_same(self, former: dict[str, Any]) -> None:
         now = self.description
@@ -194,15 +198,6 @@ class Job:
         self.description |= {"batch_size": former["batch_size"], "block_rows": former["block_rows"]}
         self.output.about = self.description
 
-    @property
-    def block_rows(self) -> int:
-        """Rows of a part file."""
-        return int(self.description["block_rows"])
-
-    def needed(self, block: str, position: int) -> bool:
-        """True for an entry that is to run."""
-        return block not in self.done or position in self._failed.get(block, ())
-
     def run(self, tell: Callable[[Record], None]) -> Summary:
         """Runs the job on this machine.
 
@@ -212,83 +207,61 @@ class Job:
         Raises:
             TooManyErrors, UserError, UnwritableError: the job stopped and can be resumed.
         """
-        with ExitStack() as opened:
-            self.start(tell)
-            remarks = opened.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8", errors="backslashreplace"))
+        with self.running(tell) as remark:
             processes = self.request.processes or available_cores()
             pipeline = Pipeline(
                 self.network,
                 batch_size=self.batch_size,
                 processes=processes,
                 limit_pixels=self.request.limit_pixels,
-                finish=lambda work: self.finish(work, tell),
+                finish=lambda work: self.add(self.blocks.record_of(work), len(work.positions), tell),
             )
             self.summary.seconds = pipeline.seconds
-            pipeline.run(self._batches(lambda key, reason: self._remark(remarks, key, reason)))
-            remarks.seek(0)
-            self.complete(remarks.read())
+            pipeline.run(self._batches(remark))
         return self.summary
 
-    def start(self, tell: Callable[[Record], None]) -> None:
-        """Counts what is done already."""
+    @contextmanager
+    def running(self, tell: Callable[[Record], None]) -> Iterator[Remark]:
+        """Counts what is done already, and completes the job if no exception is raised. Yields a function for things
+        that get no row.
+        """
         self._began = time.monotonic()
-        for record in self.done.values():
+        for record in self.blocks.done.values():
             self._count(record)
             tell(record)
+        with tempfile.TemporaryFile("w+", encoding="utf-8", errors="backslashreplace") as file:
 
-    def complete(self, remarks: str) -> None:
+            def remark(key: str, reason: str) -> None:
+                self.summary.remarks[reason] += 1
+                file.write(f"{key}\t{reason}\n".replace("\r", "\\r"))
+
+            yield remark
+            file.seek(0)
+            self._complete(file.read())
+
+    def _complete(self, remarks: str) -> None:
         """Keeps the number of blocks, by which the job is complete, and makes the single file of JSON Lines or CSV."""
         self.output.folder.write(REMARKS, remarks.encode())
         self.output.begin({**self.description, "blocks": len(self._counted)})
         self.output.join()
         self.summary.elapsed_s = time.monotonic() - self._began
 
-    def _remark(self, file: Any, key: str, reason: str) -> None:
-        self.summary.remarks[reason] += 1
-        file.write(f"{key}\t{reason}\n".replace("\r", "\\r"))
+    def _batches(self, remark: Remark) -> Iterator[Batch]:
+        left = set(self.blocks.done)
+        for number, shard in enumerate(self.source.shards(remark, self.blocks.rows)):
+            yield from self.blocks.batches(shard, number, left)
+        self.blocks.check_met(left)
 
-    def _batches(self, remark: Callable[[str, str], None]) -> Iterator[Batch]:
-        left = set(self.done)
-        for number, shard in enumerate(self.source.shards(remark, self.block_rows)):
-            yield from self.batches(shard, number, left)
-        if left:
-            raise UserError(self._changed(f"{min(left)} is no longer there: the source has fewer images"))
-
-    def batches(self, shard: Shard, number: int, left: set[str]) -> Iterator[Batch]:
-        """A shard's batches; refuses blocks that are done and were others then.
+    def add(self, record: Record, rows: int, tell: Callable[[Record], None]) -> None:
+        """Counts a block that is done now.
 
         Args:
-            left: names of blocks that are done; those that are met are removed.
+            rows: of it that ran.
 
         Raises:
-            UserError: the source was changed.
+            TooManyErrors: see `Request.max_errors`.
         """
-        found, first = hashlib.blake2b(digest_size=16), ""
-        batches = batches_of(shard, number, rows=self.block_rows, size=self.batch_size, needed=self.needed)
-        for batch in batches:
-            if batch.start == 0:
-                found = hashlib.blake2b(digest_size=16)
-                first = batch.entries[0].key if batch.entries else ""
-            if (record := self.done.get(batch.block)) is not None:
-                for entry in batch.entries:
-                    add_digest(found, entry)
-                if batch.closes:
-                    left.discard(batch.block)
-                    if found.hexdigest() != record.digest or batch.last != record.last:
-                        final = batch.entries[-1].key if batch.entries else ""
-                        was, now = f"{record.first!r} to {record.final!r}", f"{first!r} to {final!r}"
-                        raise UserError(self._changed(f"block {batch.block} was {was} and is {now}"))
-            elif self._complete:
-                raise UserError(self._changed(f"{first!r} is new"))
-            yield batch
-
-    def _changed(self, how: str) -> str:
-        return f"{self.request.out} cannot be resumed, as the source was changed: {how}"
-
-    def finish(self, work: Work, tell: Callable[[Record], None]) -> None:
-        """Writes a block that ran."""
-        record = self.record_of(work)
-        self._count(record, now=len(work.positions))
+        self._count(record, now=rows)
         tell(record)
         limit, counted = self.request.max_errors, self.summary.statistics
         if limit and limit.exceeded(counted.failed, counted.rows):
@@ -296,24 +269,6 @@ class Job:
                 f"{counted.failed:,} of {counted.rows:,} rows have errors, more than --max-errors; "
                 f"stopped, --resume goes on"
             )
-
-    def record_of(self, work: Work) -> Record:
-        """Writes a block that ran, or the rows of it that ran again; returns its record."""
-        entries = [work.entries[position] for position in work.positions]
-        table = table_of(entries, work.outputs, self.columns) if entries else self.columns.schema.empty_table()
-        found, former = Statistics.of(table), self.done.get(work.name)
-        if former is None:
-            record = Record(work.name, work.last, _digest(work.entries), *_ends(work.entries), work.problem, found)
-            self.output.write(record, table)
-            return record
-        place = self.output.part(work.name)
-        content = replaced(self.output.folder.read(place), self.output.form, work.positions, table, self.columns.top_k)
-        statistics = former.statistics.without(Counter(self._failed[work.name].values()))
-        statistics.add(found)
-        record = replace(former, statistics=statistics)
-        self.output.folder.write(place, content)
-        self.output.write_record(record)
-        return record
 
     def _count(self, record: Record, now: int = 0) -> None:
         if record.name in self._counted:  # its rows with errors were run again
@@ -327,14 +282,3 @@ class Job:
         self.summary.rows_now += now
         if record.problem:
             self.summary.problems[record.name] = record.problem
-
-
-def _digest(entries: list[Entry]) -> str:
-    found = hashlib.blake2b(digest_size=16)
-    for entry in entries:
-        add_digest(found, entry)
-    return found.hexdigest()
-
-
-def _ends(entries: list[Entry]) -> tuple[str, str]:
-    return (entries[0].key, entries[-1].key) if entries else ("", "")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from socket import gethostname
 from typing import IO, Any, cast
 
 import fsspec
@@ -115,7 +116,7 @@ class Folder:
         """
         place = self.place(name)
         folder, _, last = place.rpartition("/")
-        temporary = place if self._whole else f"{folder}/.{last}.{os.getpid()}.tmp"
+        temporary = place if self._whole else f"{folder}/.{last}.{gethostname()}.{os.getpid()}.tmp"
         try:
             self._fs.makedirs(folder, exist_ok=True)
             with self._fs.open(temporary, "wb") as file:

@@ -1,7 +1,7 @@
 """The verb `convscope batch`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import CycloptsError, Parameter
 
@@ -10,6 +10,7 @@ from export.engines.cuda import Device
 
 if TYPE_CHECKING:
     from service.batch.job import MaxErrors
+    from service.batch.ray_runner import Cluster
 
 SOME_FAILED = 3
 
@@ -27,13 +28,18 @@ def batch(
     retry_failed: bool = False,
     overwrite: bool = False,
     max_errors: str | None = None,
-    engine: EngineName = "auto",
+    engine: EngineName | Literal["ray"] = "auto",
     precision: PrecisionName = "fp32",
     device: Device = "auto",
     threads: int = 0,
     processes: int = 0,
     batch_size: int = 0,
     image_limit_pixels: int | None = None,
+    runner: Literal["local", "ray"] = "local",
+    address: str = "",
+    num_cpus: float = 0.0,
+    num_gpus: float = 0.0,
+    concurrency: str = "",
 ) -> int:
     """Classifies every image of a source and writes one row for each.
 
@@ -53,7 +59,7 @@ def batch(
         retry_failed: Run the rows with errors again.
         overwrite: Replace the output of a former job.
         max_errors: Stop when more rows have errors: a number, or a share such as 5%.
-        engine: Engine that runs the artifact.
+        engine: Engine that runs the artifact; ray means --runner ray and leaves the engine to auto.
         precision: Precision of the file that runs.
         device: Device that runs it.
         threads: Threads of the engine [default: all].
@@ -61,6 +67,11 @@ def batch(
         batch_size: Images that run at once [default: by their size].
         image_limit_pixels: Largest image, as width x height of what is decoded [default:
             CONVSCOPE_IMAGE_LIMIT_PIXELS, else 50 million].
+        runner: ray shares the work among the nodes of a Ray cluster.
+        address: Address of the cluster [default: RAY_ADDRESS, a cluster on this machine, or a new one].
+        num_cpus: CPUs of each Ray worker [default: 1, or its share of the CPUs beside a GPU].
+        num_gpus: GPUs of each Ray worker, such as 1 or 0.25.
+        concurrency: Number of Ray workers, or MIN,MAX [default: as many as the cluster has room for].
     """
     from service.batch.job import Job, Request
     from service.batch.network import Opening, Wanted
@@ -74,6 +85,9 @@ def batch(
             raise CycloptsError(msg=f"--{name} is {value}; it must be at least 0")
     if overwrite and (resume or retry_failed):
         raise CycloptsError(msg="--overwrite begins anew; it does not go with --resume or --retry-failed")
+    cluster = _cluster(runner, engine, address, num_cpus, num_gpus, concurrency)
+    if engine == "ray":
+        engine = "auto"
     request = Request(
         source=source,
         out=out,
@@ -88,12 +102,40 @@ def batch(
         retry_failed=retry_failed,
         overwrite=overwrite,
     )
-    job = Job(request)
-    with shown(job) as tell:
-        summary = job.run(tell)
+    if cluster is None:
+        job = Job(request)
+        with shown(job) as tell:
+            summary = job.run(tell)
+    else:
+        from service.batch.ray_runner import check_installed, for_cluster, run_on_ray
+
+        check_installed()
+        request, on = for_cluster(request, cluster)
+        job = Job(request)
+        with shown(job) as tell:
+            summary = run_on_ray(job, cluster, on, tell)
     for line in final_lines(job, summary):
         print(line)
     return SOME_FAILED if summary.statistics.failed or summary.problems else 0
+
+
+def _cluster(
+    runner: str, engine: str, address: str, num_cpus: float, num_gpus: float, concurrency: str
+) -> "Cluster | None":
+    """The Ray cluster; None if the job runs on this machine."""
+    from service.batch.ray_runner import Cluster
+
+    if "ray" not in (runner, engine):
+        own = {"address": address, "num-cpus": num_cpus, "num-gpus": num_gpus, "concurrency": concurrency}
+        if given := [name for name, value in own.items() if value]:
+            raise CycloptsError(msg=f"--{given[0]} goes with --engine ray or --runner ray")
+        return None
+    least, _, most = concurrency.partition(",")
+    try:
+        numbers = (int(least), int(most or least)) if concurrency else (0, 0)
+    except ValueError:
+        raise CycloptsError(msg=f"--concurrency is {concurrency}; wanted N or MIN,MAX, each at least 1") from None
+    return Cluster(address=address, num_cpus=num_cpus, num_gpus=num_gpus, concurrency=numbers)
 
 
 def _max_errors(text: str | None) -> "MaxErrors | None":

@@ -50,6 +50,13 @@ def open_source(name: str, *, classes: Sequence[str], column: str = "", output: 
     return _images(name, known, output)
 
 
+def placed(name: str) -> str:
+    """A source's name, with an absolute path if it is a local one."""
+    if name == STDIN or is_url(name) or (name in DATASETS and not os.path.exists(name)):
+        return name
+    return os.path.abspath(name)
+
+
 def _places(name: str) -> tuple[str, ...]:
     """The files that a name means, if these are shards; else the name itself."""
     if match := _BRACES.match(name):  # as in WebDataset: shard-{000..012}.tar

@@ -8,12 +8,15 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from export.pipeline.export import export_checkpoint
+from service.batch.decoding import SHARED_MEMORY
 from service.batch.job import Job, MaxErrors, Request
 from service.batch.network import Opening, Wanted
 from tests.conftest import make_checkpoint
@@ -86,6 +89,15 @@ def test_a_resumed_job_gives_the_same_rows_whatever_its_processes_and_batches(
     ]
 
 
+def test_an_empty_shard_is_done_once(tmp_path, files, digits_folder, lenet_artifact):
+    out = tmp_path / "rows.parquet"
+    for name, some in (("a", []), ("b", files[:20])):
+        write_tar(tmp_path / f"{name}.tar", some, digits_folder)
+    assert run_job(tmp_path / "*.tar", out, lenet_artifact).rows_now == 20
+    again = run_job(tmp_path / "*.tar", out, lenet_artifact, resume=True)
+    assert again.rows_now == 0 and again.statistics.rows == len(read_rows(out)) == 20
+
+
 def test_a_part_without_a_record_is_written_again_once(tmp_path, digits_folder, lenet_artifact, whole):
     out = tmp_path / "rows.parquet"
     run_job(digits_folder, out, lenet_artifact)
@@ -122,6 +134,21 @@ def test_kills_at_random_moments_lose_nothing(victims, tmp_path, digits_folder, 
     rows = by_key([json.loads(line) for line in out.read_text().splitlines()])
     wanted = {f"{copy:02}/{key}": labels for copy in range(12) for key, labels in expected.items()}
     assert {key: row["label"] for key, row in rows.items()} == {key: labels[0][0] for key, labels in wanted.items()}
+
+
+def test_a_killed_job_leaves_no_processes_and_no_shared_memory(tmp_path, digits_folder, lenet_artifact):
+    out, before = tmp_path / "rows.jsonl", set(SHARED_MEMORY.glob("convscope-batch-*"))
+    code = f"from {__name__} import run_job; run_job(*{(str(digits_folder), str(out), lenet_artifact)!r}, block_rows=8)"
+    code = f"from pathlib import PosixPath; {code}"
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[3])
+    while not list(tmp_path.glob("rows.jsonl.parts/_job/blocks/*.json")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.wait()
+    assert psutil.wait_procs(children, timeout=20)[1] == []
+    assert set(SHARED_MEMORY.glob("convscope-batch-*")) <= before
 
 
 @pytest.fixture
