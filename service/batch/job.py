@@ -10,15 +10,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from export.artifact.manifest import MANIFEST_FILE
 from models.errors import UserError
-from models.files import sha256_of
 from models.images.header import DEFAULT_LIMIT_PIXELS
 from service.batch.entries import Batch, Entry, Shard, Source, add_digest, batches_of
 from service.batch.local import Pipeline, Seconds, Work
 from service.batch.network import Network, Opening, Wanted
 from service.batch.output import REMARKS, SCHEMA, Output, Record
 from service.batch.parts import read_errors, replaced
+from service.batch.remote.sender import Sender
+from service.batch.remote.server import Address, Server
 from service.batch.rows import Columns, table_of
 from service.batch.sources.find import open_source
 from service.batch.statistics import Statistics
@@ -34,7 +34,7 @@ class Request:
     Attributes:
         source: see `open_source`.
         out: path or URL of the output.
-        opening: the artifact.
+        opening: the artifact, or the server that runs it.
         wanted: what is made of each image.
         column: of the images in a list or table.
         limit_pixels: maximum width x height of an image.
@@ -49,7 +49,7 @@ class Request:
 
     source: str
     out: str
-    opening: Opening
+    opening: Opening | Address
     wanted: Wanted
     column: str = ""
     limit_pixels: int = DEFAULT_LIMIT_PIXELS
@@ -112,15 +112,13 @@ class Job:
 
     def __init__(self, request: Request) -> None:
         self.request = request
-        self.network = Network(request.opening, request.wanted)
-        manifest = self.network.predictor.manifest
-        self.source: Source = open_source(
-            request.source, classes=manifest.classes, column=request.column, output=request.out
-        )
+        self.network = _opened(request.opening, request.wanted)
+        classes = self.network.classes
+        self.source: Source = open_source(request.source, classes=classes, column=request.column, output=request.out)
         wanted = request.wanted
         self.columns = Columns(
-            classes=manifest.classes,
-            top_k=min(wanted.top_k, len(manifest.classes)),
+            classes=classes,
+            top_k=min(wanted.top_k, len(classes)),
             truth=self.source.labelled,
             logits=wanted.logits,
             embedding=self.network.embedding,
@@ -137,16 +135,12 @@ class Job:
         self._prepare()
 
     def _describe(self) -> dict[str, Any]:
-        request, predictor = self.request, self.network.predictor
-        source = request.source
+        request, source = self.request, self.request.source
         return {
             "schema": SCHEMA,
             "source": os.path.abspath(source) if os.path.lexists(source) else source,
             "column": request.column,
-            "artifact": sha256_of(predictor.directory / MANIFEST_FILE),
-            "model": predictor.manifest.name,
-            "version": predictor.manifest.version,
-            "file": predictor.engine.file,
+            **self.network.about,
             "top_k": self.columns.top_k,
             "logits": request.wanted.logits,
             "layer": request.wanted.layer,
@@ -214,19 +208,23 @@ class Job:
         with ExitStack() as opened:
             self.start(tell)
             remarks = opened.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8", errors="backslashreplace"))
-            processes = self.request.processes or len(os.sched_getaffinity(0))
-            pipeline = Pipeline(
-                self.network,
-                batch_size=self.batch_size,
-                processes=processes,
-                limit_pixels=self.request.limit_pixels,
-                finish=lambda work: self.finish(work, tell),
-            )
+            pipeline = self._pipeline(lambda work: self.finish(work, tell))
             self.summary.seconds = pipeline.seconds
             pipeline.run(self._batches(lambda key, reason: self._remark(remarks, key, reason)))
             remarks.seek(0)
             self.complete(remarks.read())
         return self.summary
+
+    def _pipeline(self, finish: Callable[[Work], None]) -> Pipeline | Sender:
+        if isinstance(self.network, Server):
+            return Sender(self.network, batch_size=self.batch_size, finish=finish)
+        return Pipeline(
+            self.network,
+            batch_size=self.batch_size,
+            processes=self.request.processes or len(os.sched_getaffinity(0)),
+            limit_pixels=self.request.limit_pixels,
+            finish=finish,
+        )
 
     def start(self, tell: Callable[[Record], None]) -> None:
         """Counts what is done already."""
@@ -326,6 +324,10 @@ class Job:
         self.summary.rows_now += now
         if record.problem:
             self.summary.problems[record.name] = record.problem
+
+
+def _opened(opening: Opening | Address, wanted: Wanted) -> Network | Server:
+    return Server(opening, wanted) if isinstance(opening, Address) else Network(opening, wanted)
 
 
 def _digest(entries: list[Entry]) -> str:

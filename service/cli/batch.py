@@ -8,6 +8,7 @@ from cyclopts import CycloptsError, Parameter
 from export.artifact.formats import EngineName, PrecisionName
 from export.engines.cuda import Device
 from models.images.header import DEFAULT_LIMIT_PIXELS
+from service.settings import read_settings
 
 if TYPE_CHECKING:
     from service.batch.job import MaxErrors
@@ -18,7 +19,9 @@ SOME_FAILED = 3
 def batch(
     source: Annotated[str, Parameter(allow_leading_hyphen=True)],
     *,
-    artifact: Path,
+    artifact: Path | None = None,
+    url: str | None = None,
+    model: str = "",
     out: str,
     top_k: int = 5,
     logits: bool = False,
@@ -45,6 +48,8 @@ def batch(
         source: A folder; a pattern in quotes; a list (.txt, .csv, .tsv, .jsonl); tar files, as of WebDataset; Parquet
             files; a data set's name; - for a list on standard input. Local, or an fsspec URL such as s3://bucket/photos.
         artifact: An artifact directory, or its name's folder for the newest version.
+        url: URL of a server that classifies, instead of --artifact; sends CONVSCOPE_TOKEN if it is set.
+        model: NAME or NAME:VERSION, on a server with several models.
         out: A path or URL that ends in .parquet (a folder of part files), .jsonl or .csv.
         top_k: Number of classes in each row.
         logits: Also write the logits.
@@ -59,12 +64,13 @@ def batch(
         device: Device that runs it.
         threads: Threads of the engine [default: all].
         processes: Processes that decode [default: one per processor].
-        batch_size: Images that run at once [default: by their size].
+        batch_size: Images that run at once [default: by their size], or images of a request to a server [default: 16].
         limit_pixels: Largest image that is decoded, in pixels.
     """
     from service.batch.job import Job, Request
     from service.batch.network import Opening, Wanted
     from service.batch.progress import final_lines, shown
+    from service.batch.remote.server import Address
 
     if top_k < 1:
         raise CycloptsError(msg=f"--top-k is {top_k}; it must be at least 1")
@@ -73,10 +79,29 @@ def batch(
             raise CycloptsError(msg=f"--{name} is {value}; it must be at least 0")
     if overwrite and (resume or retry_failed):
         raise CycloptsError(msg="--overwrite begins anew; it does not go with --resume or --retry-failed")
+    if (artifact is None) == (url is None):
+        raise CycloptsError(msg="give either --artifact DIR or --url URL")
+    opening: Opening | Address
+    if artifact is not None:
+        if model:
+            raise CycloptsError(msg="--model goes with --url; --artifact is one model")
+        opening = Opening(artifact=artifact, engine=engine, precision=precision, device=device, threads=threads)
+    else:
+        own: dict[str, object] = {
+            "engine": engine != "auto",
+            "precision": precision != "fp32",
+            "device": device != "auto",
+        }
+        own |= {"threads": threads, "processes": processes, "logits": logits, "layer": layer}
+        own["limit-pixels"] = limit_pixels != DEFAULT_LIMIT_PIXELS
+        if given := [name for name, value in own.items() if value]:
+            raise CycloptsError(msg=f"--{given[0]} goes with --artifact; a server has settings of its own")
+        token = read_settings().token
+        opening = Address(url=str(url), model=model, token=token.get_secret_value() if token else None)
     request = Request(
         source=source,
         out=out,
-        opening=Opening(artifact=artifact, engine=engine, precision=precision, device=device, threads=threads),
+        opening=opening,
         wanted=Wanted(top_k=top_k, logits=logits, layer=layer),
         column=column,
         limit_pixels=limit_pixels,
