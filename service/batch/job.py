@@ -5,7 +5,7 @@ import os
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -191,6 +191,11 @@ class Job:
     def block_rows(self) -> int:
         """Rows of a part file."""
         return int(self.description["block_rows"])
+
+    @property
+    def records(self) -> Mapping[str, Record]:
+        """The records of the blocks that are done, by their name."""
+        return self._counted
 
     def needed(self, block: str, position: int) -> bool:
         """True for an entry that is to run."""

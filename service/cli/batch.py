@@ -27,6 +27,7 @@ def batch(
     logits: bool = False,
     layer: str = "",
     column: str = "",
+    report: str | None = None,
     resume: bool = False,
     retry_failed: bool = False,
     overwrite: bool = False,
@@ -55,6 +56,7 @@ def batch(
         logits: Also write the logits.
         layer: Also write the values of this layer as an embedding, by its name in `convscope summary`.
         column: Column of the images in a list or table [default: the first with a usual name].
+        report: Also write a report, report.html or report.json, to this path or URL.
         resume: Go on with a job that was stopped; begins one if there is none.
         retry_failed: Run the rows with errors again.
         overwrite: Replace the output of a former job.
@@ -64,13 +66,14 @@ def batch(
         device: Device that runs it.
         threads: Threads of the engine [default: all].
         processes: Processes that decode [default: one per processor].
-        batch_size: Images that run at once [default: by their size], or images of a request to a server [default: 16].
+        batch_size: Images that run at once [default: by their size], or images of a request to a server [default: 32].
         limit_pixels: Largest image that is decoded, in pixels.
     """
     from service.batch.job import Job, Request
     from service.batch.network import Opening, Wanted
     from service.batch.progress import final_lines, shown
     from service.batch.remote.server import Address
+    from service.batch.report.page import check_name, write_report
 
     if top_k < 1:
         raise CycloptsError(msg=f"--top-k is {top_k}; it must be at least 1")
@@ -98,6 +101,8 @@ def batch(
             raise CycloptsError(msg=f"--{given[0]} goes with --artifact; a server has settings of its own")
         token = read_settings().token
         opening = Address(url=str(url), model=model, token=token.get_secret_value() if token else None)
+    if report is not None:
+        check_name(report)
     request = Request(
         source=source,
         out=out,
@@ -115,6 +120,8 @@ def batch(
     job = Job(request)
     with shown(job) as tell:
         summary = job.run(tell)
+    if report:
+        write_report(report, job)
     for line in final_lines(job, summary):
         print(line)
     return SOME_FAILED if summary.statistics.failed or summary.problems else 0

@@ -9,7 +9,7 @@ from models.errors import UserError
 from service.batch.network import Wanted
 
 CONNECT_S, ANSWER_S = 10.0, 120.0
-IMAGES = 16  # of a request
+IMAGES = 32  # of a request
 ONE_PIXEL = bytes.fromhex(  # a PNG file
     "89504e470d0a1a0a0000000d4948445200000001000000010800000000"
     "3a7e9b550000000a49444154789c636000000002000148afa4710000000049454e44ae426082"
