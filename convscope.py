@@ -6,11 +6,14 @@ model = convscope.load("artifacts/lenet-digits")
 print(model.classify("digit.png"))
 """
 
+import difflib
 import importlib
+import importlib.util
 import os
 import signal
 import sys
 from collections.abc import Sequence
+from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -34,6 +37,7 @@ __all__ = [
     "load",
     "train",
 ]
+_PACKAGES = ("models", "training", "export", "service")
 _MODULES = {  # of the names above
     "models.errors": ("ConvscopeError",),
     "models.results": ("ImageFailure", "Prediction", "Result"),
@@ -61,6 +65,32 @@ VERBS = {  # verb: (where it is, what it does)
     "index": ("service.cli.index:index", "find the images of a data set that excite each channel most"),
     "demo": ("service.cli.demo:demo", "train on the built-in digits, export, verify, serve"),
 }
+
+
+def _import_own_packages() -> None:
+    """Imports our packages from beside this file, so that they are found whatever the path begins with.
+
+    Raises:
+        ImportError: another module has one of their names already.
+    """
+    here = os.path.dirname(os.path.realpath(__file__))
+    for name in _PACKAGES:
+        there = sys.modules.get(name)
+        if there is None:
+            spec = PathFinder.find_spec(name, [here])
+            assert spec is not None and spec.loader is not None, f"{name} is installed beside convscope.py"
+            sys.modules[name] = package = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(package)
+        elif os.path.dirname(os.path.realpath(next(iter(getattr(there, "__path__", ("",)))))) != here:
+            raise ImportError(
+                f"a module {name!r} was imported from {getattr(there, '__file__', None)}, and convscope has a package "
+                "of this name: import convscope before it"
+            )
+
+
+# On import, as processes that multiprocessing spawns import this module first, but never call `main`: a folder `models`
+# or a file `service.py` in the working directory, which `python -m` searches first, is the user's.
+_import_own_packages()
 
 
 def __getattr__(name: str) -> Any:
@@ -92,6 +122,16 @@ def build_app(verb_used: str = "") -> "App":
     return app
 
 
+def _check_verb(words: Sequence[str]) -> None:
+    """Refuses an unknown verb; cyclopts imports every verb's module, and so torch, to do the same."""
+    from cyclopts import CycloptsError
+
+    if words and not words[0].startswith("-") and words[0] not in VERBS:
+        near = difflib.get_close_matches(words[0], VERBS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(VERBS)}"
+        raise CycloptsError(msg=f"no command is called {words[0]!r}; {hint}")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one command and exits: 0 done, 1 the work failed, 2 bad arguments, 130 interrupted.
 
@@ -100,12 +140,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     from cyclopts import CycloptsError
 
+    from models.cores import limit_openmp
     from models.errors import ConvscopeError
+    from training.cli.spellings import with_our_spellings
 
+    limit_openmp()
     given = sys.argv[1:] if arguments is None else arguments
     words = [word for word in given if word != "--debug"]
     debug = len(words) < len(given) or os.environ.get("CONVSCOPE_DEBUG") == "1"
     try:
+        _check_verb(words)
+        words = with_our_spellings(words)
         status = build_app(*words[:1])(words, exit_on_error=False, print_error=False)
         sys.stdout.flush()
     except KeyboardInterrupt:

@@ -14,7 +14,7 @@ from PIL import Image as PillowImage
 
 from export.artifact.directory import newest_version
 from export.artifact.formats import EngineName, FormatEngine, PrecisionName
-from export.artifact.manifest import ONNX_FILE, Manifest, check_files, read_manifest
+from export.artifact.manifest import INDEPENDENT_SCORES, ONNX_FILE, Manifest, check_files, read_manifest
 from export.engines.cuda import Device
 from export.engines.onnxruntime import OnnxFeatureExtractor
 from export.engines.protocol import Engine
@@ -158,18 +158,21 @@ class Predictor:
         served, _ = self._results.find(image, self.engine)
         return float(np.abs(served[0] - probabilities).max())
 
-    def classify(self, images: Sequence[Image], *, top_k: int | None = None) -> list[Result]:
+    def classify(
+        self, images: Sequence[Image], *, top_k: int | None = None, limit_pixels: int = DEFAULT_LIMIT_PIXELS
+    ) -> list[Result]:
         """Classifies images in batches; an image that cannot be read or decoded gets an error, the others results.
 
         Args:
             top_k: predictions for each image, at least 1, limited to the number of classes. Five if None.
+            limit_pixels: larger images get an error.
         """
         count = DEFAULT_TOP_K if top_k is None else top_k
         results: list[Result] = []
         for start in range(0, len(images), BATCH):
-            notes: list[list[str]] = [[] for _ in images[start : start + BATCH]]
+            notes = [notes_on_scores(self.manifest) for _ in images[start : start + BATCH]]
             decoded = [
-                self._decode_or_failure(image, found)
+                self._decode_or_failure(image, found, limit_pixels)
                 for image, found in zip(images[start : start + BATCH], notes, strict=True)
             ]
             good = [pixels for pixels in decoded if not isinstance(pixels, ImageFailure)]
@@ -180,9 +183,9 @@ class Predictor:
             ]
         return results
 
-    def _decode_or_failure(self, image: Image, notes: list[str]) -> Pixels | ImageFailure:
+    def _decode_or_failure(self, image: Image, notes: list[str], limit_pixels: int) -> Pixels | ImageFailure:
         try:
-            return self.decode(image, notes=notes)
+            return self.decode(image, limit_pixels=limit_pixels, notes=notes)
         except OSError as error:
             return ImageFailure("file_unreadable", str(error.strerror or error))
         except ImageError as error:
@@ -220,6 +223,11 @@ def top_predictions(probabilities: Floats, classes: tuple[str, ...], top_k: int)
         raise NoFiniteScores
     order = (-probabilities).argsort(kind="stable")[:top_k]
     return [{"label": classes[index], "index": index, "probability": probabilities[index]} for index in order.tolist()]
+
+
+def notes_on_scores(manifest: Manifest) -> list[str]:
+    """Sentences that every result of a model carries: one if the scores of its classes are independent."""
+    return [INDEPENDENT_SCORES] if manifest.independent_scores else []
 
 
 def default_top_k(manifest: Manifest) -> int:

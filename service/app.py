@@ -17,8 +17,11 @@ from starlette.types import ASGIApp
 from service.asgi.admission import AdmissionControl
 from service.asgi.application import build_application
 from service.errors import ModelNotReady
+from service.process.connections import install_protocol
+from service.process.home import remove_temporary_home
 from service.process.placement import export_visible_gpus, select_gpu
 from service.process.shutdown import Shutdown
+from service.process.supervision import report_workers
 from service.serving.version_catalog import VersionCatalog
 from service.serving.worker_files import files_of, make_directory
 from service.settings import read_settings
@@ -36,7 +39,8 @@ class GatedService(bentoml.Service):  # type: ignore[misc]  # bentoml ships no t
     """A BentoML service with our routes in front of its own, whose middleware would add a task to each request."""
 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
-        """The application that a worker serves."""
+        """The application that a worker serves; the worker configures uvicorn afterwards."""
+        install_protocol(keep_alive_s=SETTINGS.keep_alive_s)
         return AdmissionControl(super().to_asgi(is_main), SETTINGS, HTTP)
 
 
@@ -65,12 +69,17 @@ class Classifier:
         """Runs once, in the process that starts the workers with its environment."""
         configure_logging(SETTINGS)
         make_directory()
+        remove_temporary_home()
+        report_workers()
         export_visible_gpus(SETTINGS.device)
+        gc.freeze()  # otherwise the last collection, at exit, takes most of a second
 
     def __init__(self) -> None:
-        configure_logging(SETTINGS)
-        select_gpu(bentoml.server_context.worker_index, SETTINGS.device)  # before anything initialises CUDA
-        files = files_of(bentoml.server_context.worker_index)
+        SHUTDOWN.skip_drain()
+        worker = bentoml.server_context.worker_index
+        configure_logging(SETTINGS, worker=worker)
+        select_gpu(worker, SETTINGS.device)  # before anything initialises CUDA
+        files = files_of(worker)
         HTTP.start(files)
         SHUTDOWN.prepare(files)
         gc.collect()

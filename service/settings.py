@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from export.artifact.formats import EngineName, PrecisionName
 from export.engines.cuda import Device
+from models.cores import available_cores
 from models.errors import UserError
 
 PREFIX = "CONVSCOPE_"
@@ -53,6 +54,9 @@ class Settings(BaseSettings):
     )
     allow_loading: bool = Field(False, description="lets clients load and unload models through /v2/repository")
     drain_s: float = Field(1.0, ge=0, le=600, description="how long a server still answers, unready, after SIGTERM")
+    keep_alive_s: float = Field(
+        75.0, gt=0, le=86400, description="how long a connection stays open without a request; above a load balancer's"
+    )
     max_batch_size: int = Field(
         0, ge=0, le=4096, description="maximum batch size; 0 for up to 64 (GPU: 256) images that take up to 0.5 s"
     )
@@ -70,10 +74,12 @@ class Settings(BaseSettings):
     held_limit_bytes: int = Field(
         512 * 2**20, ge=1024, description="maximum bytes of request bodies held in a worker; more get 429"
     )
-    image_limit_pixels: int = Field(50_000_000, ge=1, description="largest image, by its header")
+    image_limit_pixels: int = Field(50_000_000, ge=1, description="largest image, of the pixels that are decoded")
     images_per_request: int = Field(256, ge=1, description="maximum images in one multipart request")
     top_k_limit: int = Field(100, ge=5, description="maximum predictions for one image")
-    inspection_limit_values: int = Field(8_000_000, ge=1, description="maximum feature-map values in one answer")
+    inspection_limit_values: int = Field(
+        20_000_000, ge=1, description="maximum feature-map values in one answer; ResNet-18 at 224x224 has 8.2 million"
+    )
     inspection_limit_json_values: int = Field(500_000, ge=1, description="the same for numbers written as JSON")
     inspection_queue_size: int = Field(16, ge=1, description="maximum waiting inspections; more are answered 429")
     log_format: Literal["text", "json"] = Field("text", description="text or json, one line per event")
@@ -117,7 +123,7 @@ class Settings(BaseSettings):
     @property
     def cores_per_worker(self) -> int:
         """A worker's share of the cores that this process may use."""
-        return max(1, len(os.sched_getaffinity(0)) // self.workers)
+        return max(1, available_cores() // self.workers)
 
     @property
     def threads_per_run(self) -> int:

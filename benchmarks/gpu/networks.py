@@ -27,9 +27,10 @@ from benchmarks.gpu.report import last_line
 from export.artifact.formats import Precision, find_format
 from export.artifact.manifest import read_manifest
 from export.pipeline.export import ExportData, export_checkpoint
-from export.verify.check import Limits
+from export.verify.limits import Limits
 from export.writers.deployable import Deployable
-from models.checkpoint.directory import CONFIG_FILE, CheckpointConfig, load_checkpoint, save_checkpoint
+from models.checkpoint.directory import CheckpointConfig, load_checkpoint, save_checkpoint
+from models.checkpoint.names import CONFIG_FILE
 from models.checkpoint.samples import SAMPLES_FILE, VerificationImages, save_samples
 from models.images.decode import Pixels, decode_image
 from models.images.input_spec import InputSpec

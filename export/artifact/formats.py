@@ -1,5 +1,6 @@
 """The graph files an artifact may hold, with the engine and the precision of each."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +14,7 @@ from export.artifact.manifest import (
     TORCHSCRIPT_FILE,
     TORCHSCRIPT_FP16_FILE,
 )
+from models.errors import UserError
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 PrecisionName = Literal["auto", "fp32", "fp16", "bf16", "int8"]  # the values of the server's setting
@@ -66,3 +68,25 @@ def engines_of(precision: Precision) -> tuple[FormatEngine, ...]:
 def find_format(engine: FormatEngine, precision: Precision) -> GraphFormat | None:
     """The form that an engine runs in a precision, or None."""
     return next((form for form in GRAPH_FORMATS if (form.engine, form.precision) == (engine, precision)), None)
+
+
+def choose_formats(formats: Sequence[str], precisions: Sequence[str], *, has_data: bool) -> list[GraphFormat]:
+    """The files to write, each after the files it is made from.
+
+    Raises:
+        ValueError: an unknown or inconsistent choice.
+    """
+    for kind, words, known in (("format", formats, FORMATS), ("precision", precisions, PRECISIONS)):
+        if unknown := [word for word in words if word not in known]:
+            raise UserError(f"no {kind} is called {unknown[0]!r}; known are {', '.join(known)}")
+        if not words:
+            raise UserError(f"no {kind} was given; known are {', '.join(known)}")
+    if "fp32" not in precisions:
+        raise UserError("fp32 cannot be left out: the other precisions are made of it and measured against it")
+    reduced = [precision for precision in PRECISIONS if precision in precisions and precision != "fp32"]
+    for precision in reduced:
+        if not set(possible := formats_of(precision)).intersection(formats):
+            raise UserError(f"there is no {precision} file in {', '.join(formats)}; add {' or '.join(possible)}")
+    if reduced and not has_data:
+        raise UserError(f"{reduced[0]} needs the data set: it is kept only if its accuracy holds")
+    return [form for form in GRAPH_FORMATS if form.format in formats and form.precision in precisions]

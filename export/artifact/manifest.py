@@ -26,6 +26,8 @@ AOTI_FILE = "model.aoti.pt2"
 GOLDEN_FILE = "golden.npz"
 WEIGHTS_FILE = "weights.safetensors"
 ORIGINAL_FILE = "original.onnx"
+INDEPENDENT = "independent"  # `options["scores"]` of a network that judges each class by itself
+INDEPENDENT_SCORES = "the scores are independent (sigmoid): several classes may apply, and they need not sum to 1"
 STORE_PREFIX = "bentoml:"  # the rest is a tag in BentoML's model store
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -63,7 +65,7 @@ class Manifest:
         input: image size, mode, resizing and normalisation.
         temperature: divisor of the logits before the softmax, inside the graph.
         model, options: the network in the registry, to rebuild it from `weights.safetensors`; or `onnx`, and the
-            role of the used output of `original.onnx`.
+            role of the used output of `original.onnx` (`export.engines.original.Conventions`).
         nodes: the network's values and their names in the ONNX graph.
         files: by plain file name.
         dropped: files that were written but not kept, with the reason.
@@ -86,6 +88,16 @@ class Manifest:
     versions: dict[str, str]
     dropped: dict[str, str] = field(default_factory=dict)
     reference: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def independent_scores(self) -> bool:
+        """True if the probabilities of an image need not sum to 1: several classes may apply, or none."""
+        return self.options.get("scores") == INDEPENDENT
+
+    @property
+    def takes_one_image(self) -> bool:
+        """True if `model.onnx` takes one image only, so that engines run images one by one."""
+        return self.options.get("batch") == 1
 
     def to_json(self) -> dict[str, Any]:
         """The content of manifest.json, its own hash included."""

@@ -1,10 +1,8 @@
 """The verb `convscope bench`."""
 
-import os
 from pathlib import Path
 
 from cyclopts import CycloptsError
-from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -16,8 +14,10 @@ from export.engines.bench_record import Row, write_record
 from export.engines.cuda import Device
 from export.engines.machine import incompatible_files
 from export.verify.benchmark import ROUNDS, WARM_UP_RUNS, benchmark, best_row, measurements
+from models.cores import available_cores
 from models.errors import UserError
 from models.files import UnwritableError
+from training.cli.console import make_console, make_table, print_table
 
 LARGEST_BATCH = 4096
 
@@ -52,12 +52,12 @@ def bench(
         raise CycloptsError(msg=f"--batches is {batches!r}; each must be different, and from 1 to {LARGEST_BATCH}")
     if threads < 0 or not 0 < seconds < float("inf"):
         raise CycloptsError(msg="--threads must be at least 0, and --seconds above 0")
-    threads = threads or len(os.sched_getaffinity(0))
+    threads = threads or available_cores()
     directory = newest_version(artifact)
     manifest = read_manifest(directory)
     check_files(directory, manifest)
     images, _ = load_golden(directory, manifest)
-    console, elsewhere = Console(highlight=False, soft_wrap=True), incompatible_files(manifest)
+    console, elsewhere = make_console(), incompatible_files(manifest)
     files = [file for file in manifest.files if file not in elsewhere]
     for file, reason in elsewhere.items():
         console.print(f"{file}: not measured: {reason}")
@@ -73,7 +73,10 @@ def bench(
             device=device,
             report=lambda: progress.advance(task),
         )
-    console.print(_table(f"{manifest.name}:{manifest.version}", rows, threads=threads))
+    print_table(console, _table(f"{manifest.name}:{manifest.version}", rows, threads=threads))
+    for row in rows:
+        if row.failed:
+            console.print(f"{row.form.file} on {row.device} does not run: {row.failed}")
     best = best_row(rows)
     if best is None:
         raise UserError(f"none of its files can be served here: {'; '.join(row.failed for row in rows)}")
@@ -87,12 +90,9 @@ def bench(
 
 
 def _table(title: str, rows: list[Row], *, threads: int) -> Table:
-    table = Table(title=title, box=SIMPLE, padding=0)
-    for heading in ("file", "device", "batch", "images/s", "p50 ms", "p99 ms", "runs", "memory MB"):
-        table.add_column(heading, justify="left" if heading in ("file", "device") else "right", overflow="fold")
+    headings = ("file", "device", "batch", "images/s", "p50 ms", "p99 ms", "runs", "memory MB")
+    table = make_table(*headings, title=title, left=("file", "device"), compact=True)
     for row in rows:
-        if row.failed:
-            table.add_row(row.form.file, row.device, f"does not run: {row.failed}", end_section=True)
         for index, timing in enumerate(row.timings):
             first = (row.form.file, row.device) if index == 0 else ("", "")
             rates = (f"{timing.images_per_s:,.0f}", f"{timing.p50_ms:.3g}", f"{timing.p99_ms:.3g}", str(timing.runs))

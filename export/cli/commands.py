@@ -5,28 +5,21 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import torch
-from cyclopts import CycloptsError, Parameter
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from cyclopts import Parameter
 
-from export.artifact.directory import newest_version
-from export.artifact.formats import DEFAULT_FORMATS
-from export.artifact.manifest import ORIGINAL_FILE, read_manifest
-from export.cli.subject import summarize
-from export.cli.tables import manifest_table, verification_table
-from export.pipeline.data import load_export_data, load_test, open_model
-from export.pipeline.export import choose_formats, export_checkpoint
-from export.verify.check import Limits
-from export.verify.reference import REFERENCE
-from export.verify.verification import verify_artifact
-from export.writers.triton import write_triton
-from models.checkpoint.directory import read_config
+from export.artifact.directory import locate, newest_version
+from export.artifact.formats import DEFAULT_FORMATS, choose_formats
+from export.artifact.manifest import INDEPENDENT_SCORES, ORIGINAL_FILE, Manifest, read_manifest
+from export.verify.limits import Limits
+from models.checkpoint.names import CONFIG_FILE, check_finished
+from models.errors import UserError
+from models.networks.names import check_network_name
 from training.cli.arguments import usage_errors
+from training.cli.console import make_console, make_table, print_table
+from training.data.datasets import check_dataset
 from training.data.options import SOURCE_DEFAULTS, SourceOptions
-from training.evaluate.evaluation import Evaluation, logits_of
-from training.evaluate.report import write_evaluation
+
+# Every verb checks its arguments before it imports torch, which takes seconds.
 
 
 def export(
@@ -60,19 +53,28 @@ def export(
         triton: A Triton model repository to which the artifact is added as a model.
         bentoml: Also register the artifact in BentoML's model store, as NAME:VERSION.
         limit_difference: Maximum difference of a probability from the trained network, for fp32.
-        limit_points: Maximum loss of accuracy in percentage points for fp16, bf16 and int8; worse files are left out.
+        limit_points: Maximum loss of accuracy in percentage points for fp16, bf16 and int8; worse files are left out,
+            unless so small a loss may be chance in so few test images.
     """
     wanted, precisions = _words(formats), _words(precision)
     with usage_errors():
         choose_formats(wanted, precisions, has_data=data is not None)
         source.check()
-    if limit_difference < 0 or limit_points < 0:
-        raise CycloptsError(msg="--limit-difference and --limit-points must be at least 0")
-    console, images = _console(), None
+        limits = _limits(limit_difference, limit_points)
+    check_finished(checkpoint)
+    if data is not None:
+        check_dataset(data)
+    from export.cli.tables import manifest_table
+    from export.pipeline.data import load_export_data
+    from export.pipeline.export import export_checkpoint
+    from export.writers.triton import write_triton
+    from models.checkpoint.directory import read_config
+
+    console, images = make_console(), None
     if data is not None:
         images = load_export_data(data, read_config(checkpoint), source)
         for remark in images.remarks:
-            console.print(remark, markup=False, soft_wrap=True)
+            console.print(remark)
     path = export_checkpoint(
         checkpoint,
         out=out,
@@ -80,18 +82,18 @@ def export(
         formats=wanted,
         precisions=precisions,
         data=images,
-        limits=Limits(difference=limit_difference, accuracy_loss=limit_points / 100),
+        limits=limits,
         report=console.print,
     )
-    console.print(manifest_table(read_manifest(path)))
-    console.print(f"artifact: {path}", markup=False)
+    print_table(console, manifest_table(read_manifest(path)))
+    console.print(f"artifact: {path}")
     if triton is not None:
         console.print(f"Triton model: {write_triton(path, triton)}")
     if bentoml:
         from export.artifact.store import register  # BentoML takes a second to import
 
         console.print(f"BentoML model: {register(path)}")
-    console.print(f"next: convscope serve {shlex.quote(str(path))}", markup=False)
+    console.print(f"next: convscope serve {shlex.quote(str(path))}")
 
 
 def verify(
@@ -99,6 +101,8 @@ def verify(
     *,
     data: str | None = None,
     source: Annotated[SourceOptions, Parameter(name="*")] = SOURCE_DEFAULTS,
+    limit_difference: float = Limits.difference,
+    limit_points: float = 100 * Limits.accuracy_loss,
 ) -> None:
     """Checks an artifact on this machine: every hash, the golden images, and every file against the network.
 
@@ -107,16 +111,27 @@ def verify(
     Args:
         artifact: An artifact directory, or its name's folder for the newest version.
         data: A data set whose test split is also compared, image by image, and measures the accuracy.
+        limit_difference: As for export.
+        limit_points: As for export.
     """
     with usage_errors():
         source.check()
+        limits = _limits(limit_difference, limit_points)
     directory = newest_version(artifact)
     manifest = read_manifest(directory)
+    if data is not None:
+        check_dataset(data)
+    from export.cli.tables import verification_table
+    from export.pipeline.data import load_test
+    from export.verify.reference import REFERENCE
+    from export.verify.verification import verify_artifact
+
     test = data and load_test(data, manifest, source)
-    verified = verify_artifact(directory, test=test.images if test else None)
+    verified = verify_artifact(directory, test=test.images if test else None, limits=limits)
     beside = ORIGINAL_FILE if ORIGINAL_FILE in manifest.files else REFERENCE
     remarks = test.remarks if test else ()
-    _console().print(verification_table(f"{manifest.name}:{manifest.version}", verified, beside, remarks))
+    title = f"{manifest.name}:{manifest.version}"
+    print_table(make_console(), verification_table(title, verified, beside, remarks))
 
 
 def evaluate(
@@ -135,33 +150,46 @@ def evaluate(
         subject: A checkpoint directory or an artifact.
         data: digits, stripes, mnist, fashion-mnist, cifar10, or a folder of class folders, directly or in its test/;
             some of the network's classes may be missing.
-        out: A folder for evaluation.json, confusion.png, reliability.png and mistakes.png.
+        out: A folder for evaluation.json, predictions.csv (a row for every image, the most confident mistakes first),
+            confusion.png, reliability.png and mistakes.png.
         skip_bad: Leave damaged files of a folder out.
     """
     with usage_errors():
         source.check()
+    if not (subject / CONFIG_FILE).is_file():
+        newest_version(subject)
+    check_dataset(data)
+    import torch
+
+    from export.pipeline.data import load_test, open_model
+    from training.evaluate.evaluation import Evaluation, logits_of
+    from training.evaluate.report import write_evaluation
+
     model = open_model(subject)
     loaded = load_test(data, model.network, source, skip_bad=skip_bad)
     test = loaded.images
     logits = logits_of(lambda images: model.run(images.numpy())[1], test)
     result = Evaluation.of(logits, test.labels, temperature=model.network.temperature)
     before = Evaluation.of(logits, test.labels)
-    console, scores = _console(), result.scores
+    console, scores = make_console(), result.scores
     title = f"{model.title} on {data}: {result.accuracy:.2%} correct of {len(test):,} test images"
-    table = Table("class", "images", "recall", "precision", "F1", title=title)
+    table = make_table("class", "images", "recall", "precision", "F1", title=title, left=("class",))
     predicted = result.confusion.sum(axis=0)
     for index, label in enumerate(model.network.classes):
         images, right = scores.images[index], result.confusion[index, index]
         f1 = f"{scores.f1[index]:.1%}" if images + predicted[index] else "-"
-        table.add_row(escape(label), str(images), _share(right, images), _share(right, predicted[index]), f1)
-    top5 = f"top-5 {result.top5_accuracy:.2%}, " if len(model.network.classes) > 5 else ""
+        table.add_row(label, str(images), _share(right, images), _share(right, predicted[index]), f1)
+    top5 = f"top-5 {result.top5_accuracy:.2%}, " if result.tells_top5 else ""
     worst = model.network.classes[result.worst_class]
     figures = (
         f"lowest recall {result.worst_recall:.2%} ({worst}), {top5}loss {result.loss:.4f}, calibration error "
         f"{result.reliability.calibration_error:.2%} (at temperature 1: {before.reliability.calibration_error:.2%})"
     )
-    table.caption = escape("; ".join([figures, *loaded.remarks]))
-    console.print(table)
+    remarks = [figures, *loaded.remarks]
+    if isinstance(model.network, Manifest) and model.network.independent_scores:
+        remarks.append(f"{INDEPENDENT_SCORES}; loss and calibration are those of a softmax of the logits")
+    table.caption = "; ".join(remarks)
+    print_table(console, table)
     if out is not None:
         write_evaluation(
             out,
@@ -172,6 +200,7 @@ def evaluate(
             subject=model.title,
             data=data,
             temperature=model.network.temperature,
+            files=loaded.names,
         )
         console.print(f"evaluation: {out}")
 
@@ -194,11 +223,18 @@ def summary(
         classes: Number of classes, for a network by name.
     """
     with usage_errors():
+        path = locate(Path(subject))
+        if not path.is_dir():
+            check_network_name(subject)
+        elif not (path / CONFIG_FILE).is_file():
+            newest_version(path)
+    from export.cli.subject import summarize
+
+    with usage_errors():
         found = summarize(subject, size=size, channels=channels, classes=classes)
-    table = Table(title=found.title, caption=found.caption)
-    for heading in ("node", "op", "shape", "parameters", "MACs", "receptive field", "step"):
-        left = heading in ("node", "op")
-        table.add_column(heading, justify="left" if left else "right", no_wrap=heading == "node", overflow="fold")
+    headings = ("node", "op", "shape", "parameters", "MACs", "receptive field", "step")
+    table = make_table(*headings, title=found.title, left=("node", "op"))
+    table.caption = found.caption
     for node in found.nodes:
         table.add_row(
             node.name,
@@ -209,7 +245,13 @@ def summary(
             "x".join(map(str, node.receptive_field)) if node.receptive_field else "",
             "x".join(map(str, node.jump)) if node.jump else "",
         )
-    _console().print(table)
+    print_table(make_console(), table)
+
+
+def _limits(difference: float, points: float) -> Limits:
+    if not (difference >= 0 and points >= 0):
+        raise UserError("--limit-difference and --limit-points must be at least 0")
+    return Limits(difference=difference, accuracy_loss=points / 100)
 
 
 def _words(text: str) -> list[str]:
@@ -218,7 +260,3 @@ def _words(text: str) -> list[str]:
 
 def _share(part: np.int64, whole: np.int64) -> str:
     return f"{part / whole:.1%}" if whole else "-"
-
-
-def _console() -> Console:
-    return Console(highlight=False, soft_wrap=True)

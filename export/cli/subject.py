@@ -8,7 +8,8 @@ import torch
 
 from export.artifact.directory import locate, newest_version
 from export.artifact.manifest import read_manifest
-from models.checkpoint.directory import CONFIG_FILE, load_checkpoint
+from models.checkpoint.directory import load_checkpoint
+from models.checkpoint.names import CONFIG_FILE
 from models.graph.node import Node
 from models.graph.node_table import node_table
 from models.images.input_spec import InputSpec

@@ -5,14 +5,13 @@ from dataclasses import asdict
 from typing import Any
 
 from rich import filesize
-from rich.box import SIMPLE
-from rich.markup import escape
 from rich.table import Table
 
 from export.artifact.formats import GRAPH_FORMATS
 from export.artifact.manifest import Manifest
 from export.verify.reference import REFERENCE
 from export.verify.verification import Verification
+from training.cli.console import make_table
 
 
 def verification_table(title: str, verified: Verification, beside: str, remarks: Sequence[str] = ()) -> Table:
@@ -24,7 +23,7 @@ def verification_table(title: str, verified: Verification, beside: str, remarks:
         _add_file(table, report.file, report.size_bytes, asdict(report.parity), report.accuracy, report.images_per_s)
     parity = next((report.parity for report in reports if report.parity.limit is not None), reports[0].parity)
     skipped = "".join(f"; {file}: {reason}" for file, reason in verified.skipped.items())
-    table.caption = escape("; ".join([_caption(asdict(parity)) + skipped, *remarks]))
+    table.caption = "; ".join([_caption(asdict(parity)) + skipped, *remarks])
     return table
 
 
@@ -41,10 +40,8 @@ def manifest_table(manifest: Manifest) -> Table:
 
 
 def _files_table(title: str) -> Table:
-    table = Table(title=title, box=SIMPLE, padding=0)
-    for heading in ("file", "size", "largest", "mean", "top-1", "accuracy", "at 1", "at 32"):
-        table.add_column(heading, justify="left" if heading == "file" else "right", overflow="fold")
-    return table
+    headings = ("file", "size", "largest", "mean", "top-1", "accuracy", "at 1", "at 32")
+    return make_table(*headings, title=title, left=("file",), compact=True)
 
 
 def _add_reference(table: Table, name: str, accuracy: float | None, images_per_s: dict[str, float]) -> None:

@@ -1,6 +1,5 @@
 """Identifies this machine, for exported files and measurements that are specific to it."""
 
-import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from export.artifact.manifest import Manifest
 from export.engines.cuda import cuda_unavailable_reason
+from models.cores import available_cores
 
 _LIBRARIES = ("onnxruntime", "onnxruntime-gpu", "torch")
 
@@ -16,7 +16,7 @@ def this_machine() -> dict[str, Any]:
     """The processor's model, the cores of this process, CUDA availability, and the versions of the runtimes."""
     return {
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": available_cores(),
         "cuda": cuda_unavailable_reason() is None,
         "versions": {name: found for name in _LIBRARIES if (found := installed_version(name))},
     }

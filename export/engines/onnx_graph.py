@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 IMAGE, PROBABILITIES = "image", "probabilities"
 INPUT = "input"  # the normalised image, as node tables call it
-_NORMALISING = {"Cast", "Transpose", "Sub", "Div", "Mul", "Add"}
+_NORMALISING = {"Cast", "Transpose", "Sub", "Div", "Mul", "Add", "Gather"}
 _ABOUT_SHAPES = {"Shape", "Size"}  # their results do not depend on the pixels
 
 

@@ -23,18 +23,30 @@ Arrays = dict[str, npt.NDArray[Any]]
 class Tail:
     """The network from a value on, for one image.
 
+    Args:
+        session: of the file that `write_tail` writes.
+        value: the value's name.
+        arrays: all that the file takes, for the image.
+        single: the network takes one image only.
+
     Attributes:
         start: the value for the image, (1, ...).
         others: further values that the tail reads, such as those of skip connections, as they are for the image.
     """
 
-    def __init__(self, session: "onnxruntime.InferenceSession", value: str, arrays: Arrays) -> None:
+    def __init__(
+        self, session: "onnxruntime.InferenceSession", value: str, arrays: Arrays, *, single: bool = False
+    ) -> None:
         self.start = arrays[value]
+        self._single = single
         self._session, self._value = session, value
         self.others = {one.name: arrays[one.name] for one in session.get_inputs() if one.name != value}
 
     def run(self, values: npt.NDArray[Any]) -> tuple[Floats, Floats]:
         """Probabilities and logits, (N, K) each, for other contents (N, ...) of the value."""
+        if self._single and len(values) > 1:
+            rows = [self.run(values[i : i + 1]) for i in range(len(values))]
+            return np.concatenate([row[0] for row in rows]), np.concatenate([row[1] for row in rows])
         others = {name: np.repeat(array, len(values), axis=0) for name, array in self.others.items()}
         contents = {self._value: np.ascontiguousarray(values, self.start.dtype), **others}
         probabilities, logits = self._session.run([PROBABILITIES, LOGITS], contents)

@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import onnxruntime
 
 from export.engines.cuda import Device, cuda_unavailable_reason, explain
 from export.engines.onnx_graph import IMAGE, OnnxGraph
 from export.engines.onnx_tail import Tail, write_tail
 from export.engines.protocol import EngineError
+from models.cores import restricted_cores
 from models.graph.node import Node
 from models.images.decode import Floats, Pixels
 
@@ -35,7 +37,7 @@ def open_session(content: bytes, *, device: Device, threads: int) -> onnxruntime
         EngineError: not a runnable ONNX model, or CUDA was requested and its provider does not load.
     """
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = threads or restricted_cores()  # ONNX Runtime's own choice ignores restrictions
     options.inter_op_num_threads = 1
     options.log_severity_level = _FATAL_ONLY
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the event loop needs the core
@@ -59,6 +61,19 @@ def open_session(content: bytes, *, device: Device, threads: int) -> onnxruntime
         raise EngineError(f"ONNX Runtime cannot open the model: {error}") from None
 
 
+def takes_one_image(session: onnxruntime.InferenceSession) -> bool:
+    """True for a file whose batch is fixed to one image."""
+    return bool(session.get_inputs()[0].shape[0] == 1)
+
+
+def run_session(session: onnxruntime.InferenceSession, outputs: Sequence[str], images: Pixels) -> list[Any]:
+    """The named values for images (N, H, W, C); a file that takes one image only runs once for each."""
+    if len(images) == 1 or not takes_one_image(session):
+        return list(session.run(outputs, {IMAGE: images}))
+    rows = zip(*(session.run(outputs, {IMAGE: images[i : i + 1]}) for i in range(len(images))), strict=True)
+    return [np.concatenate(row) if np.ndim(row[0]) else row[0] for row in rows]
+
+
 class OnnxEngine:
     """Serves `model.onnx`."""
 
@@ -74,7 +89,7 @@ class OnnxEngine:
     def run(self, images: Pixels) -> tuple[Floats, Floats]:
         """See `Engine.run`."""
         try:
-            probabilities, logits = self._session.run(["probabilities", "logits"], {"image": images})
+            probabilities, logits = run_session(self._session, ["probabilities", "logits"], images)
         except Exception as error:  # onnxruntime's exceptions share no base class
             if self.device == "cpu" or (ours := explain(error)) is error:
                 raise
@@ -116,7 +131,7 @@ class OnnxFeatureExtractor:
         Raises:
             EngineError: the file was changed, or lacks a value of the node table.
         """
-        probabilities, *found = self._open()[1].run(["probabilities", *values], {"image": images})
+        probabilities, *found = run_session(self._open()[1], ["probabilities", *values], images)
         return probabilities, found
 
     def tail(self, image: Pixels, value: str) -> Tail:
@@ -137,7 +152,8 @@ class OnnxFeatureExtractor:
             self._tails[value] = session, others
             if len(self._tails) > _TAILS:
                 self._tails.popitem(last=False)
-        return Tail(session, value, self._arrays(image, (value, *others)))
+        arrays = self._arrays(image, (value, *others))
+        return Tail(session, value, arrays, single=takes_one_image(self._open()[1]))
 
     def _open_tail(
         self, graph: OnnxGraph, image: Pixels, value: str

@@ -12,6 +12,7 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveInitializersFromInputsPass, RemoveUnusedNodesPass
 
+from export.engines.original import Conventions, Gives, Layout
 from export.onnx_import.source import OnnxClassifier, OnnxImportError
 from models.images.input_spec import InputSpec
 
@@ -19,6 +20,9 @@ SCOPES = "pkg.torch.onnx.name_scopes"
 _CONTRACT = ("image", "probabilities", "logits")
 _OURS = "convscope:"
 _IR_VERSION = 8  # from 4 on initializers need not be inputs
+
+
+_PASSED_OVER = ("Identity", "Cast", "Dropout", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Transpose")
 
 
 @dataclass(frozen=True)
@@ -29,13 +33,13 @@ class WrappedGraph:
         model: `image` uint8 (N, H, W, C) to `probabilities` and `logits` float32 (N, K).
         first: the imported network's input, normalised.
         last: its logits.
-        output_kind: kind of the original's output: `logits` or `probabilities`.
+        layout: order of the axes of `first`.
     """
 
     model: ir.Model
     first: ir.Value
     last: ir.Value
-    output_kind: str
+    layout: Layout = "NCHW"
 
     @property
     def nodes(self) -> list[ir.Node]:
@@ -47,46 +51,82 @@ class WrappedGraph:
         return whole[whole.index(after) + 1 : whole.index(until) + 1]
 
 
-def wrap(file: OnnxClassifier, spec: InputSpec) -> WrappedGraph:
-    """Adds normalisation before the network, and a cast or softmax after it. A final softmax of the network stays,
-    and its input becomes the logits.
+def output_kind(file: OnnxClassifier) -> Gives:
+    """Kind of the used output, by the operation that it comes out of.
 
     Raises:
-        OnnxImportError: the network ends in neither logits nor their softmax.
+        OnnxImportError: the operation gives something else than scores.
     """
+    output = next(value for value in ir.from_proto(file.model).graph.outputs if value.name == file.output)
+    maker = _final(file, output)
+    return "logits" if maker is None else "probabilities" if maker.op_type == "Softmax" else "sigmoid"
+
+
+def wrap(
+    file: OnnxClassifier,
+    spec: InputSpec,
+    conventions: Conventions | None = None,
+    *,
+    scores: int | None = None,
+    add_batch: bool = False,
+    single: bool = False,
+) -> WrappedGraph:
+    """Adds normalisation before the network, and a cast or softmax after it. A final softmax or sigmoid of the network
+    stays, and its input becomes the logits.
+
+    Args:
+        file: the network.
+        spec: its input specification.
+        conventions: how it takes images and returns scores; by default as the file declares.
+        scores: number of scores for each image; 1 becomes the two of a sigmoid and its complement.
+        add_batch: for a network whose output for one image has no axis for the batch.
+        single: for a network that takes one image only.
+
+    Raises:
+        OnnxImportError: the network ends in neither logits nor their softmax or sigmoid.
+    """
+    conventions = conventions or Conventions(output=file.output, gives=output_kind(file), layout=file.layout)
     model = ir.from_proto(file.model)
     graph = model.graph
     _clear_shapes(graph)
     RemoveInitializersFromInputsPass()(model)
     (given,) = graph.inputs
     output = next(value for value in graph.outputs if value.name == file.output)
-    softmax = _softmax(file, output)
-    last = output if softmax is None else softmax.inputs[0]
+    maker = _final(file, output)
+    last = output if maker is None else maker.inputs[0]
     if last is None or last.producer() is None:
         raise OnnxImportError(f"{file.path}: nothing is computed before its output {file.output!r}")
     _rename_conflicts(graph)
 
-    image = ir.val("image", ir.DataType.UINT8, ["N", *spec.shape])
-    front = _normalisation(image, spec, ir.DataType[file.dtype])
+    batch = 1 if single else "N"
+    image = ir.val("image", ir.DataType.UINT8, [batch, *spec.shape])
+    front = _normalisation(image, spec, ir.DataType[file.dtype], conventions)
     first = front[-1].outputs[0]
     first.name, given.name = given.name, None
     given.replace_all_uses_with(first)
     graph.insert_before(graph[0], front)
 
-    behind = _as_floats(last, "logits")
-    if softmax is None:
-        behind.append(_node("Softmax", behind[-1].outputs, "probabilities", axis=1))
+    shape = [-1, scores] if add_batch and scores is not None else None
+    if conventions.gives == "sigmoid" and scores == 1:
+        behind = [
+            *_pair(last, "logits", (0, 1), (0, 0), shape),
+            *_pair(output, "probabilities", (-1, 1), (1, 0), shape),
+        ]
     else:
-        behind += _as_floats(output, "probabilities")
+        behind = _as_floats(last, "logits", shape)
+        if maker is None:
+            behind.append(_node("Softmax", behind[-1].outputs, "probabilities", axis=1))
+        else:
+            behind += _as_floats(output, "probabilities", shape)
     graph.extend(behind)
     graph.inputs[:] = [image]
     made = {value.name: value for node in behind for value in node.outputs}
     graph.outputs[:] = [made["probabilities"], made["logits"]]
     for value in graph.outputs:
-        value.type, value.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(["N", None])
+        value.type, value.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([batch, None])
     RemoveUnusedNodesPass()(model)
     model.ir_version = max(model.ir_version, _IR_VERSION)
-    return WrappedGraph(model, first, last, "logits" if softmax is None else "probabilities")
+    return WrappedGraph(model, first, last, conventions.layout)
 
 
 def explain_fixed_batch(graph: WrappedGraph) -> str:
@@ -100,42 +140,73 @@ def explain_fixed_batch(graph: WrappedGraph) -> str:
     return ""
 
 
-def _softmax(file: OnnxClassifier, output: ir.Value) -> ir.Node | None:
+def _final(file: OnnxClassifier, output: ir.Value) -> ir.Node | None:
+    """The softmax or sigmoid that an output comes out of, operations that keep every score passed over."""
     maker = output.producer()
-    while maker is not None and maker.op_type in ("Identity", "Cast") and maker.inputs[0] is not None:
+    while maker is not None and maker.op_type in _PASSED_OVER and maker.inputs[0] is not None:
         maker = maker.inputs[0].producer()
     if maker is None or maker.op_type not in ("Softmax", "Sigmoid", "HardSigmoid", "ArgMax", "TopK"):
         return None
-    if maker.op_type != "Softmax":
+    if maker.op_type not in ("Softmax", "Sigmoid"):
         raise OnnxImportError(
-            f"{file.path}: {file.output!r} comes out of {maker.op_type}; wanted logits or their softmax"
+            f"{file.path}: {file.output!r} comes out of {maker.op_type}; wanted logits, or their softmax or sigmoid"
         )
-    axis = maker.attributes.get_int("axis", -1 if file.opset >= 13 else 1)
-    if axis not in (1, -1):
-        raise OnnxImportError(f"{file.path}: its softmax is over axis {axis}; wanted 1, the classes")
     return maker
 
 
-def _normalisation(image: ir.Value, spec: InputSpec, dtype: ir.DataType) -> list[ir.Node]:
-    constants = [_constant(f"{_OURS}{name}", 255 * np.asarray(getattr(spec, name))) for name in ("mean", "std")]
+def softmax_axis(file: OnnxClassifier) -> int:
+    """The axis of the softmax that the used output comes out of."""
+    output = next(value for value in ir.from_proto(file.model).graph.outputs if value.name == file.output)
+    maker = _final(file, output)
+    assert maker is not None and maker.op_type == "Softmax"
+    return maker.attributes.get_int("axis", -1 if file.opset >= 13 else 1)
+
+
+def _normalisation(image: ir.Value, spec: InputSpec, dtype: ir.DataType, conventions: Conventions) -> list[ir.Node]:
+    constants = [
+        _constant(f"{_OURS}{name}", (255 * np.asarray(getattr(spec, name))).astype(np.float32))
+        for name in ("mean", "std")
+    ]
     mean, std = (constant.outputs[0] for constant in constants)
     floats = _node("Cast", [image], f"{_OURS}floats", to=ir.DataType.FLOAT)
     centred = _node("Sub", [*floats.outputs, mean], f"{_OURS}centred")
     normalised = _node("Div", [*centred.outputs, std], f"{_OURS}normalised")
-    rounded = _node("Cast", normalised.outputs, f"{_OURS}rounded", to=dtype)
-    nchw = _node("Transpose", rounded.outputs, f"{_OURS}nchw", perm=[0, 3, 1, 2])
-    return [*constants, floats, centred, normalised, rounded, nchw]
+    nodes = [*constants, floats, centred, normalised]
+    if conventions.channel_order == "BGR":
+        order = _constant(f"{_OURS}order", np.array([2, 1, 0]))
+        nodes += [order, _node("Gather", [*normalised.outputs, *order.outputs], f"{_OURS}bgr", axis=3)]
+    nodes.append(_node("Cast", nodes[-1].outputs, f"{_OURS}rounded", to=dtype))
+    if conventions.layout == "NCHW":
+        nodes.append(_node("Transpose", nodes[-1].outputs, f"{_OURS}nchw", perm=[0, 3, 1, 2]))
+    return nodes
 
 
-def _as_floats(value: ir.Value, name: str) -> list[ir.Node]:
+def _as_floats(value: ir.Value, name: str, shape: list[int] | None) -> list[ir.Node]:
     # ONNX Runtime drops the cast to half precision of two consecutive casts, and with it the original's rounding.
     # Flatten, a no-op here, separates them; at the input the transposition does.
-    flat = _node("Flatten", [value], f"{_OURS}{name}.flat", axis=1)
-    return [flat, _node("Cast", flat.outputs, name, to=ir.DataType.FLOAT)]
+    if shape is None:
+        nodes = [_node("Flatten", [value], f"{_OURS}{name}.flat", axis=1)]
+    else:
+        sizes = _constant(f"{_OURS}{name}.shape", np.array(shape))
+        nodes = [sizes, _node("Reshape", [value, *sizes.outputs], f"{_OURS}{name}.flat")]
+    return [*nodes, _node("Cast", nodes[-1].outputs, name, to=ir.DataType.FLOAT)]
 
 
-def _constant(name: str, numbers: npt.NDArray[np.float64]) -> ir.Node:
-    made = ir.node("Constant", [], {"value": ir.tensor(numbers.astype(np.float32))}, name=name)
+def _pair(
+    value: ir.Value, name: str, factors: tuple[int, int], shift: tuple[int, int], shape: list[int] | None
+) -> list[ir.Node]:
+    """Two scores for each image, (N, 2), from one: it times `factors`, plus `shift`."""
+    nodes = _as_floats(value, f"{_OURS}{name}.one", shape)
+    by, plus = (
+        _constant(f"{_OURS}{name}.{word}", np.array([numbers], np.float32))
+        for word, numbers in (("factors", factors), ("shift", shift))
+    )
+    product = _node("Mul", [*nodes[-1].outputs, *by.outputs], f"{_OURS}{name}.product")
+    return [*nodes, by, plus, product, _node("Add", [*product.outputs, *plus.outputs], name)]
+
+
+def _constant(name: str, numbers: npt.NDArray[Any]) -> ir.Node:
+    made = ir.node("Constant", [], {"value": ir.tensor(numbers)}, name=name)
     made.outputs[0].name = name
     return made
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -36,16 +37,22 @@ def onnx_node_table(graph: WrappedGraph, path: Path, spec: InputSpec) -> tuple[N
 
 def _measured(graph: WrappedGraph, path: Path, spec: InputSpec) -> dict[str, tuple[Shape, bool]]:
     """The shape of each value for one image, and whether it can have a row: two images double its first dimension."""
-    names = [value.name for node in graph.nodes for value in node.outputs if value.name and node.op_type != "Constant"]
-    taps = OnnxFeatureExtractor(path, ())
-    one, two = (taps.run(np.zeros((count, *spec.shape), np.uint8), names)[1] for count in (1, 2))
+    one, two = (inner_values(graph, path, spec, count) for count in (1, 2))
     found: dict[str, tuple[Shape, bool]] = {}
-    for name, single, double in zip(names, one, two, strict=True):
+    for name, single in one.items():
+        double = two[name]
         if isinstance(single, np.ndarray) and isinstance(double, np.ndarray):  # sequences are none
             real = np.issubdtype(single.dtype, np.floating) and single.ndim > 1
             by_image = single.shape[:1] == (1,) and double.shape == (2, *single.shape[1:])
             found[name] = single.shape, real and by_image
     return found
+
+
+def inner_values(graph: WrappedGraph, path: Path, spec: InputSpec, count: int) -> dict[str, Any]:
+    """What the file at `path`, the same network, computes for `count` blank images, by name."""
+    names = [value.name for node in graph.nodes for value in node.outputs if value.name and node.op_type != "Constant"]
+    found = OnnxFeatureExtractor(path, ()).run(np.zeros((count, *spec.shape), np.uint8), names)[1]
+    return dict(zip(names, found, strict=True))
 
 
 class _Table:
@@ -54,8 +61,10 @@ class _Table:
         self._measured = measured
         self._names = readable_names(self._nodes)
         self._parents: dict[ir.Value, tuple[str, ...]] = {graph.first: ("input",)}  # of values that depend on the image
-        self._fields: dict[ir.Value, ReceptiveField | None] = {graph.first: ReceptiveField()}
-        self._first, self._first_shape = graph.first, (1, spec.channels, spec.height, spec.width)
+        last = graph.layout == "NHWC"
+        self._fields: dict[ir.Value, ReceptiveField | None] = {graph.first: ReceptiveField(channels_last=last)}
+        shape = spec.shape if last else (spec.channels, spec.height, spec.width)
+        self._first, self._first_shape = graph.first, (1, *shape)
         self._pending: dict[ir.Value, tuple[int, int]] = {}  # parameters and multiplications of values without a row
         self._counted: set[ir.Value] = set()
 

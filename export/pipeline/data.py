@@ -13,7 +13,8 @@ from export.pipeline.export import ExportData
 from export.predictor import Predictor
 from export.verify.reference import reference
 from export.writers.onnx_int8 import CALIBRATION_IMAGES
-from models.checkpoint.directory import CONFIG_FILE, CheckpointConfig, load_checkpoint
+from models.checkpoint.directory import CheckpointConfig, load_checkpoint
+from models.checkpoint.names import CONFIG_FILE
 from models.errors import UserError
 from training.data.datasets import load_dataset
 from training.data.in_memory import load_into_memory
@@ -55,7 +56,7 @@ class EvaluationData:
     Attributes:
         remarks: for the user.
         sha256: of the whole data set.
-        names: of the files, such as `cat/3.jpg`; empty if the data set has none.
+        names: paths of the files in the folder, such as `test/cat/3.jpg`; empty if the data set has no files.
     """
 
     images: Dataset
@@ -126,9 +127,8 @@ def _labelled(
         remarks.append(f"{data} has {len(there)} of the network's {len(classes)} classes")
     index = np.array([classes.index(name) if name in there else -1 for name in raw.classes])
     split = LabeledImages(split.images, index[split.labels])
-    paths = split.images if isinstance(split.images, list) else []
-    names = tuple(f"{path.parent.name}/{path.name}" for path in paths)
-    return EvaluationData(open_dataset(split, network.input, options), tuple(remarks), raw.sha256, names)
+    names, images = raw.files_of(split), open_dataset(split, network.input, options)
+    return EvaluationData(images, tuple(remarks), raw.sha256, names)
 
 
 def _test_split(raw: RawDataset, data: str, trained_on: Mapping[str, Any]) -> tuple[LabeledImages, list[str]]:
@@ -163,7 +163,9 @@ def load_export_data(data: str, network: Network, options: SourceOptions = SOURC
         )
     count = min(CALIBRATION_IMAGES, len(raw.train))
     drawn = np.sort(np.random.default_rng(0).choice(len(raw.train), count, replace=False))
-    calibration = load_into_memory(raw.train.take(drawn), network.input).images.numpy()
+    calibration = load_into_memory(
+        raw.train.take(drawn), network.input, limit_pixels=options.image_limit_pixels
+    ).images.numpy()
     split, remarks = (raw.test, []) if raw.unsplit else _test_split(raw, data, network.dataset)
     return ExportData(open_dataset(split, network.input, options), calibration, tuple(remarks))
 

@@ -10,22 +10,24 @@ import numpy as np
 
 from export.artifact import manifest as artifact
 from export.artifact.directory import file_entry, publish, stage_artifact
-from export.artifact.formats import DEFAULT_FORMATS, FORMATS, GRAPH_FORMATS, PRECISIONS, GraphFormat, formats_of
+from export.artifact.formats import DEFAULT_FORMATS, choose_formats
 from export.artifact.golden import save_golden
 from export.artifact.identity import FileIdentity
 from export.artifact.manifest import FileEntry, Manifest
 from export.engines.machine import this_machine
 from export.engines.protocol import Run
 from export.engines.selection import open_file
-from export.verify.check import CheckedFile, Limits, accuracy_of, check_graph, checking_device
+from export.verify.accuracy import AccuracyLoss, Correct
+from export.verify.check import CheckedFile, check_graph, checking_device, correct_of
+from export.verify.limits import Limits
 from export.verify.parity import ParityError
 from export.verify.reference import REFERENCE, reference
 from export.verify.speed import measure_speed
 from export.writers.registry import WRITERS, WriteRequest
 from export.writers.torchscript import UnsupportedPrecision
-from models.checkpoint.directory import WEIGHTS_FILE, Checkpoint, load_checkpoint
+from models.checkpoint.directory import Checkpoint, load_checkpoint
+from models.checkpoint.names import WEIGHTS_FILE
 from models.checkpoint.samples import SAMPLES_FILE, VerificationImages, load_samples
-from models.errors import UserError
 from models.graph.node import Node
 from models.graph.node_table import node_table
 from models.graph.trace_check import check_trace
@@ -122,8 +124,8 @@ def export_checkpoint(
                 raise ParityError(f"{form.file}: {error}; nothing was exported") from None
         runs = {file: one.engine.run for file, one in checked.items()}
         rates = measure_speed({REFERENCE: network, **runs}, samples.images)
-        accuracy = None if data is None else accuracy_of(network, data.test)
-        dropped = _judge(checked, rates, accuracy, limits)
+        correct = None if data is None else correct_of(network, data.test)
+        dropped = _judge(checked, rates, correct, limits, report)
         for file, reason in dropped.items():
             (staging.path / file).unlink()
             report(f"{file}: not kept: {reason}")
@@ -141,30 +143,9 @@ def export_checkpoint(
         _write_golden(checkpoint, network, samples, staging.path)
         files[artifact.WEIGHTS_FILE] = weights
         files[artifact.GOLDEN_FILE] = file_entry(staging.path / artifact.GOLDEN_FILE)
+        accuracy = None if correct is None else float(correct.mean())
         trained = {"accuracy": accuracy, "images_per_s": rates[REFERENCE]}
         return publish(staging, _manifest(name, checkpoint, nodes, files, unwritable | dropped, trained))
-
-
-def choose_formats(formats: Sequence[str], precisions: Sequence[str], *, has_data: bool) -> list[GraphFormat]:
-    """The files to write, each after the files it is made from.
-
-    Raises:
-        ValueError: an unknown or inconsistent choice.
-    """
-    for kind, words, known in (("format", formats, FORMATS), ("precision", precisions, PRECISIONS)):
-        if unknown := [word for word in words if word not in known]:
-            raise UserError(f"no {kind} is called {unknown[0]!r}; known are {', '.join(known)}")
-        if not words:
-            raise UserError(f"no {kind} was given; known are {', '.join(known)}")
-    if "fp32" not in precisions:
-        raise UserError("fp32 cannot be left out: the other precisions are made of it and measured against it")
-    reduced = [precision for precision in PRECISIONS if precision in precisions and precision != "fp32"]
-    for precision in reduced:
-        if not set(possible := formats_of(precision)).intersection(formats):
-            raise UserError(f"there is no {precision} file in {', '.join(formats)}; add {' or '.join(possible)}")
-    if reduced and not has_data:
-        raise UserError(f"{reduced[0]} needs the data set: it is kept only if its accuracy holds")
-    return [form for form in GRAPH_FORMATS if form.format in formats and form.precision in precisions]
 
 
 def _write_golden(checkpoint: Checkpoint, network: Run, samples: VerificationImages, staging: Path) -> None:
@@ -173,17 +154,23 @@ def _write_golden(checkpoint: Checkpoint, network: Run, samples: VerificationIma
 
 
 def _judge(
-    checked: dict[str, CheckedFile], rates: dict[str, dict[str, float]], accuracy: float | None, limits: Limits
+    checked: dict[str, CheckedFile],
+    rates: dict[str, dict[str, float]],
+    correct: Correct | None,
+    limits: Limits,
+    report: Callable[[str], None],
 ) -> dict[str, str]:
-    """The reasons why files of lower precision are not kept."""
+    """The reasons why files of lower precision are not kept; reports how accurate the others are."""
     reasons: dict[str, str] = {}
     for file, one in checked.items():
-        if one.form.precision == "fp32" or accuracy is None or one.accuracy is None:
+        if one.form.precision == "fp32" or correct is None or one.correct is None:
             continue
-        if accuracy - one.accuracy > limits.accuracy_loss:
-            lost = f"{one.accuracy:.2%} of the test images instead of {accuracy:.2%}"
-            reasons[file] = f"{lost}; at most {100 * limits.accuracy_loss:g} points may be lost"
-        elif one.form.precision == "int8":
+        loss = AccuracyLoss.between(correct, one.correct)
+        if reason := loss.refusal(limits):
+            reasons[file] = reason
+            continue
+        report(f"{file}: {loss.describe()}")
+        if one.form.precision == "int8":
             slower = {size: rate for size, rate in rates[file].items() if rate <= rates[artifact.ONNX_FILE][size]}
             if slower:
                 size, rate = next(iter(slower.items()))

@@ -5,23 +5,12 @@ from dataclasses import dataclass
 from export.artifact.formats import GraphFormat
 from export.engines.cuda import Device
 from export.engines.protocol import Engine, Run
-from export.verify.parity import BATCHES, LIMIT_FP32, Parity, compare
+from export.verify.accuracy import Correct
+from export.verify.limits import Limits
+from export.verify.parity import BATCHES, Parity, compare
 from models.images.decode import Pixels
 from training.data.streaming import Dataset
 from training.evaluate.evaluation import logits_of
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """Maximum deviations of an exported file.
-
-    Attributes:
-        difference: for fp32: the maximum difference of a probability; every top-1 class must also be the same.
-        accuracy_loss: for fp16, bf16 and int8: the maximum loss of test accuracy, as a share; 0.002 is 0.2 points.
-    """
-
-    difference: float = LIMIT_FP32
-    accuracy_loss: float = 0.002
 
 
 def checking_device(form: GraphFormat) -> Device:
@@ -29,10 +18,11 @@ def checking_device(form: GraphFormat) -> Device:
     return "auto" if form.engine == "torchscript" and form.precision != "fp32" else "cpu"
 
 
-def accuracy_of(run: Run, test: Dataset) -> float:
-    """Share of labelled images whose top-1 class is correct, in [0, 1]."""
+def correct_of(run: Run, test: Dataset) -> Correct:
+    """True for each labelled image whose top-1 class is correct, (N,)."""
     logits = logits_of(lambda images: run(images.numpy())[1], test, batch_size=64)
-    return float((logits.numpy().argmax(axis=1) == test.labels.numpy()).mean())
+    correct: Correct = logits.numpy().argmax(axis=1) == test.labels.numpy()
+    return correct
 
 
 @dataclass(frozen=True)
@@ -42,7 +32,12 @@ class CheckedFile:
     engine: Engine
     form: GraphFormat
     parity: Parity
-    accuracy: float | None
+    correct: Correct | None
+
+    @property
+    def accuracy(self) -> float | None:
+        """Share of the test images whose top-1 class is correct, in [0, 1]; None without a test split."""
+        return None if self.correct is None else float(self.correct.mean())
 
 
 def check_graph(
@@ -55,4 +50,4 @@ def check_graph(
     """
     limit = limits.difference if form.precision == "fp32" else None
     parity = compare(engine.run, network, images, batches=BATCHES, limit=limit)
-    return CheckedFile(engine, form, parity, None if test is None else accuracy_of(engine.run, test))
+    return CheckedFile(engine, form, parity, None if test is None else correct_of(engine.run, test))

@@ -9,12 +9,12 @@ import numpy.typing as npt
 
 from export.engines.protocol import Run
 from export.verify.diagnosis import diagnose
+from export.verify.limits import LIMIT_FP32
 from models.errors import UserError
 from models.images.decode import Floats, Pixels
 from training.data.streaming import Dataset, sequential_batches
 
 BATCHES = (1, 2, 7, 64, 256)  # the last is the default limit of images per request
-LIMIT_FP32 = 1e-5
 _READ, _READS = 64, 7  # images per read, and reads in memory at once: divisible by batches of 1, 2, 7 and 64
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from export.artifact.manifest import ORIGINAL_FILE, WEIGHTS_FILE, Manifest
-from export.engines.original import MODEL, ImportedModel
+from export.engines.original import MODEL, Conventions, ImportedModel
 from export.engines.protocol import Run
 from export.writers.deployable import Deployable
 from models.checkpoint.directory import Checkpoint, CheckpointConfig, load_weights
@@ -37,8 +37,7 @@ def reference_for(directory: Path, manifest: Manifest) -> Run:
     if manifest.model != MODEL:
         return reference(rebuild(directory, manifest))
     content = (directory / ORIGINAL_FILE).read_bytes()
-    output, output_kind = str(manifest.options["output"]), str(manifest.options["gives"])
-    return ImportedModel(content, manifest.input, output=output, output_kind=output_kind).run
+    return ImportedModel(content, manifest.input, Conventions.from_options(manifest.options)).run
 
 
 def rebuild(directory: Path, manifest: Manifest) -> Checkpoint:

@@ -8,7 +8,9 @@ from export.artifact.golden import check_golden, load_golden
 from export.artifact.manifest import ArtifactError, check_files, read_manifest
 from export.engines.machine import incompatible_files
 from export.engines.selection import open_engine
-from export.verify.check import CheckedFile, Limits, accuracy_of, check_graph, checking_device
+from export.verify.accuracy import AccuracyLoss
+from export.verify.check import CheckedFile, check_graph, checking_device, correct_of
+from export.verify.limits import Limits
 from export.verify.parity import Parity, ParityError
 from export.verify.reference import REFERENCE, reference_for
 from export.verify.speed import measure_speed
@@ -80,7 +82,7 @@ def verify_artifact(directory: Path, *, test: Dataset | None = None, limits: Lim
         )
         for form in forms
     }
-    wanted = None if test is None else accuracy_of(network, test)
+    wanted = None if test is None else correct_of(network, test)
     found: dict[str, tuple[float, CheckedFile]] = {}
     for form in forms:
         engine, path = engines[form.file], directory / form.file
@@ -89,11 +91,10 @@ def verify_artifact(directory: Path, *, test: Dataset | None = None, limits: Lim
             checked = check_graph(engine, form, network, images if test is None else test, test, limits)
         except ParityError as error:
             raise ArtifactError(f"{path}: {error}") from None
-        if checked.accuracy is not None and wanted is not None and wanted - checked.accuracy > limits.accuracy_loss:
-            raise ArtifactError(
-                f"{path}: {checked.accuracy:.2%} of the test images are right, and {wanted:.2%} in the trained "
-                f"network; at most {100 * limits.accuracy_loss:g} points may be lost"
-            )
+        if checked.correct is not None and wanted is not None:
+            reason = AccuracyLoss.between(wanted, checked.correct).refusal(limits)
+            if reason:
+                raise ArtifactError(f"{path}: {reason}")
         found[form.file] = golden, checked
     runs = {file: engine.run for file, engine in engines.items()}
     rates = measure_speed({REFERENCE: network, **runs}, images)
@@ -111,4 +112,5 @@ def verify_artifact(directory: Path, *, test: Dataset | None = None, limits: Lim
         )
         for file, (golden, checked) in found.items()
     )
-    return Verification(files, wanted, rates[REFERENCE], elsewhere)
+    accuracy = None if wanted is None else float(wanted.mean())
+    return Verification(files, accuracy, rates[REFERENCE], elsewhere)

@@ -89,6 +89,8 @@ def write_triton(artifact: Path, out: Path) -> Path:
     """
     manifest = read_manifest(artifact)
     backend = _choose(manifest)
+    if backend.source == ONNX_FILE and manifest.takes_one_image:
+        raise TritonError(f"{artifact}: its {ONNX_FILE} takes one image at a time; Triton's batches need any number")
     check_file(artifact, manifest, backend.source)
     labels, contract = _labels(manifest.classes), _contract(manifest, backend)
     check_writable(out)

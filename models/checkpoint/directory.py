@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from models.checkpoint.names import CONFIG_FILE, WEIGHTS_FILE, CheckpointError, check_finished
 from models.checkpoint.weights import load_tensors
 from models.errors import UserError
 from models.files import atomic_write, sha256_of
@@ -17,12 +18,6 @@ from models.images.input_spec import InputSpec
 from models.networks.registry import build_network
 
 SCHEMA = 1
-CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
-
-
-class CheckpointError(UserError):
-    """A checkpoint directory that is missing something, damaged, or of another schema."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,10 +146,7 @@ def read_config(directory: Path) -> CheckpointConfig:
 def _read(directory: Path) -> tuple[CheckpointConfig, str]:
     """The configuration and the hash of the weights."""
     config_path = directory / CONFIG_FILE
-    if not config_path.is_file():
-        unfinished = (directory / "resume.pt").is_file()
-        hint = "the training there is not finished; continue it with --resume" if unfinished else "no checkpoint there"
-        raise CheckpointError(f"{config_path} does not exist: {hint}")
+    check_finished(directory)
     try:
         content = json.loads(config_path.read_text())
         expected = content.pop("weights_sha256")

@@ -8,11 +8,13 @@ from urllib.parse import urlparse
 import torch
 import torchvision
 
-from models.checkpoint.directory import CONFIG_FILE, WEIGHTS_FILE, read_config
+from models.checkpoint.directory import read_config
+from models.checkpoint.names import CONFIG_FILE, WEIGHTS_FILE
 from models.errors import UserError
 from models.files import sha256_of
 from models.images.input_spec import InputSpec
-from models.networks.torchvision import PREFIX, torchvision_names
+from models.networks.names import TORCHVISION_PREFIX, torchvision_names
+from models.proxies import describe_proxy
 
 TENSOR_FILES = (".pth", ".pt", ".bin", ".safetensors")
 
@@ -74,7 +76,7 @@ def _published(model: str) -> Any:
     """The enumeration of torchvision's published weights; None for a network that is not torchvision's."""
     from models.networks.registry import NETWORKS
 
-    plain = model.removeprefix(PREFIX)
+    plain = model.removeprefix(TORCHVISION_PREFIX)
     if model in NETWORKS or plain not in torchvision_names():
         return None
     return torchvision.models.get_model_weights(plain)
@@ -82,7 +84,7 @@ def _published(model: str) -> Any:
 
 def _explain_missing(model: str) -> str:
     if model in torchvision_names():
-        return f"only torchvision's own have published weights: {PREFIX}{model}"
+        return f"only torchvision's own have published weights: {TORCHVISION_PREFIX}{model}"
     return f"{model} has no published weights"
 
 
@@ -94,8 +96,8 @@ def _download(weights: Any) -> Path:
         )
     except Exception as error:  # network or disk errors, or a damaged file: no weights in any case
         raise UserError(
-            f"--weights {weights.name}: fetching {weights.url} failed: {str(error).splitlines()[0]}; "
-            f"with the file at hand, give its path"
+            f"--weights {weights.name}: fetching {weights.url} failed: {str(error).splitlines()[0]}"
+            f"{describe_proxy(weights.url)}; with the file at hand, give its path"
         ) from None
     return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(weights.url).path).name
 

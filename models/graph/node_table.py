@@ -34,6 +34,8 @@ def node_table(network: nn.Module, spec: InputSpec) -> tuple[Node, ...]:
             profiler.run(x)
     except (RuntimeError, ValueError, AssertionError) as error:
         raise UserError(f"the network does not take {tuple(x.shape)} images: {error}") from None
+    for node in profiler.shapes.keys() - traced.names.keys():
+        del profiler.shapes[node]  # constants
     accounts = _Accounts(profiler)
     rows: list[Node] = []
     for node, name in traced.names.items():

@@ -11,6 +11,7 @@ from types import FrameType, TracebackType
 import torch
 from torchvision.models import feature_extraction
 
+_PACKAGES = tuple(str(Path(__file__).parents[2] / name) for name in ("models", "training"))
 _TORCH = str(Path(torch.__file__).parent)
 _TRACING = (str(Path(__file__).parent), feature_extraction.__file__)
 _LIBRARIES = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib"))
@@ -28,6 +29,11 @@ class SourceLine:
         return f"{path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}:{self.number}"
 
     @property
+    def quoted(self) -> str:
+        """The place and the line itself, in brackets, for the end of a message."""
+        return f" ({self}: `{self.text}`)" if self.text else f" ({self})"
+
+    @property
     def text(self) -> str:
         """The line itself; empty if the file cannot be read."""
         return linecache.getline(self.file, self.number).strip()
@@ -43,6 +49,12 @@ def current_line(frame: FrameType | None) -> SourceLine | None:
         frames.append(SourceLine(file, frame.f_lineno))
         frame = frame.f_back
     return _innermost(frames)
+
+
+def users_line(trace: TracebackType | None) -> SourceLine | None:
+    """The innermost line of an exception's traceback that is neither in a library nor in our packages."""
+    line = failed_line(trace)
+    return None if line is None or line.file.startswith((*_LIBRARIES, _TORCH, *_PACKAGES)) else line
 
 
 def failed_line(trace: TracebackType | None) -> SourceLine | None:

@@ -5,14 +5,16 @@ Module hooks would miss functional calls and merge calls of a shared module; the
 
 import copy
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, fx, nn
 
 from models.errors import UserError
+from models.graph.dependence import nodes_of_images
 from models.graph.example import blank_images
 from models.graph.in_place import make_ordinary, may_write
+from models.graph.source_line import SourceLine
 from models.graph.tracer import FeatureTracer
 
 INPUT = "input"
@@ -20,10 +22,17 @@ INPUT = "input"
 
 @dataclass(frozen=True)
 class Trace:
-    """A network as a graph of named nodes, in the order of computation; `input` names the placeholder."""
+    """A network as a graph of named nodes, in the order of computation; `input` names the placeholder.
+
+    Attributes:
+        module: the graph.
+        names: of the nodes that depend on the images; others, such as a grid of coordinates, are constants in a file.
+        lines: the nodes' lines in the network's source.
+    """
 
     module: fx.GraphModule
     names: dict[fx.Node, str]
+    lines: dict[fx.Node, SourceLine | None] = field(default_factory=dict)
 
     def returning(self, names: Collection[str]) -> fx.GraphModule:
         """A module that maps the input to a tuple: the values named `names`, in that order, then the logits."""
@@ -52,12 +61,13 @@ def trace(network: nn.Module, shape: Sequence[int]) -> Trace:
     if may_write(root, graph):  # a value that is overwritten cannot be shown
         make_ordinary(root, graph, tracer.lines, blank_images(root, 2, shape))
     names: dict[fx.Node, str] = {}
+    depending = nodes_of_images(graph)
     for node in graph.nodes:
         if node.op == "placeholder":
             names[node] = INPUT
-        elif node.op not in ("output", "get_attr"):
+        elif node in depending and node.op not in ("output", "get_attr"):
             names[node] = tracer.node_to_qualname[node]
-    return Trace(fx.GraphModule(root, graph), names)
+    return Trace(fx.GraphModule(root, graph), names, dict(tracer.lines))
 
 
 def inner_graph(module: nn.Module) -> fx.GraphModule | None:

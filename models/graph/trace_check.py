@@ -16,13 +16,16 @@ from models.graph.trace import Trace, trace
 _RTOL = 1e-4  # torch may choose other kernels for the same layer
 
 
-def check_trace(network: nn.Module, shape: Sequence[int]) -> None:
+def check_trace(network: nn.Module, shape: Sequence[int]) -> Trace:
     """Traces a network, and compares what each layer receives and returns, and the logits, with the network's own.
 
     It is compared in evaluation mode and stays unchanged, and no random numbers are taken from the global generator.
 
     Args:
         shape: of one image, (channels, height, width).
+
+    Returns:
+        The traced network.
 
     Raises:
         ValueError: the network cannot be traced, or its graph computes something else.
@@ -31,14 +34,17 @@ def check_trace(network: nn.Module, shape: Sequence[int]) -> None:
     x = blank_images(network, 2, shape)
     x = torch.randn(x.shape, dtype=x.dtype, generator=torch.Generator().manual_seed(0)).to(x.device)
     name = type(network).__name__
+    running: list[fx.Node] = []
     try:
         with torch.no_grad():
             wanted = _seeded(lambda: _values_of_network(network, traced, x.clone()), x)
-            found = _seeded(lambda: _values_of_graph(traced, x.clone()), x)
+            found = _seeded(lambda: _values_of_graph(traced, x.clone(), running), x)
     except Exception as error:  # custom code may raise anything
         reason = (str(error) or type(error).__name__).splitlines()[0]
+        line = traced.lines.get(running[-1]) if running else None
         raise UserError(
             f"{name} cannot be traced: its graph does not take {tuple(x.shape)} images: {reason}"
+            f"{line.quoted if line else ''}"
         ) from error
     for path in wanted:
         if not _close(found.get(path, []), wanted[path]):
@@ -47,6 +53,7 @@ def check_trace(network: nn.Module, shape: Sequence[int]) -> None:
                 f"{name} cannot be traced: the graph differs from the network {place}; its forward changes values in "
                 "place in a way that tracing does not see, or takes another path for other images"
             )
+    return traced
 
 
 def _values_of_network(network: nn.Module, traced: Trace, x: Tensor) -> dict[str, list[Tensor]]:
@@ -71,11 +78,15 @@ def _values_of_network(network: nn.Module, traced: Trace, x: Tensor) -> dict[str
     return {**values, "": [logits]}
 
 
-def _values_of_graph(traced: Trace, x: Tensor) -> dict[str, list[Tensor]]:
-    """The same from the graph."""
+def _values_of_graph(traced: Trace, x: Tensor, running: list[fx.Node]) -> dict[str, list[Tensor]]:
+    """The same from the graph; `running` gets the nodes that it runs."""
     values: dict[str, list[Tensor]] = defaultdict(list)
 
     class Recorder(fx.Interpreter):
+        def run_node(self, n: fx.Node) -> Any:
+            running.append(n)
+            return super().run_node(n)
+
         def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
             result = super().call_module(target, args, kwargs)
             values[target] += _copies((args, kwargs)) + _copies(result)

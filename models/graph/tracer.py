@@ -4,11 +4,14 @@ import inspect
 import math
 import operator
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+import torch
 import torchvision
 from torch import fx, nn
 from torch.fx.proxy import Attribute, Proxy, TraceError
+from torch.utils._pytree import tree_leaves
 from torchvision.models.feature_extraction import NodePathTracer
 
 from models.errors import UserError
@@ -23,6 +26,9 @@ IN_PLACE_OPERATORS: dict[Callable[..., Any], Callable[..., Any]] = {
     operator.ior: operator.or_, operator.ixor: operator.xor, operator.ilshift: operator.lshift,
     operator.irshift: operator.rshift,
 }  # fmt: skip
+_ABOUT_TYPES = ("isinstance(", "is_tensor(", "type(")
+# Functions that take sizes without a tensor, by which torch recognises stand-ins.
+_FACTORIES = ("arange", "empty", "eye", "full", "linspace", "ones", "zeros")
 _TORCHVISION_LAYERS = [
     member for _, member in inspect.getmembers(torchvision.ops, inspect.isclass) if issubclass(member, nn.Module)
 ]
@@ -56,12 +62,16 @@ class FeatureTracer(NodePathTracer):  # type: ignore[misc]  # torchvision has no
         try:
             if self._shape is not None:
                 self._shapes = ShapeValues(network, self._shape)
-            graph: fx.Graph = self.trace(network)
+            with self._recorded_factories():
+                graph: fx.Graph = self.trace(network)
         except Exception as error:  # custom code may raise anything, and proxies differ from tensors
             reason = (str(error) or type(error).__name__).splitlines()[0]
-            if "cannot be interpreted as an integer" in reason:
-                reason = "a size is needed as a number here; write int(...) around it"
-            raise untraceable(network, failed_line(error.__traceback__), reason) from error
+            line = failed_line(error.__traceback__)
+            if line and any(word in line.text for word in _ABOUT_TYPES):
+                reason = (
+                    f"{reason}; tracing calls forward with stand-ins, which are no tensors: do not ask for their type"
+                )
+            raise untraceable(network, line, reason) from error
         self._erase_decided(graph)
         self._shapes = None
         for name, value in network.named_buffers():
@@ -98,6 +108,44 @@ class FeatureTracer(NodePathTracer):  # type: ignore[misc]  # torchvision has no
         self._decided.append(obj.node)
         return self._known_shapes().length(obj.node)
 
+    def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> Any:
+        """Traces `forward` with images alone, so that its other parameters have their defaults."""
+        kinds = [parameter for parameter in list(inspect.signature(root_fn).parameters.values())[1:]]
+        needed = [
+            one
+            for one in kinds
+            if one.default is one.empty and one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)
+        ]
+        if not is_module or len(kinds) == 1 or len(needed) > 1:
+            return super().create_args_for_root(root_fn, is_module, concrete_args)
+
+        def forward(self: nn.Module, x: Any) -> Any:
+            return root_fn(self, x)
+
+        return super().create_args_for_root(forward, is_module, concrete_args)
+
+    @contextmanager
+    def _recorded_factories(self) -> Iterator[None]:
+        """Records calls such as `torch.zeros(x.shape[0], 3)`, which torch would refuse, inside the block, and decides
+        the conditions of `torch._check`."""
+        originals = {name: getattr(torch, name) for name in (*_FACTORIES, "_check")}
+        try:
+            for name in _FACTORIES:
+                setattr(torch, name, self._recorded(originals[name]))
+            torch._check = lambda condition, *rest: originals["_check"](bool(condition), *rest)
+            yield
+        finally:
+            for name, original in originals.items():
+                setattr(torch, name, original)
+
+    def _recorded(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if any(isinstance(leaf, Proxy) for leaf in tree_leaves((args, kwargs))):
+                return self.create_proxy("call_function", original, args, kwargs)
+            return original(*args, **kwargs)
+
+        return call
+
     def _erase_decided(self, graph: fx.Graph) -> None:
         """Removes decided conditions, and the numbers that only they are computed from."""
         pending = list(self._decided)
@@ -115,11 +163,11 @@ class FeatureTracer(NodePathTracer):  # type: ignore[misc]  # torchvision has no
         return self._shapes
 
 
-def untraceable(network: nn.Module, line: SourceLine | None, reason: str) -> UserError:
-    """The error for a network that cannot be traced."""
+def untraceable(network: nn.Module, line: SourceLine | None, reason: str, *, cannot: str = "traced") -> UserError:
+    """The error for a network that cannot be traced, or not exported."""
     place = f"{line}: " if line else ""
     quoted = f" (`{line.text}`)" if line and line.text else ""
-    return UserError(f"{type(network).__name__} cannot be traced: {place}{reason}{quoted}")
+    return UserError(f"{type(network).__name__} cannot be {cannot}: {place}{reason}{quoted}")
 
 
 class _Operations:
@@ -133,6 +181,23 @@ class _Operations:
 
     def __int__(self: Any) -> int:
         return int(self.tracer.decide(self))
+
+    def __index__(self: Any) -> int:
+        return operator.index(self.tracer.decide(self))
+
+    def __float__(self: Any) -> float:
+        return float(self.tracer.decide(self))
+
+    def __format__(self: Any, form: str) -> str:
+        try:
+            return format(self.tracer.decide(self), form)
+        except TraceError:
+            if form:
+                raise
+            return repr(self)  # in a message
+
+    def __str__(self: Any) -> str:
+        return format(self)
 
 
 def _in_place(operation: Callable[..., Any], ordinary: Callable[..., Any]) -> Callable[[Any, Any], Proxy]:

@@ -22,11 +22,20 @@ class Normalize(nn.Module):
     def __init__(self, spec: InputSpec, *, memory_format: torch.memory_format = torch.contiguous_format) -> None:
         super().__init__()
         self.memory_format = memory_format
+        self._plain = memory_format == torch.contiguous_format
         self.register_buffer("mean", torch.tensor(spec.mean).view(1, -1, 1, 1) * 255.0, persistent=False)
         self.register_buffer("std", torch.tensor(spec.std).view(1, -1, 1, 1) * 255.0, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """uint8 (N, H, W, C) to float32 (N, C, H, W)."""
-        # .contiguous(): without it the exported adaptive pooling becomes a chain of Range and Gather.
-        x = images.permute(0, 3, 1, 2).contiguous(memory_format=self.memory_format).float()  # (N, C, H, W)
+        x = images.permute(0, 3, 1, 2)  # (N, C, H, W)
+        # Without a copy the exported adaptive pooling becomes a chain of Range and Gather. `contiguous` makes none for
+        # grey images, whose strides are also those of channels_last, which a convolution then keeps: `view` fails after
+        # it.
+        x = (
+            x.clone(memory_format=torch.contiguous_format)
+            if self._plain
+            else x.contiguous(memory_format=self.memory_format)
+        )
+        x = x.float()
         return (x - self.mean) / self.std

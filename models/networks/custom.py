@@ -4,9 +4,10 @@ import difflib
 import importlib
 import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -16,6 +17,9 @@ from models.errors import UserError
 from models.networks.spec import DATA_PARAMETERS, NetworkSpec, check_logits, set_signature
 
 SIZE = 32  # the default of `convscope summary`
+_OURS = ("models", "training", "export", "service")
+_ROOT = Path(__file__).resolve().parents[2]
+_theirs: dict[str, ModuleType] = {}  # the user's modules with names of ours, kept between uses
 
 
 def custom_spec(name: str) -> NetworkSpec:
@@ -84,11 +88,28 @@ def _target(name: str, module_name: str, attribute: str) -> Any:
 
 @contextmanager
 def _current_directory_first() -> Iterator[None]:
-    """Puts the current directory first on the module path inside the block, and restores the path afterwards."""
-    here = str(Path.cwd())
-    sys.path.insert(0, here)
+    """Puts the current directory first on the module path inside the block, and restores the path afterwards.
+
+    The user's folder `models` is often there; inside the block it takes the place of our package of that name.
+    """
+    here = Path.cwd()
+    names = [name for name in _OURS if (here / name).is_dir() or (here / f"{name}.py").is_file()]
+    names = [name for name in names if (here / name).resolve() != _ROOT / name]
+    ours = _taken_out(names)
+    sys.modules.update(_theirs)
+    sys.path.insert(0, str(here))
     importlib.invalidate_caches()  # files may be newer than the finder's cache
     try:
         yield
     finally:
-        sys.path.remove(here)
+        sys.path.remove(str(here))
+        _theirs.update(_taken_out(names))
+        sys.modules.update(ours)
+
+
+def _taken_out(names: Sequence[str]) -> dict[str, ModuleType]:
+    """Removes packages with these names and all their modules from those that are imported."""
+    found = {key: module for key, module in sys.modules.items() if key.split(".")[0] in names}
+    for key in found:
+        del sys.modules[key]
+    return found

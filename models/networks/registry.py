@@ -1,6 +1,5 @@
 """The networks by name, and the function that builds them."""
 
-import difflib
 from typing import Any
 
 from torch import nn
@@ -11,12 +10,13 @@ from models.networks.custom import custom_spec
 from models.networks.lenet import LeNet, LeNet1998
 from models.networks.mlp import MLP
 from models.networks.mobilenet_small import MobileNetSmall
+from models.networks.names import TORCHVISION_PREFIX, check_network_name, torchvision_names
 from models.networks.resnet import ResNet20, SEResNet20, resnet18, resnet34, resnet50
 from models.networks.simple_cnn import SimpleCNN
 from models.networks.skip_cnn import SkipCNN
 from models.networks.spec import NetworkSpec
 from models.networks.stripes import stripes_conv1, stripes_conv1_relu, stripes_conv2, stripes_conv2_relu
-from models.networks.torchvision import PREFIX, torchvision_names, torchvision_spec
+from models.networks.torchvision import torchvision_spec
 from models.networks.two_head_cnn import TwoHeadCNN
 from models.networks.vgg import vgg11, vgg13, vgg16
 
@@ -51,20 +51,16 @@ def find_network(name: str) -> NetworkSpec:
     Raises:
         ValueError: no such name; the message lists the nearest ones.
     """
+    check_network_name(name)
     if name in NETWORKS:
         return NETWORKS[name]
-    plain = name.removeprefix(PREFIX)
-    if plain in torchvision_names():
-        return torchvision_spec(plain)
-    if ":" in name and not name.startswith(PREFIX):
-        return custom_spec(name)
-    ours = plain == name
-    known = [*NETWORKS, *torchvision_names()] if ours else [PREFIX + there for there in torchvision_names()]
-    # With the prefix all of torchvision's names would be similar.
-    near = difflib.get_close_matches(name, dict.fromkeys(known), n=3, cutoff=0.4 if ours else 0.8)
-    known_ones = f"known are {', '.join(NETWORKS)}, torchvision's by their names there, and module:callable"
-    hint = f"did you mean {' or '.join(near)}?" if near else known_ones
-    raise UserError(f"no network is called {name!r}; {hint}")
+    plain = name.removeprefix(TORCHVISION_PREFIX)
+    return torchvision_spec(plain) if plain in torchvision_names() else custom_spec(name)
+
+
+def is_custom(name: str) -> bool:
+    """True for the name of a network that neither this package nor torchvision has: `module:callable`."""
+    return name not in NETWORKS and ":" in name and not name.startswith(TORCHVISION_PREFIX)
 
 
 def input_size_for(name: str, natural: tuple[int, int]) -> tuple[int, int]:

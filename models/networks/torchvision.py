@@ -1,6 +1,5 @@
 """Every torchvision classification network, by its torchvision name."""
 
-import functools
 import inspect
 import typing
 from typing import Any
@@ -12,18 +11,11 @@ from torch import nn
 from models.errors import UserError
 from models.networks.spec import DATA_PARAMETERS, NetworkSpec, check_logits, set_signature
 
-PREFIX = "torchvision:"
 # These turn off auxiliary classifiers, which only training uses and which change the return type.
 _ALWAYS: dict[str, dict[str, Any]] = {
     "googlenet": {"aux_logits": False, "init_weights": True},
     "inception_v3": {"aux_logits": False, "init_weights": True},
 }
-
-
-@functools.cache
-def torchvision_names() -> tuple[str, ...]:
-    """Names of torchvision's image classifiers, without the quantised ones."""
-    return tuple(torchvision.models.list_models(module=torchvision.models))
 
 
 def torchvision_spec(name: str) -> NetworkSpec:

@@ -35,6 +35,7 @@ class AdmissionControl:
             metrics=http.metrics.counts,
             route_of=http.route_of,
             log_all=settings.access_log,
+            draining=lambda: http.context.catalog.draining,
         )
         self._concurrency, self._active_requests = settings.limit("concurrency"), 0
         self._token = settings.token.get_secret_value().encode() if settings.token else None

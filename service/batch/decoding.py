@@ -245,7 +245,12 @@ def encoded(entry: Entry) -> Encoded:
     if entry.failure is not None:
         return entry.failure
     if entry.url is not None:
-        return (entry.url,)
+        if not entry.url.startswith("memory://"):
+            return (entry.url,)
+        try:  # only this process has it
+            return read_bytes(entry.url)
+        except OSError as error:
+            return ImageFailure("file_unreadable", str(error))
     for content in (entry.path, entry.data, entry.pixels):
         if content is not None:
             return content
@@ -254,7 +259,10 @@ def encoded(entry: Entry) -> Encoded:
 
 def _prepare(path: str, count: int, shape: tuple[int, ...], spec: InputSpec, limit_pixels: int) -> None:
     global _places, _decode
-    _places, _decode = _mapped(path, count, shape), decoder(spec, limit_pixels)
+    try:
+        _places, _decode = _mapped(path, count, shape), decoder(spec, limit_pixels)
+    except FileNotFoundError:
+        os._exit(1)  # the job ended while this process was starting
 
 
 def _mapped(path: str, count: int, shape: tuple[int, ...]) -> Pixels:

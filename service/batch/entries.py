@@ -18,10 +18,10 @@ Remark = Callable[[str, str], None]  # takes a key that gets no row, and the rea
 _ESCAPE = re.compile(rb"\\(?:\\|x([0-9a-f]{2}))")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: that would triple the time to make one
 class Entry:
-    """One image of a source. Exactly one of `path`, `url`, `data`, `pixels` and `failure` is set, unless the entry was
-    passed over by `Shard.entries`.
+    """One image of a source. Exactly one of `path`, `url`, `data`, `pixels` and `failure` is set, unless the content
+    was not needed or has been dropped.
 
     Attributes:
         key: identifies it in the source, see `key_of`.
@@ -42,6 +42,10 @@ class Entry:
     failure: ImageFailure | None = None
     truth: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def drop_content(self) -> None:
+        """Frees the image, which is not needed for the row."""
+        self.data = self.pixels = None
 
 
 class Shard(Protocol):
@@ -130,22 +134,25 @@ def batches_of(shard: Shard, number: int, *, rows: int, size: int, needed: Neede
     def wanted(index: int) -> bool:
         return needed(block_name(number, index // rows), index % rows)
 
-    def batch(entries: tuple[Entry, ...], first: int, *, last: bool = False, problem: str = "") -> Batch:
-        start, runs = first % rows, tuple(place for place in range(len(entries)) if wanted(first + place))
-        closes = last or start + len(entries) == rows
-        return Batch(block_name(number, first // rows), start, entries, runs, closes, last, problem)
-
     waiting: list[Entry] = []
-    first, problem = 0, ""
+    first = 0
+
+    def batch(*, last: bool, problem: str = "") -> Batch:
+        start, name = first % rows, block_name(number, first // rows)
+        runs = tuple(place for place in range(len(waiting)) if needed(name, start + place))
+        closes = last or start + len(waiting) == rows
+        return Batch(name, start, tuple(waiting), runs, closes, last, problem)
+
+    problem = ""
     try:
         for entry in shard.entries(wanted):
             if len(waiting) == size:
-                yield batch(tuple(waiting), first)
+                yield batch(last=False)
                 waiting, first = [], first + size
             waiting.append(entry)
     except ShardError as error:
         problem = str(error)
-    yield batch(tuple(waiting), first, last=True, problem=problem)
+    yield batch(last=True, problem=problem)
 
 
 def block_name(shard: int, number: int) -> str:

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from models.cores import available_cores
 from models.errors import UserError
 from models.images.header import DEFAULT_LIMIT_PIXELS
 from service.batch.entries import Batch, Entry, Shard, Source, add_digest, batches_of
@@ -226,7 +227,7 @@ class Job:
         return Pipeline(
             self.network,
             batch_size=self.batch_size,
-            processes=self.request.processes or len(os.sched_getaffinity(0)),
+            processes=self.request.processes or available_cores(),
             limit_pixels=self.request.limit_pixels,
             finish=finish,
         )

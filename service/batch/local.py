@@ -52,8 +52,8 @@ class Work:
     problem: str = ""
 
     def add(self, batch: Batch) -> None:
-        """Remembers the entries of a batch without their content."""
-        self.entries += [Entry(entry.key, truth=entry.truth, extra=entry.extra) for entry in batch.entries]
+        """Adds the entries of a batch."""
+        self.entries += batch.entries
         self.positions += [batch.start + place for place in batch.runs]
         self.last, self.problem = batch.last, batch.problem
 
@@ -153,6 +153,8 @@ class Pipeline:
                 runs = set(batch.runs)
                 sources = [encoded(entry) if i in runs else None for i, entry in enumerate(batch.entries)]
                 decoding = self._decoders.submit(self._next(self._free), sources)
+            for entry in batch.entries:
+                entry.drop_content()
             if decoding or (batch.closes and (work.positions or not work.entries)):
                 self._decoding.put((work, batch, decoding))
             began = time.perf_counter()

@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from service.batch.job import Job, Summary
 from service.batch.output import Record
 from service.batch.sources.dataset import DatasetSource
 from service.batch.sources.listing import STDIN
+from training.cli.console import make_console
 
 _EVERY_S = 10.0  # between lines where standard error is no terminal
 
@@ -20,7 +20,7 @@ _EVERY_S = 10.0  # between lines where standard error is no terminal
 @contextmanager
 def shown(job: Job) -> Iterator[Callable[[Record], None]]:
     """Yields a function for `Job.run` that shows progress: a bar on a terminal, or a line every 10 seconds."""
-    console = Console(stderr=True, highlight=False)
+    console = make_console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 import fsspec
-from fsspec.core import url_to_fs
 
 from models.errors import UserError
 from models.files import UnwritableError
@@ -22,7 +21,6 @@ def is_url(name: str) -> bool:
     return "://" in name
 
 
-@cache
 def file_system(url: str) -> Any:
     """fsspec's file system for a URL.
 
@@ -30,9 +28,14 @@ def file_system(url: str) -> Any:
         UserError: the protocol is unknown, or its package is not installed.
     """
     try:
-        return url_to_fs(url)[0]
+        return _file_system(url.partition("://")[0])
     except (ImportError, ValueError) as error:
         raise UserError(f"{url} cannot be opened: {error}") from None
+
+
+@cache
+def _file_system(protocol: str) -> Any:
+    return fsspec.filesystem(protocol, use_listings_cache=False)  # listings of millions of keys would stay in memory
 
 
 @contextmanager
@@ -46,7 +49,7 @@ def open_binary(name: str) -> Iterator[IO[bytes]]:
         with open(name, "rb") as file:
             yield file
         return
-    with file_system(name.partition("://")[0] + "://").open(name, "rb") as file:
+    with file_system(name).open(name, "rb") as file:
         yield cast(IO[bytes], file)
 
 
@@ -56,7 +59,7 @@ def read_bytes(url: str) -> bytes:
     Raises:
         OSError: it cannot be read.
     """
-    return bytes(file_system(url.partition("://")[0] + "://").cat_file(url))
+    return bytes(file_system(url).cat_file(url))
 
 
 class Folder:
@@ -68,7 +71,7 @@ class Folder:
 
     def __init__(self, name: str) -> None:
         self.name = name.rstrip("/")
-        self._fs: Any = file_system(name.partition("://")[0] + "://") if is_url(name) else fsspec.filesystem("file")
+        self._fs: Any = file_system(name) if is_url(name) else fsspec.filesystem("file")
         protocol = self._fs.protocol
         self._whole = not _WHOLE.isdisjoint({protocol} if isinstance(protocol, str) else protocol)
         self._local = not is_url(name)

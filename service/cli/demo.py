@@ -2,26 +2,21 @@
 
 import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import httpx
 from cyclopts import CycloptsError
-from PIL import Image
-from rich.console import Console
 
 from export.artifact.directory import newest_version
 from export.artifact.manifest import ArtifactError
-from export.pipeline.export import export_checkpoint
-from export.verify.verification import verify_artifact
-from models.checkpoint.directory import CONFIG_FILE, load_checkpoint
-from models.checkpoint.samples import SAMPLES_FILE, load_samples
+from models.checkpoint.names import CONFIG_FILE, RESUME_FILE
 from models.files import atomic_write
-from models.images.decode import to_pil
-from service.process.server import command, environment, preflight, wait_until_ready
+from service.client.connection import connect
+from service.process.server import check_port, command, environment, preflight, wait_until_ready
 from service.settings import Settings, SettingsError, read_settings
-from training.cli.progress import TrainingProgress
-from training.loop.resume import RESUME_FILE
-from training.run.plan import TrainingRequest
-from training.run.train import train_checkpoint
+from training.cli.console import make_console
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 RUN = Path("runs/lenet-digits")
 ARTIFACT = Path("artifacts/lenet-digits")
@@ -35,13 +30,14 @@ def demo(*, port: int | None = None) -> int:
     Args:
         port: Port to listen on [default: CONVSCOPE_PORT, else 3000].
     """
-    console = Console(highlight=False, soft_wrap=True)
-    train(console)
-    artifact = _export(console)
     try:
-        settings = read_settings(artifacts=artifact, port=port)
+        settings = read_settings(port=port)
     except SettingsError as error:
         raise CycloptsError(msg=str(error)) from None
+    check_port(settings.host, settings.port)
+    console = make_console()
+    train(console)
+    settings = settings.model_copy(update={"artifacts": _export(console)})
     preflight(settings)
     server = subprocess.Popen(command(settings), env=environment(settings))
     try:
@@ -55,8 +51,13 @@ def demo(*, port: int | None = None) -> int:
     return 0
 
 
-def train(console: Console) -> None:
+def train(console: "Console") -> None:
     """Trains the demo's network, resumes its interrupted run, or reports the finished one."""
+    from models.checkpoint.directory import load_checkpoint  # torch takes seconds to import
+    from training.cli.progress import TrainingProgress
+    from training.run.plan import TrainingRequest
+    from training.run.train import train_checkpoint
+
     if (RUN / CONFIG_FILE).is_file():
         metrics = load_checkpoint(RUN).config.metrics
         console.print(f"1. {RUN} is there: {metrics['test']['accuracy']:.2%} of its test images right")
@@ -67,7 +68,10 @@ def train(console: Console) -> None:
         train_checkpoint(TrainingRequest("lenet", "digits"), out=RUN, resume=unfinished, report=progress)
 
 
-def _export(console: Console) -> Path:
+def _export(console: "Console") -> Path:
+    from export.pipeline.export import export_checkpoint
+    from export.verify.verification import verify_artifact
+
     try:
         artifact = newest_version(ARTIFACT)
         console.print(f"2. {artifact} is there; verifying it")
@@ -82,7 +86,13 @@ def _export(console: Console) -> Path:
     return artifact
 
 
-def _first_answer(console: Console, settings: Settings, server: "subprocess.Popen[bytes]") -> None:
+def _first_answer(console: "Console", settings: Settings, server: "subprocess.Popen[bytes]") -> None:
+    from PIL import Image
+
+    from models.checkpoint.directory import load_checkpoint
+    from models.checkpoint.samples import SAMPLES_FILE, load_samples
+    from models.images.decode import to_pil
+
     url = f"http://{settings.host}:{settings.port}"
     console.print(f"3. starting the server at {url}")
     wait_until_ready(url, server, timeout_s=120)
@@ -90,7 +100,8 @@ def _first_answer(console: Console, settings: Settings, server: "subprocess.Pope
     picture = RUN / "example.png"
     with atomic_write(picture) as path:
         to_pil(samples.raw[0]).resize((80, 80), Image.Resampling.NEAREST).save(path, "PNG")
-    answer = httpx.post(f"{url}/v1/classify", params={"top_k": 3}, content=picture.read_bytes())
+    with connect(url, timeout_s=60, direct=True) as client:
+        answer = client.post("/v1/classify", params={"top_k": 3}, content=picture.read_bytes())
     console.print(f"4. curl --data-binary @{picture} '{url}/v1/classify?top_k=3'", answer.text, sep="\n")
     console.print(f"   (it is a {load_checkpoint(RUN).config.classes[int(samples.raw_labels[0])]})")
     console.print(f"5. look inside at {url}/ ; Ctrl-C stops")

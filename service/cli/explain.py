@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import CycloptsError, Parameter
-from rich.console import Console
 from rich.progress import Progress, TaskID
 
 from export.engines.machine import installed_version
 from export.predictor import Predictor, top_predictions
 from models.files import atomic_write
 from models.images.decode import decode_picture
-from service.cli.opening import open_as_served
+from service.cli.opening import decode_file, open_as_served, pixel_limit
 from service.errors import NotInspectable
 from service.inspection.explain.explanation import Explainer, Explanation, Refused, class_index
 from service.inspection.explain.maps import to_picture
@@ -25,6 +24,7 @@ from service.inspection.explain.methods import METHODS, find_method
 from service.inspection.explain.overlay import draw_overlay
 from service.inspection.explain.watch import Watch
 from service.inspection.references.index import find_index, image_normality, normality_text
+from training.cli.console import make_console
 
 RECORD_FILE = "explanation.json"
 _ALL = "all"
@@ -42,6 +42,7 @@ def explain(
     seed: int = 0,
     evaluate: bool = False,
     out: Path,
+    image_limit_pixels: int | None = None,
 ) -> None:
     """Draws which places of one image speak for a class, and writes down how.
 
@@ -60,14 +61,17 @@ def explain(
         seed: Of random numbers.
         evaluate: Measure how far each map can be trusted; --method all always does.
         out: The folder to write.
+        image_limit_pixels: Largest image, as width x height of what is decoded [default:
+            CONVSCOPE_IMAGE_LIMIT_PIXELS, else 50 million].
     """
     if method and method != _ALL and method not in METHODS:
         raise CycloptsError(msg=f"--method is {method!r}; wanted all or one of {', '.join(METHODS)}")
     if method == _ALL and samples is not None:
         raise CycloptsError(msg="--samples goes with one method; with all, each has its own number")
+    limit = pixel_limit(image_limit_pixels)
     model = open_as_served(artifact)
     data = image.read_bytes()
-    pixels = model.decode(data)
+    pixels = decode_file(model, data, limit)
     with _progress() as watch:
         explainer = Explainer(model, pixels, watch)
         classes = model.manifest.classes
@@ -78,7 +82,7 @@ def explain(
             chosen = find_method(method) if method else explainer.default_method()
             found = [explainer.explain(chosen, index, layer=layer, samples=samples, seed=seed, evaluate=evaluate)]
     out.mkdir(parents=True, exist_ok=True)
-    picture = decode_picture(data, model.manifest.input)
+    picture = decode_picture(data, model.manifest.input, limit_pixels=limit)
     for one in found:
         if isinstance(one, Explanation):
             values, _ = to_picture(one.values, model.manifest.input, picture.shape[:2])
@@ -104,7 +108,7 @@ def explain(
 @contextmanager
 def _progress() -> Iterator[Watch]:
     """Shows on a terminal how far each method is."""
-    console = Console(stderr=True)
+    console = make_console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         tasks: dict[str, TaskID] = {}
 

@@ -7,25 +7,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from cyclopts import CycloptsError
 
 from export.engines.cuda import Device
-from export.predictor import BATCH, Predictor, top_predictions
 from models.errors import ConvscopeError
 from models.files import printable
 from models.results import Result
-from service.cli.opening import open_as_served
-from service.client.client import Client, NoAnswer, Policy
-from service.http.requests import is_number
-from service.inspection.feature_maps import inspect_image, select_nodes
-from service.inspection.references.index import find_index, normality_text
-from service.inspection.slide import draw_slide
-from service.inspection.tiles import draw_sheet
-from service.inspection.unit_text import unit_text
-from service.inspection.units import inspect_unit
-from service.settings import read_settings
 
+# Engines and inspection are imported after the arguments are checked.
 SOME_FAILED = 3
 Row = dict[str, Any]
 
@@ -38,6 +27,7 @@ def classify(
     top_k: int | None = None,
     device: Device = "auto",
     json: bool = False,
+    image_limit_pixels: int | None = None,
 ) -> int:
     """Classifies image files with an artifact, or on a running server.
 
@@ -52,6 +42,8 @@ def classify(
         top_k: Number of classes to show [default: 5].
         device: Device that runs --artifact.
         json: Print one JSON object per line instead of text.
+        image_limit_pixels: Largest image, as width x height of what is decoded [default:
+            CONVSCOPE_IMAGE_LIMIT_PIXELS, else 50 million].
     """
     if not images:
         raise CycloptsError(msg="no images were given")
@@ -59,11 +51,16 @@ def classify(
         raise CycloptsError(msg="give either --artifact DIR or --url URL")
     if artifact and model:
         raise CycloptsError(msg="--model goes with --url; --artifact is one model")
+    if url and image_limit_pixels is not None:
+        raise CycloptsError(msg="--image-limit-pixels goes with --artifact; a server has CONVSCOPE_IMAGE_LIMIT_PIXELS")
     if url and device != "auto":
         raise CycloptsError(msg="--device goes with --artifact; a server chose its own")
     if top_k is not None and top_k < 1:
         raise CycloptsError(msg=f"--top-k is {top_k}; it must be at least 1")
-    results = _local(artifact, top_k, device, images) if artifact else _remote(str(url), model, top_k, images)
+    if artifact:
+        results = _local(artifact, top_k, device, images, image_limit_pixels)
+    else:
+        results = _remote(str(url), model, top_k, images)
     failed = 0
     for path, result in zip(images, results, strict=True):
         failed += "error" in result
@@ -71,7 +68,15 @@ def classify(
     return 0 if not failed else 1 if failed == len(images) else SOME_FAILED
 
 
-def inspect(artifact: Path, image: Path, *, layers: str = "*", channel: int = 0, out: Path) -> None:
+def inspect(
+    artifact: Path,
+    image: Path,
+    *,
+    layers: str = "*",
+    channel: int = 0,
+    out: Path,
+    image_limit_pixels: int | None = None,
+) -> None:
     """Writes the feature maps of one image as a picture, as arrays, or as an animation of a sliding kernel.
 
     For example `convscope inspect artifacts/lenet-mnist seven.png --layers "conv*,pool*" --out sheet.png` or
@@ -83,14 +88,26 @@ def inspect(artifact: Path, image: Path, *, layers: str = "*", channel: int = 0,
         layers: Comma-separated names or globs; one convolution or pool for an animation.
         channel: Channel of the layer that an animation shows.
         out: The file to write: .png, a sheet of all channels; .npz, arrays by layer; .gif, an animation.
+        image_limit_pixels: Largest image, as width x height of what is decoded [default:
+            CONVSCOPE_IMAGE_LIMIT_PIXELS, else 50 million].
     """
     kind = out.suffix.lower()
     if kind not in (".png", ".npz", ".gif"):
         raise CycloptsError(msg=f"--out is {out}; it must end in .png, .npz or .gif")
     if channel and kind != ".gif":
         raise CycloptsError(msg="--channel goes with an animation, --out FILE.gif")
+    import numpy as np
+
+    from export.predictor import top_predictions
+    from service.cli.opening import decode_file, open_as_served, pixel_limit
+    from service.inspection.feature_maps import inspect_image, select_nodes
+    from service.inspection.references.index import find_index, normality_text
+    from service.inspection.slide import draw_slide
+    from service.inspection.tiles import draw_sheet
+
+    limit = pixel_limit(image_limit_pixels)
     model = open_as_served(artifact)
-    pixels = model.decode(image)
+    pixels = decode_file(model, image, limit)
     if kind == ".gif":
         slide = draw_slide(model, pixels, layers, channel)
         slide.save(out)
@@ -110,7 +127,7 @@ def inspect(artifact: Path, image: Path, *, layers: str = "*", channel: int = 0,
         print(f"{image.name}: {normality_text(found, references)}")
 
 
-def unit(artifact: Path, image: Path, layer: str, index: str) -> None:
+def unit(artifact: Path, image: Path, layer: str, index: str, *, image_limit_pixels: int | None = None) -> None:
     """Prints the arithmetic of one number inside an artifact's ONNX file for one image.
 
     For example `convscope unit artifacts/lenet-mnist seven.png conv1 2,5,7`.
@@ -120,21 +137,44 @@ def unit(artifact: Path, image: Path, layer: str, index: str) -> None:
         image: A PNG, JPEG, GIF, BMP, WebP, TIFF, PPM or AVIF file.
         layer: A layer's name, input, image or probabilities, or the source of another unit's term.
         index: CHANNEL,ROW,COLUMN in a feature map, or an element's number in a vector.
+        image_limit_pixels: Largest image, as width x height of what is decoded [default:
+            CONVSCOPE_IMAGE_LIMIT_PIXELS, else 50 million].
     """
     parts = index.split(",")
+    from service.http.requests import is_number
+
     if not all(is_number(part) for part in parts):
         raise CycloptsError(msg=f"INDEX is {index!r}; wanted whole numbers with commas between them, such as 2,5,7")
+    from service.cli.opening import decode_file, open_as_served, pixel_limit
+    from service.inspection.unit_text import unit_text
+    from service.inspection.units import inspect_unit
+
+    limit = pixel_limit(image_limit_pixels)
     model = open_as_served(artifact)
-    print(unit_text(inspect_unit(model, model.decode(image), layer, [int(part) for part in parts])))
+    print(unit_text(inspect_unit(model, decode_file(model, image, limit), layer, [int(part) for part in parts])))
 
 
-def _local(artifact: Path, top_k: int | None, device: Device, images: Sequence[Path]) -> Iterator[Row]:
+def _local(
+    artifact: Path, top_k: int | None, device: Device, images: Sequence[Path], limit_pixels: int | None
+) -> Iterator[Row]:
+    from export.predictor import BATCH, Predictor
+    from models.images.errors import ImageTooLarge
+    from service.cli.opening import pixel_limit
+
+    limit = pixel_limit(limit_pixels)
     model = Predictor.open(artifact, device=device)
     for start in range(0, len(images), BATCH):
-        yield from map(_row, model.classify(images[start : start + BATCH], top_k=top_k))
+        for result in model.classify(images[start : start + BATCH], top_k=top_k, limit_pixels=limit):
+            row = _row(result)
+            if result.error and result.error.code == ImageTooLarge.code and "the limit is" in result.error.message:
+                row["error"]["message"] += "; --image-limit-pixels raises it"
+            yield row
 
 
 def _remote(url: str, model: str | None, top_k: int | None, images: Sequence[Path]) -> Iterator[Row]:
+    from service.client.client import Client, NoAnswer, Policy
+    from service.settings import read_settings
+
     token, policy = read_settings().token, Policy(retries=3)
     try:
         with Client(url, token=token.get_secret_value() if token else None, policy=policy) as client:

@@ -1,19 +1,16 @@
 """The verb `convscope index`: reference images for every channel of an artifact."""
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
 from cyclopts import CycloptsError, Parameter
-from rich.console import Console
-from rich.progress import track
 
+from export.artifact.directory import newest_version
 from export.engines.cuda import Device
-from export.pipeline.data import load_test, load_train
-from export.predictor import Predictor
-from service.inspection.references.builder import ReferenceBuilder, Source
 from training.cli.arguments import usage_errors
+from training.cli.console import make_console
+from training.data.datasets import check_dataset
 from training.data.options import SOURCE_DEFAULTS, SourceOptions
-from training.data.streaming import sequential_batches
 
 
 def index(
@@ -46,22 +43,32 @@ def index(
         raise CycloptsError(msg=f"--references is {references}; it must be 1 to 100")
     with usage_errors():
         source.check()
+    newest_version(artifact)
+    check_dataset(data)
+    # torch takes seconds to import, so the arguments are checked before
+    from rich.progress import track
+
+    from export.pipeline.data import load_test, load_train
+    from export.predictor import Predictor
+    from service.inspection.references.builder import ReferenceBuilder, Source
+    from training.data.streaming import sequential_batches
+
     model = Predictor.open(artifact, device=device, check_all=True)
     load = load_test if split == "test" else load_train
     loaded = load(data, model.manifest, source, most=images)
-    console = Console(highlight=False, soft_wrap=True)
+    console = make_console()
     for remark in loaded.remarks:
-        console.print(remark, markup=False)
+        console.print(remark)
     found = loaded.images
     with ReferenceBuilder(model, len(found), references=references) as builder:
         order = sequential_batches(len(found), builder.batch)
         batches, quiet = found.batches(order), not console.is_terminal
         for batch in track(batches, "indexing", len(order), console=console, transient=True, disable=quiet):
             builder.add(batch.images.numpy(), batch.labels.numpy())
-        place = builder.write(Source(Path(data).name, split, loaded.sha256, loaded.names))
+        names = ["/".join(PurePosixPath(name).parts[-2:]) for name in loaded.names]  # class and file
+        place = builder.write(Source(Path(data).name, split, loaded.sha256, names))
     size = sum(file.stat().st_size for file in place.iterdir())
     console.print(
         f"{model.label}: {references} of {len(found):,} images for each of {builder.channels:,} channels in "
-        f"{builder.layers} layers, {size / 1e6:,.1f} MB in {place}",
-        markup=False,
+        f"{builder.layers} layers, {size / 1e6:,.1f} MB in {place}"
     )

@@ -2,8 +2,12 @@
 
 from pathlib import Path
 
+from cyclopts import CycloptsError
+
 from export.predictor import Predictor
-from service.settings import read_settings
+from models.images.decode import Pixels
+from models.images.errors import ImageTooLarge
+from service.settings import SettingsError, read_settings
 
 
 def open_as_served(artifact: Path) -> Predictor:
@@ -21,3 +25,21 @@ def open_as_served(artifact: Path) -> Predictor:
         threads=settings.threads_per_run,
         check_all=True,
     )
+
+
+def pixel_limit(given: int | None) -> int:
+    """The value of --image-limit-pixels, by default that of CONVSCOPE_IMAGE_LIMIT_PIXELS."""
+    try:
+        return read_settings(image_limit_pixels=given).image_limit_pixels
+    except SettingsError as error:
+        raise CycloptsError(msg=str(error)) from None
+
+
+def decode_file(model: Predictor, image: bytes | Path, limit_pixels: int) -> Pixels:
+    """The image at the network's size; the error of one that is too large names the flag."""
+    try:
+        return model.decode(image, limit_pixels=limit_pixels)
+    except ImageTooLarge as error:
+        if type(error) is not ImageTooLarge:
+            raise
+        raise ImageTooLarge(f"{error}; --image-limit-pixels raises it") from None

@@ -20,6 +20,7 @@ def serve(
     engine: EngineName | None = None,
     precision: PrecisionName | None = None,
     device: Device | None = None,
+    image_limit_pixels: int | None = None,
 ) -> None:
     """Serves artifacts over HTTP, after checking all their hashes. Ctrl-C stops the server.
 
@@ -36,6 +37,7 @@ def serve(
             Runtime if there is an ONNX file.
         precision: fp32, fp16, bf16 or int8; auto likewise takes the fastest, otherwise fp32.
         device: auto takes CUDA if available.
+        image_limit_pixels: Largest image, as width x height of what is decoded [default: 50 million].
     """
     try:
         settings = read_settings(
@@ -46,13 +48,14 @@ def serve(
             engine=engine,
             precision=precision,
             device=device,
+            image_limit_pixels=image_limit_pixels,
         )
     except SettingsError as error:
         raise CycloptsError(msg=str(error)) from None
-    manifests = preflight(settings)
+    manifests, variables = preflight(settings), environment(settings)
     names = ", ".join(f"{manifest.name}:{manifest.version}" for manifest in manifests)
     print(
         f"serving {names} at http://{settings.host}:{settings.port} (the page is there too); Ctrl-C stops", flush=True
     )
     words = command(settings)
-    os.execve(words[0], words, environment(settings))  # so that signals reach the server itself
+    os.execve(words[0], words, variables)  # so that signals reach the server itself

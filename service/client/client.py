@@ -18,7 +18,9 @@ from urllib.parse import quote
 import httpx
 import numpy.typing as npt
 
+from models.proxies import describe_proxy
 from models.results import Result
+from service.client.connection import connect, connect_async
 from service.client.protocol import (
     Exchange,
     NoAnswer,
@@ -57,7 +59,8 @@ class Client:
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self._policy = policy
-        self._http = httpx.Client(base_url=url, headers=_headers(token), timeout=policy.timeout_s, transport=transport)
+        self._route = "" if transport else describe_proxy(url)
+        self._http = connect(url, headers=_headers(token), timeout_s=policy.timeout_s, transport=transport)
 
     def classify(self, images: Sequence[Image], *, model: str | None = None, top_k: int | None = None) -> list[Result]:
         """Classifies files or their bytes.
@@ -197,6 +200,8 @@ class Client:
                     outcome = error
         except StopIteration as done:
             return done.value  # type: ignore[no-any-return]  # the generator's type has it
+        except NoAnswer as error:
+            raise error.along(self._route) from None
 
 
 class AsyncClient:
@@ -211,9 +216,8 @@ class AsyncClient:
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._policy = policy
-        self._http = httpx.AsyncClient(
-            base_url=url, headers=_headers(token), timeout=policy.timeout_s, transport=transport
-        )
+        self._route = "" if transport else describe_proxy(url)
+        self._http = connect_async(url, headers=_headers(token), timeout_s=policy.timeout_s, transport=transport)
 
     async def classify(
         self, images: Sequence[Image], *, model: str | None = None, top_k: int | None = None
@@ -283,6 +287,8 @@ class AsyncClient:
                     outcome = error
         except StopIteration as done:
             return done.value  # type: ignore[no-any-return]  # the generator's type has it
+        except NoAnswer as error:
+            raise error.along(self._route) from None
 
 
 def _feature_maps(image: Image, model: str, layers: str) -> Step:

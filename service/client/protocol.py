@@ -39,6 +39,10 @@ class NoAnswer(ConvscopeError, RuntimeError):
         super().__init__(message)
         self.status, self.code = status, code
 
+    def along(self, route: str) -> "NoAnswer":
+        """The same with a proxy, if there is one, unless the answer is convscope's."""
+        return self if self.code else NoAnswer(f"{self}{route}", status=self.status)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:

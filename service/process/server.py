@@ -8,13 +8,13 @@ import sys
 import time
 from pathlib import Path
 
-import httpx
-
 import service
 from export.artifact.directory import find_versions, locate
 from export.artifact.manifest import ArtifactError, Manifest, check_files, read_manifest
 from export.engines.cuda import cuda_unavailable_reason
 from models.errors import ConvscopeError, UserError
+from service.client.connection import connect
+from service.process.home import HOME, writable_home
 from service.settings import Settings, to_environment
 
 _CHECKOUT = Path(service.__file__).parent.parent
@@ -43,7 +43,7 @@ def preflight(settings: Settings) -> list[Manifest]:
         check_files(directory, manifests[-1])
     if settings.device == "cuda" and (reason := cuda_unavailable_reason()):
         raise UserError(f"--device is cuda, but there is {reason}; `auto` would take the CPU")
-    _check_port(settings.host, settings.port)
+    check_port(settings.host, settings.port)
     return manifests
 
 
@@ -56,13 +56,16 @@ def command(settings: Settings) -> list[str]:
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """This process's environment with the settings, and with BentoML's usage statistics turned off.
+    """This process's environment with the settings, without BentoML's usage statistics, and with a home for it.
 
     Raises:
         ArtifactError: the setting is `bentoml:...`, and BentoML's store has no such artifact.
+        UserError: no folder can be written.
     """
     own = to_environment(settings.model_copy(update={"artifacts": locate(settings.artifacts).resolve()}))
-    return {**os.environ, **own, "BENTOML_DO_NOT_TRACK": "true"}
+    # `python -m bentoml` would search the working directory first, where a file service.py may be the user's.
+    extra = {"BENTOML_DO_NOT_TRACK": "true", HOME: str(writable_home()), "PYTHONSAFEPATH": "1"}
+    return {**os.environ, **own, **extra}
 
 
 def wait_until_ready(url: str, process: subprocess.Popen[bytes], *, timeout_s: float, path: str = "/readyz") -> None:
@@ -71,23 +74,27 @@ def wait_until_ready(url: str, process: subprocess.Popen[bytes], *, timeout_s: f
     Raises:
         ServerFailed: the process ended, or the time is over; the message contains the last answer.
     """
+    import httpx  # used only here, and slow to import
+
     deadline, answer = time.monotonic() + timeout_s, "nothing was answered"
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise ServerFailed(f"the server ended with status {process.returncode}; its output says why")
-        try:
-            response = httpx.get(f"{url}{path}", timeout=5)
-        except httpx.TransportError:
-            pass
-        else:
-            if response.status_code == 200:
-                return
-            answer = response.text.strip()
-        time.sleep(0.1)
+    with connect(url, timeout_s=5, direct=True) as client:
+        while time.monotonic() < deadline:
+            if process.poll() is not None:
+                raise ServerFailed(f"the server ended with status {process.returncode}; its output says why")
+            try:
+                response = client.get(path)
+            except httpx.TransportError:
+                pass
+            else:
+                if response.status_code == 200:
+                    return
+                answer = response.text.strip()
+            time.sleep(0.1)
     raise ServerFailed(f"the server was not ready within {timeout_s:g} s: {answer}")
 
 
-def _check_port(host: str, port: int) -> None:
+def check_port(host: str, port: int) -> None:
+    """Raises UserError unless a server can listen there."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

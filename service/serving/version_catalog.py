@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 from collections.abc import Callable, Container, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from export.artifact.manifest import ArtifactError, check_files, read_manifest
@@ -95,14 +96,14 @@ class VersionCatalog:
     @property
     def not_ready(self) -> str | None:
         """The reason that the server is not ready, or None."""
-        if self.draining:
-            return "the server is shutting down"
         if self.gpu.failure:
             return self.gpu.failure
+        if self.draining:
+            return "the server is shutting down"
         if not self.opened:
             return "the models are being loaded"
-        if self.failures and not self.was_ready:
-            return "; ".join(self.failures.values())
+        if not self.was_ready and (reasons := [*self.failures.values(), *self._too_large()]):
+            return "; ".join(reasons)
         if not self._entries and not self.unloaded:
             if self.failures:
                 return "; ".join(self.failures.values())
@@ -191,9 +192,15 @@ class VersionCatalog:
         if (model := self._open_within_limit(entry)) is None and not was_measured:
             model = self._open_within_limit(entry)  # without the memory of larger batches from timing
         if model is None:
+            log.error("%s", entry.too_large)
             raise ModelNotReady(entry.too_large)
         entry.model, entry.too_large = model, ""
         return model
+
+    def _may_not_fit(self, entry: ModelEntry) -> bool:
+        """True if so little memory is left for weights and activations that only loading shows whether it fits."""
+        largest = max(file.size_bytes for file in entry.manifest.files.values())
+        return resident_mb() + 4 * largest / 1e6 > self._settings.memory_limit_mb
 
     def _open_within_limit(self, entry: ModelEntry) -> ServedModel | None:
         """The model, if this worker stays within its limit; evicts other models first."""
@@ -232,6 +239,9 @@ class VersionCatalog:
                 check_files(directory, manifest)
                 if any(old.directory == directory for old in self._all()):  # the version it replaces is valid
                     self._load_within_limit(entry)
+                elif not self.opened and self._may_not_fit(entry):  # then the server must not become ready
+                    with suppress(ModelNotReady, DeviceMemoryFull):
+                        self._load_within_limit(entry)
             other = self._entries.get(name, {}).get(version)
             if other is not None and other.directory != directory:
                 raise ArtifactError(f"{directory} says it is {entry.label}, and so does {other.directory}")
@@ -272,6 +282,9 @@ class VersionCatalog:
 
     def _note_ready(self) -> None:
         self.was_ready = self.was_ready or self.not_ready is None
+
+    def _too_large(self) -> list[str]:
+        return [entry.too_large for entry in self.entries() if entry.too_large]
 
     def _all(self) -> Iterator[ModelEntry]:
         return (entry for versions in self._entries.values() for entry in versions.values())

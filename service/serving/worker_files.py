@@ -21,6 +21,7 @@ DIRECTORY = "CONVSCOPE_STATE_DIR"  # passes the folder from the server's first p
 def make_directory() -> None:
     """Creates the folder for the workers, which inherit this process's environment; removes it at exit."""
     directory = tempfile.mkdtemp(prefix="convscope-")
+    Path(directory, "parent").write_text(str(os.getpid()))
     os.environ[DIRECTORY] = directory
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
 
@@ -48,6 +49,22 @@ class WorkerFiles:
         self._own = directory / f"{worker}.json"
         self._reached = directory / f"{worker}.reached"
         self._written = b""
+
+    @property
+    def parent(self) -> int:
+        """Process id of the server's first process, which started the workers."""
+        return int((self._own.parent / "parent").read_text())
+
+    def note_end(self) -> None:
+        """Records that this worker is about to end."""
+        self._ending(os.getpid()).touch()
+
+    def all_end(self) -> bool:
+        """True if every running worker is about to end."""
+        return all(self._ending(process).exists() for process, _ in self._told() if _runs(process))
+
+    def _ending(self, process: int) -> Path:
+        return self._own.parent / f"{process}.ending"
 
     def reached(self, generation: int) -> None:
         """Records that this worker has applied all calls up to `generation`."""

@@ -1,4 +1,4 @@
-"""Wraps every answer, including BentoML's own, with request id, metrics, log and trace."""
+"""Wraps every answer, including BentoML's own, with request id, metrics, log and trace; ends connections in a drain."""
 
 from collections.abc import Awaitable, Callable
 from time import perf_counter
@@ -13,6 +13,7 @@ from service.telemetry.request_context import CURRENT, REQUEST_ID, RequestContex
 from service.telemetry.request_log import log_request
 from service.telemetry.tracing import traced
 
+_CLOSE = ((b"connection", b"close"),)
 _STATUS_CLASSES = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")  # none: the client disconnected before its answer began
 
 
@@ -24,13 +25,23 @@ class TelemetryMiddleware:
         metrics: counts requests.
         route_of: the route template of an answered scope, from a bounded set.
         log_all: log every request, not only failed ones.
+        draining: true while every answer closes its connection.
     """
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics, route_of: Callable[[Scope], str], log_all: bool) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        metrics: Metrics,
+        route_of: Callable[[Scope], str],
+        log_all: bool,
+        draining: Callable[[], bool],
+    ) -> None:
         self._app = traced(app, route_of)
         self._metrics = metrics
         self._route_of = route_of
         self._log_all = log_all
+        self._draining = draining
         self._tallies: dict[tuple[str, tuple[str, str], int], tuple[Series, Series, Series]] = {}
         self._ids = RequestIds()
 
@@ -42,7 +53,8 @@ class TelemetryMiddleware:
         def send_noted(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
                 request.status = message["status"]
-                message["headers"] = [*message.get("headers", ()), (REQUEST_ID, request.id)]
+                closing = _CLOSE if self._draining() else ()
+                message["headers"] = [*message.get("headers", ()), (REQUEST_ID, request.id), *closing]
             return send(message)
 
         token = CURRENT.set(request)

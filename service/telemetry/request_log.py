@@ -14,16 +14,22 @@ _MESSAGE_LIMIT = 500
 log = logging.getLogger(NAME)
 
 
-def configure_logging(settings: Settings) -> None:
-    """Sets the level of our lines and, for JSON, the format of this process; call it after BentoML's configuration."""
+def configure_logging(settings: Settings, *, worker: int | None = None) -> None:
+    """Sets the level of our lines and, for JSON, the format of this process; call it after BentoML's configuration.
+
+    Args:
+        settings: the server's settings.
+        worker: number of this worker, from 1; None in the process that starts the workers.
+    """
     log.setLevel(settings.log_level.upper())
     logging.getLogger("uvicorn.access").propagate = False  # it would format an unused line for each request
     # It warns about requests that are not HTTP; they never reach us, and any client can cause any number of them.
     logging.getLogger("uvicorn.error").addFilter(lambda record: record.levelno != logging.WARNING)
     if settings.log_format == "json":
         handler = logging.StreamHandler(sys.stdout)
-        renamed = {"levelname": "level", "name": "logger"}
-        handler.setFormatter(JsonFormatter(["levelname", "name", "message"], rename_fields=renamed, timestamp="time"))
+        renamed = {"levelname": "level", "name": "logger", "process": "pid"}
+        names, fixed = ["levelname", "name", "message", "process"], {} if worker is None else {"worker": worker}
+        handler.setFormatter(JsonFormatter(names, rename_fields=renamed, timestamp="time", static_fields=fixed))
         logging.getLogger().handlers[:] = [handler]
         for name in ("bentoml", "uvicorn.error", "circus"):  # those with handlers from BentoML
             logging.getLogger(name).handlers.clear()

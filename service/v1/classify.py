@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 from starlette.types import Receive, Scope, Send
 
-from export.predictor import DEFAULT_TOP_K, default_top_k, top_predictions
+from export.predictor import DEFAULT_TOP_K, default_top_k, notes_on_scores, top_predictions
 from models.images.decode import Floats, Pixels
 from models.images.errors import ImageError
 from service.context import ServerContext, run_model
@@ -38,7 +38,10 @@ from service.v1.images_body import images_body
 _PROBABILITY: Json = {"type": "number", "minimum": 0, "maximum": 1.0001}  # a softmax of float32 may pass 1
 PREDICTION = Component("Prediction", object_schema(label=TEXT, index=COUNT, probability=_PROBABILITY))
 PREDICTIONS = described("the most probable first", array(PREDICTION, minItems=1))
-NOTES = described("left out if there are none: what is suspicious about the image, in words", array(TEXT, minItems=1))
+NOTES = described(
+    "left out if there are none: what is suspicious about the image or unusual about its scores, in words",
+    array(TEXT, minItems=1),
+)
 PREDICTED = Component("Predicted", object_schema({"notes": NOTES, **PLACE}, predictions=PREDICTIONS))
 _RESULT = {"oneOf": [PREDICTED, REFUSED]}
 _RESULTS = described("one for each image, in their order", array(_RESULT, minItems=1))
@@ -80,7 +83,7 @@ class ClassifyRoute:
                     choice = await self._choose(_merged(values, uploads.fields, body))
                 model, top_k = choice
                 spec, decoders = model.manifest.input, self._context.decoders
-                notes: list[list[str]] = [[] for _ in uploads]
+                notes = [notes_on_scores(model.manifest) for _ in uploads]
                 decoded = await decode_uploads(
                     uploads, spec, limit_pixels=self._limit_pixels, executor=decoders, notes=notes
                 )

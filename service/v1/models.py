@@ -104,6 +104,7 @@ def _described(entry: ModelEntry) -> dict[str, Any]:
         "metrics": manifest.metrics,
         "dataset": manifest.dataset.get("name"),
         "temperature": manifest.temperature,
+        "scores": "independent" if manifest.independent_scores else "exclusive",
         "golden_difference": model.golden_difference if model else None,
     }
 
@@ -162,6 +163,10 @@ _MODEL: dict[str, Json] = {
     "metrics": {"description": "of the training, by split", "type": "object"},
     "dataset": nullable(TEXT),
     "temperature": described("by which the logits are divided before the softmax", {**NUMBER, "exclusiveMinimum": 0}),
+    "scores": described(
+        "exclusive: probabilities sum to 1; independent: several classes may apply, or none",
+        one_of("exclusive", "independent"),
+    ),
     "golden_difference": described("largest difference to the golden probabilities", nullable(NUMBER)),
 }
 MODEL = Component("Model", object_schema(**_MODEL))

@@ -223,7 +223,7 @@ def test_the_compared_networks_have_these_figures():
 
 @pytest.mark.parametrize("name", ["simple_cnn", "resnet20"])
 def test_the_rows_of_the_summaries_are_printed(name, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("COLUMNS", "120")
     words = ["summary", name]
     build_app(words[0])(words, exit_on_error=False, print_error=False)
 
@@ -258,7 +258,7 @@ def test_calibration_adds_up():
         assert f"{torch.tensor([2.0, 0.0]).div(temperature).softmax(0)[0]:.3f}" == share
         assert share in PLAIN
     eights = int((DIGITS.test.labels == 8).sum())
-    row = f"│ 8     │ {eights}     │ {33 / eights:.1%}  │ {33 / 38:.1%}     │ {2 * 33 / (eights + 38):.1%}  │"
+    row = f"│ 8     │     {eights} │  {33 / eights:.1%} │     {33 / 38:.1%} │ {2 * 33 / (eights + 38):.1%} │"
     assert row in TEXT
     assert f"94.3 % of {eights}, 33 eights, which are 86.8 % of 38 answers; five are wrong" in PLAIN
     assert f"96.66% correct of {TEST}" in TEXT

@@ -1,6 +1,11 @@
 import pytest
+import torch
 
-from service.settings import SettingsError, read_settings, to_environment
+from models.graph.node_table import node_table
+from models.networks.registry import build_network
+from service.inspection.channels import check_size
+from service.settings import Settings, SettingsError, read_settings, to_environment
+from tests.conftest import make_spec
 
 
 @pytest.mark.parametrize(
@@ -43,3 +48,11 @@ def test_what_is_given_wins_over_the_environment(monkeypatch):
 def test_cores_are_divided_among_the_workers():
     assert read_settings(workers=200).threads_per_run == 1
     assert read_settings(workers=200, threads=4).threads_per_run == 4
+
+
+@pytest.mark.parametrize("images", [1, 2])
+def test_all_layers_of_resnet18_at_224_fit_the_default_limit(images):
+    with torch.device("meta"):
+        network = build_network("resnet18", channels=3, height=224, width=224, classes=1000)
+    nodes = node_table(network, make_spec(224, 3))
+    check_size(nodes, Settings().limit("inspection_limit_values"), "choose some", images=images)

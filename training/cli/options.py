@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from models.errors import UserError
+from models.networks.names import TORCHVISION_PREFIX, torchvision_names
 from models.networks.registry import NETWORKS, build_network, find_network
-from models.networks.torchvision import PREFIX, torchvision_names
 
 
 def parse_options(model: str, words: Sequence[str]) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def check_options(model: str, options: dict[str, Any], *, size: int | None) -> N
     Raises:
         ValueError: it cannot be built; the message quotes the options or the size.
     """
-    custom = model not in NETWORKS and model.removeprefix(PREFIX) not in torchvision_names()
+    custom = model not in NETWORKS and model.removeprefix(TORCHVISION_PREFIX) not in torchvision_names()
     if custom or not (options or size):
         return
     side = size or find_network(model).sizes[0]

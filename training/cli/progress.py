@@ -9,8 +9,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from models.checkpoint.names import RESUME_FILE
 from training.events import EpochFinished, Event, RunFinished, RunStarted, StepFinished
-from training.loop.resume import RESUME_FILE
 from training.run.directory import UNUSED_FILE
 
 READ_EVERY_S = 0.5  # reading the running loss synchronises with the accelerator
@@ -76,7 +76,7 @@ class TrainingProgress:
             return
         words = ["convscope", "train"]
         if self.processes > 1:
-            words = ["torchrun", "--nproc-per-node", str(self.processes), "-m", "training"]
+            words = ["torchrun", "--nproc-per-node", str(self.processes), "-m", "convscope", "train"]
         words = [*words, model, "--data", data, "--out", str(self.directory), "--resume", *options]
         self._line(f"interrupted; resume with: {shlex.join(words)}")
 

@@ -1,26 +1,21 @@
-"""The verb `convscope train`, which torchrun starts as `python -m training`."""
+"""The verb `convscope train`, which torchrun starts as `python -m convscope train`."""
 
 import json
 import shlex
+import warnings
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
-from rich.console import Console
 
 from models.errors import UserError
+from models.networks.names import check_network_name
 from training.cli.arguments import usage_errors
-from training.cli.options import check_options, parse_options
-from training.cli.progress import TrainingProgress
+from training.cli.console import make_console
 from training.data.datasets import check_dataset
 from training.data.options import DATA_DEFAULTS, DataOptions
-from training.events import ignore_events
-from training.loop.allocator import retain_freed_memory
-from training.loop.learner import pick_device
-from training.loop.process_group import process_group
 from training.recipes.recipe import Recipe, RecipeFlags, read_recipe, with_minimum_epochs
-from training.run.plan import TrainingRequest, plan_recipe
-from training.run.train import train_checkpoint
+from training.run.directory import new_run_directory, resumable_run_directory
 
 
 def train(
@@ -41,7 +36,7 @@ def train(
     """Trains a network on a data set and writes a checkpoint directory.
 
     For example `convscope train lenet --data mnist --data-dir ../shared/data --epochs 10`, or with several processes
-    `torchrun --nproc-per-node 2 -m training lenet --data mnist`.
+    `torchrun --nproc-per-node 2 -m convscope train lenet --data mnist`.
 
     Omitted recipe settings get defaults for the network and the data set; config.json records all of them.
     After Ctrl-C, `--resume` continues the run.
@@ -61,11 +56,10 @@ def train(
         print_recipe: Print the recipe as JSON without training.
     """
     with usage_errors():
-        options = parse_options(model, option or [])
+        check_network_name(model)
         check_dataset(data)
         if size is not None and size < 1:
             raise UserError(f"--size is {size}; it must be at least 1")
-        check_options(model, options, size=size)
         data_options.check()
         fresh = not (weights or resume or print_recipe)
         overrides = {**(read_recipe(recipe_file, fresh=fresh) if recipe_file else {}), **(recipe or {})}
@@ -74,14 +68,32 @@ def train(
             raise UserError(
                 "epochs is 0; it must be at least 1, or --weights be given, which are then kept as they are"
             )
+    if not print_recipe:
+        find = resumable_run_directory if resume else new_run_directory
+        find(out, model=model, dataset=data, overwrite=overwrite)
+    # torch takes seconds to import, so the arguments are checked before
+    from training.cli.options import check_options, parse_options
+    from training.cli.progress import TrainingProgress
+    from training.events import ignore_events
+    from training.loop.allocator import retain_freed_memory
+    from training.loop.learner import pick_device
+    from training.loop.process_group import process_group
+    from training.run.plan import TrainingRequest, plan_recipe
+    from training.run.train import train_checkpoint
+
+    with usage_errors():
+        options = parse_options(model, option or [])
+        check_options(model, options, size=size)
     request = TrainingRequest(
         model, data, data_options=data_options, size=size, options=options, overrides=overrides, weights=weights
     )
     if print_recipe:
         print(json.dumps(plan_recipe(request).to_json(), indent=2))
         return None
-    console = Console()
+    console = make_console()
     retain_freed_memory()
+    # For convolutions with one input channel, whose strides are ambiguous; harmless.
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     with process_group(cuda=pick_device(device).type == "cuda") as group, TrainingProgress(console) as progress:
         report = progress if group.is_main else ignore_events
         try:

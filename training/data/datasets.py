@@ -41,4 +41,6 @@ def load_dataset(name: str, options: DataOptions = DATA_DEFAULTS, *, test_only: 
         return load_digits()
     if name == "stripes":
         return load_stripes()
-    return load_folder(Path(name), skip_bad=options.skip_bad, test_only=test_only)
+    return load_folder(
+        Path(name), skip_bad=options.skip_bad, test_only=test_only, limit_pixels=options.image_limit_pixels
+    )

@@ -15,8 +15,9 @@ from models.errors import UserError
 from models.files import printable, sha256_of
 from models.images.decode import decode_image
 from models.images.errors import ImageError
-from models.images.header import SUFFIXES, open_image
+from models.images.header import DEFAULT_LIMIT_PIXELS, SUFFIXES, open_image
 from models.images.input_spec import InputSpec
+from training.data.options import reason_of
 from training.data.raw import LabeledImages, RawDataset, select_test_images
 from training.data.walk import files_in, images_in, is_hidden, is_system, subfolders
 
@@ -27,7 +28,9 @@ TINY = InputSpec(mode="RGB", height=8, width=8, resize=(8, 8), background=(0,) *
 GREY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B"})
 
 
-def load_folder(root: Path, *, skip_bad: bool = False, test_only: bool = False) -> RawDataset:
+def load_folder(
+    root: Path, *, skip_bad: bool = False, test_only: bool = False, limit_pixels: int = DEFAULT_LIMIT_PIXELS
+) -> RawDataset:
     """Reads `root/train/<class>/...` and `root/test/<class>/...`, optionally `root/val/<class>/...`.
 
     `valid` and `validation` are aliases of `val`, and `Train` with `Test` of `train` and `test`. Without `test`, `val`
@@ -38,6 +41,7 @@ def load_folder(root: Path, *, skip_bad: bool = False, test_only: bool = False) 
     Args:
         skip_bad: decode every file once and leave out those that cannot be decoded.
         test_only: ignore a missing or faulty `train`; one class is enough, and splits may have different classes.
+        limit_pixels: larger images count as damaged.
 
     Raises:
         ValueError: a missing split, splits with other names, fewer than two class folders, one without images, classes
@@ -49,7 +53,9 @@ def load_folder(root: Path, *, skip_bad: bool = False, test_only: bool = False) 
     scanned = {}
     for name, place in (places or {"": root}).items():
         try:
-            scanned[name] = _scan(place, bad if skip_bad else None, passed_over, least=1 if test_only else 2)
+            scanned[name] = _scan(
+                place, bad if skip_bad else None, passed_over, limit_pixels, least=1 if test_only else 2
+            )
         except ValueError:
             if not (test_only and name in ("train", "val")):
                 raise
@@ -59,7 +65,7 @@ def load_folder(root: Path, *, skip_bad: bool = False, test_only: bool = False) 
     splits = {name: _labelled(found, classes) for name, found in scanned.items()}
     paths = [path for name in sorted(splits) for path in splits[name].images]
     sampled = ["test"] if test_only and places else sorted(splits)
-    mode, size = _common([path for name in sampled for path in splits[name].images])
+    mode, size = _common([path for name in sampled for path in splits[name].images], limit_pixels)
     with ThreadPoolExecutor() as pool:
         contents = dict(zip(paths, pool.map(sha256_of, paths), strict=True))
     if not places:
@@ -84,6 +90,7 @@ def load_folder(root: Path, *, skip_bad: bool = False, test_only: bool = False) 
         skipped_files={printable(path.relative_to(root).as_posix()): bad[path] for path in sorted(bad)},
         passed_over=_relative(root, passed_over + _beside([root, *places.values()])),
         ambiguous=_ambiguous(root, splits, contents),
+        root=root,
     )
 
 
@@ -136,7 +143,9 @@ def _check_classes(root: Path, folders: Mapping[str, Path]) -> None:
             )
 
 
-def _scan(folder: Path, bad: dict[Path, str] | None, passed_over: list[Path], *, least: int) -> dict[str, list[Path]]:
+def _scan(
+    folder: Path, bad: dict[Path, str] | None, passed_over: list[Path], limit_pixels: int, *, least: int
+) -> dict[str, list[Path]]:
     """The images of each class folder, both sorted; damaged ones are added to `bad` if it is given."""
     names = [path.name for path in subfolders(folder)]
     if not names:
@@ -153,7 +162,7 @@ def _scan(folder: Path, bad: dict[Path, str] | None, passed_over: list[Path], *,
         if not found:
             raise UserError(f"class folder {folder / name} has no images ({', '.join(sorted(SUFFIXES))})")
         if bad is not None:
-            damaged = _damaged(found)
+            damaged = _damaged(found, limit_pixels)
             bad |= damaged
             found = [path for path in found if path not in damaged]
             if not found:
@@ -177,14 +186,14 @@ def _check_both_sides(root: Path, classes: Sequence[str], whole: LabeledImages, 
         raise UserError(f"class folder {root / classes[label]} has 1 image{many}; training and test need one each")
 
 
-def _damaged(paths: Sequence[Path]) -> dict[Path, str]:
+def _damaged(paths: Sequence[Path], limit_pixels: int) -> dict[Path, str]:
     """The files that cannot be decoded at any size, with the reasons."""
 
     def fault(path: Path) -> str:
         try:
-            decode_image(path.read_bytes(), TINY)
+            decode_image(path.read_bytes(), TINY, limit_pixels=limit_pixels)
         except ImageError as error:
-            return str(error)
+            return reason_of(error)
         return ""
 
     with ThreadPoolExecutor() as pool:
@@ -199,7 +208,7 @@ def _check_same_classes(first: Path, wanted: Iterable[str], second: Path, found:
         raise UserError(f"class {extra[0]!r} is in {second} but not in {first}; both must have the same classes")
 
 
-def _common(paths: Sequence[Path]) -> tuple[Literal["L", "RGB"], tuple[int, int] | None]:
+def _common(paths: Sequence[Path], limit_pixels: int) -> tuple[Literal["L", "RGB"], tuple[int, int] | None]:
     """The mode, grey if every sampled image is, and the common (height, width), if any.
 
     The sample is random with a fixed seed: a regular stride could coincide with a pattern in the names.
@@ -207,11 +216,11 @@ def _common(paths: Sequence[Path]) -> tuple[Literal["L", "RGB"], tuple[int, int]
     modes, sizes, fault = set(), set(), ""
     for index in np.random.default_rng(0).permutation(len(paths))[:SAMPLED]:
         try:
-            with open_image(paths[index].read_bytes(), spec=TINY) as image:
+            with open_image(paths[index].read_bytes(), limit_pixels=limit_pixels, spec=TINY) as image:
                 modes.add(image.mode)
                 sizes.add((image.height, image.width))
         except ImageError as error:  # all damaged files are named together when they are decoded
-            fault = f"{paths[index]}: {error}"
+            fault = f"{paths[index]}: {reason_of(error)}"
     if not modes:
         raise UserError(f"no image can be read, for example {fault}")
     return "L" if modes <= GREY_MODES else "RGB", sizes.pop() if len(sizes) == 1 else None

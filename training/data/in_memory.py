@@ -12,7 +12,9 @@ from torch import Tensor
 from models.errors import UserError
 from models.images.decode import Pixels, decode_image, preprocess_image, to_pil
 from models.images.errors import ImageError
+from models.images.header import DEFAULT_LIMIT_PIXELS
 from models.images.input_spec import InputSpec
+from training.data.options import reason_of
 from training.data.raw import LabeledImages
 
 NAMED = 20  # damaged files in one message
@@ -47,8 +49,10 @@ class InMemoryDataset:
             yield self.take(index.to(self.images.device))
 
 
-def load_into_memory(split: LabeledImages, spec: InputSpec) -> InMemoryDataset:
-    """Resizes and converts every image to `spec` and stacks them; ValueError names a damaged file."""
+def load_into_memory(
+    split: LabeledImages, spec: InputSpec, *, limit_pixels: int = DEFAULT_LIMIT_PIXELS
+) -> InMemoryDataset:
+    """Resizes and converts every image to `spec` and stacks them; ValueError names a damaged or too large file."""
     labels = torch.from_numpy(np.ascontiguousarray(split.labels))
     if isinstance(split.images, np.ndarray) and _fits(split.images, spec):
         # The result of `preprocess_image` for each; copied, as torch warns about read-only arrays.
@@ -59,7 +63,7 @@ def load_into_memory(split: LabeledImages, spec: InputSpec) -> InMemoryDataset:
     def fill(start: int) -> None:
         for i in range(start, min(start + CHUNK, len(split))):
             try:
-                out[i] = load_pixels(split.images[i], spec)
+                out[i] = load_pixels(split.images[i], spec, limit_pixels=limit_pixels)
             except UserError as error:
                 faults[i] = error
 
@@ -84,11 +88,11 @@ def _fits(images: Pixels, spec: InputSpec) -> bool:
     return images.shape[1:] == shape
 
 
-def load_pixels(image: Pixels | Path, spec: InputSpec) -> Pixels:
+def load_pixels(image: Pixels | Path, spec: InputSpec, *, limit_pixels: int = DEFAULT_LIMIT_PIXELS) -> Pixels:
     """An image or image file at the size and mode of `spec`, uint8 (H, W, C); ValueError names a damaged file."""
     if not isinstance(image, Path):
         return preprocess_image(to_pil(image), spec)
     try:
-        return decode_image(image.read_bytes(), spec)
+        return decode_image(image.read_bytes(), spec, limit_pixels=limit_pixels)
     except ImageError as error:
-        raise UserError(f"{image}: {error}") from None
+        raise UserError(f"{image}: {reason_of(error)}") from None

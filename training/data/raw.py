@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.errors import UserError
+from models.files import printable
 from models.images.decode import Pixels
 
 Labels = npt.NDArray[np.int64]
@@ -58,6 +59,7 @@ class RawDataset:
         skipped_files: damaged files left out of all splits: relative names, and the reasons.
         passed_over: files that are no images by their suffix, or in folders that systems made, by relative name.
         ambiguous: pairs of files with the same content and different classes, by relative name.
+        root: the folder that relative names begin at; None if the images are no files.
     """
 
     name: str
@@ -75,6 +77,7 @@ class RawDataset:
     skipped_files: dict[str, str] = field(default_factory=dict)
     passed_over: tuple[str, ...] = ()
     ambiguous: tuple[tuple[str, str], ...] = ()
+    root: Path | None = None
 
     @property
     def whole(self) -> LabeledImages:
@@ -83,6 +86,12 @@ class RawDataset:
         return LabeledImages(
             self.train.images + self.test.images, np.concatenate([self.train.labels, self.test.labels])
         )
+
+    def files_of(self, split: LabeledImages) -> tuple[str, ...]:
+        """The images' paths relative to the folder, escaped if they are not UTF-8; empty if they are no files."""
+        if self.root is None or not isinstance(split.images, list):
+            return ()
+        return tuple(printable(path.relative_to(self.root).as_posix()) for path in split.images)
 
     @property
     def counts(self) -> dict[str, int]:

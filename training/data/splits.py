@@ -82,8 +82,10 @@ def open_dataset(
     """
     count = len(split) if together is None else together
     if isinstance(split.images, list) and count * int(np.prod(spec.shape)) > options.memory_limit_mb * 2**20:
-        return StreamingDataset(split.images, torch.from_numpy(np.array(split.labels)), spec, options.worker_count)
-    return load_into_memory(split, spec)
+        labels = torch.from_numpy(np.array(split.labels))
+        limit = options.image_limit_pixels
+        return StreamingDataset(split.images, labels, spec, options.worker_count, limit_pixels=limit)
+    return load_into_memory(split, spec, limit_pixels=options.image_limit_pixels)
 
 
 def split_validation(images: Dataset, *, fraction: float, seed: int) -> tuple[Dataset, Dataset]:

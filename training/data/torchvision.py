@@ -8,6 +8,7 @@ import numpy as np
 
 from models.errors import UserError
 from models.files import check_writable
+from models.proxies import describe_proxy
 from training.data.raw import LabeledImages, RawDataset, arrays_hash
 
 # data set: (torchvision's class, its folder below the searched directory)
@@ -73,7 +74,8 @@ def _read(kind: Any, place: Path, folder: str, *, download: bool = False) -> tup
         return kind(place, train=True, download=download), kind(place, train=False)
     except (OSError, RuntimeError) as error:
         if download:  # no network, a full disk, or an unexpected file
-            raise UserError(f"{place / folder} could not be fetched: {' '.join(str(error).split())}") from error
+            route = describe_proxy(next(iter(getattr(kind, "mirrors", [""])), "") or getattr(kind, "url", ""))
+            raise UserError(f"{place / folder} could not be fetched: {' '.join(str(error).split())}{route}") from error
         if isinstance(error, OSError):  # unreadable, as in the message
             raise
         return None  # torchvision's exception for missing files

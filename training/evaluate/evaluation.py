@@ -54,6 +54,11 @@ class Evaluation:
         """Share of images whose label is among the five most probable classes, in [0, 1]."""
         return top_k_accuracy(self.probabilities, self.labels, k=5)
 
+    @property
+    def tells_top5(self) -> bool:
+        """True if there are more than five classes; with fewer the top-5 accuracy is always 1."""
+        return bool(self.probabilities.shape[1] > 5)
+
     @cached_property
     def confusion(self) -> npt.NDArray[np.int64]:
         """Images by (label, prediction), (K, K)."""
@@ -87,10 +92,11 @@ class Evaluation:
         return wrong[np.argsort(-self.probabilities[wrong].max(axis=1), kind="stable")][:count]
 
     def to_json(self) -> dict[str, float]:
-        """The metrics for config.json."""
+        """The metrics for config.json; top-5 only for more than 5 classes, as it is 1 otherwise."""
+        top5 = {"top5_accuracy": self.top5_accuracy} if self.tells_top5 else {}
         return {
             "accuracy": self.accuracy,
-            "top5_accuracy": self.top5_accuracy,
+            **top5,
             "worst_recall": self.worst_recall,
             "loss": self.loss,
             "calibration_error": self.reliability.calibration_error,

@@ -1,5 +1,6 @@
 """Plots of a run and of an evaluation, without global state: no pyplot, no style."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,12 @@ ANNOTATED_CLASSES = 20  # with more classes, numbers in the cells are unreadable
 
 def write_figures(directory: Path, figures: dict[str, Figure]) -> None:
     """Writes each figure as a PNG named after it."""
-    for name, figure in figures.items():
-        FigureCanvasAgg(figure)
-        with atomic_write(directory / name) as path:
-            figure.savefig(path, format="png", dpi=120)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a name in a script that the font lacks
+        for name, figure in figures.items():
+            FigureCanvasAgg(figure)
+            with atomic_write(directory / name) as path:
+                figure.savefig(path, format="png", dpi=120)
 
 
 def draw_curves(history: Sequence[EpochFinished]) -> Figure:
@@ -97,13 +100,17 @@ def draw_reliability(after: Evaluation, before: Evaluation | None = None) -> Fig
     return figure
 
 
-def draw_mistakes(test: Evaluation, pictures: Pixels, *, classes: Sequence[str]) -> Figure:
-    """The test images of `most_confident_mistakes(MISTAKES)`, uint8 (n, H, W, C), with label and prediction."""
+def draw_mistakes(test: Evaluation, pictures: Pixels, *, classes: Sequence[str], files: Sequence[str] = ()) -> Figure:
+    """The test images of `most_confident_mistakes(MISTAKES)`, uint8 (n, H, W, C), with label, prediction and name.
+
+    Args:
+        files: the paths of all test images; without them the index is shown.
+    """
     wrong = int((test.predictions != test.labels).sum())
     surest = test.most_confident_mistakes(MISTAKES)
     columns = 5
     rows = max(1, -(-len(surest) // columns))
-    figure = Figure(figsize=(9, 1.95 * rows + 0.8), layout="constrained")
+    figure = Figure(figsize=(9, 2.1 * rows + 0.8), layout="constrained")
     many = f", the {len(surest)} surest" if wrong > len(surest) else ""
     figure.suptitle(f"{wrong} mistakes in {len(test.labels)} test images{many}")
     for axes in figure.subplots(rows, columns, squeeze=False).flat:
@@ -111,9 +118,9 @@ def draw_mistakes(test: Evaluation, pictures: Pixels, *, classes: Sequence[str])
     for axes, index, picture in zip(figure.axes, surest, pictures, strict=False):
         axes.imshow(picture.squeeze(-1) if picture.shape[-1] == 1 else picture, cmap="gray", vmin=0, vmax=255)
         predicted, label = test.predictions[index], test.labels[index]
-        text = (
-            f"{_short(classes[predicted])} ({test.probabilities[index, predicted]:.0%})\ntrue: {_short(classes[label])}"
-        )
+        name = _end(files[index]) if files else f"image {index}"
+        probability = test.probabilities[index, predicted]
+        text = f"{name}\n{_short(classes[predicted])} ({probability:.0%})\ntrue: {_short(classes[label])}"
         axes.set_title(text, fontsize=8, color=GREY)
     return figure
 
@@ -124,5 +131,14 @@ def _score(test: Evaluation) -> str:
 
 
 def _short(name: str, limit: int = 18) -> str:
-    name = name.replace("$", r"\$")  # escaped, as matplotlib would read it as maths
-    return name if len(name) <= limit else name[: limit - 1] + "…"
+    return _plain(name if len(name) <= limit else name[: limit - 1] + "…")
+
+
+def _end(path: str, limit: int = 24) -> str:
+    return _plain(path if len(path) <= limit else "…" + path[1 - limit :])
+
+
+def _plain(text: str) -> str:
+    """The text without what matplotlib would read as maths, and with control characters escaped."""
+    text = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+    return text.replace("$", r"\$")

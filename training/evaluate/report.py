@@ -12,6 +12,7 @@ from models.files import atomic_write
 from models.images.decode import Pixels
 from training.evaluate.evaluation import Evaluation
 from training.evaluate.plots import MISTAKES, draw_confusion, draw_mistakes, draw_reliability, write_figures
+from training.evaluate.predictions import write_predictions
 
 SCHEMA = 1
 EVALUATION_FILE = "evaluation.json"
@@ -27,29 +28,37 @@ def write_evaluation(
     subject: str,
     data: str,
     temperature: float,
+    files: Sequence[str] = (),
 ) -> None:
-    """Writes evaluation.json, confusion.png, reliability.png and mistakes.png to a folder, created if absent.
+    """Writes evaluation.json, predictions.csv and the pictures to a folder, created if absent.
+
+    The pictures are confusion.png, reliability.png and mistakes.png.
 
     Args:
         result: with temperature scaling.
         before: without it.
         pictures: returns uint8 (n, H, W, C) for n indices into the images.
         subject: name of the evaluated model.
+        files: the images' paths, or none if they are no files.
     """
     directory.mkdir(parents=True, exist_ok=True)
+    mistakes = pictures(result.most_confident_mistakes(MISTAKES))
     figures = {
         "confusion.png": draw_confusion(result, classes=classes),
         "reliability.png": draw_reliability(result, before if temperature != 1 else None),
-        "mistakes.png": draw_mistakes(result, pictures(result.most_confident_mistakes(MISTAKES)), classes=classes),
+        "mistakes.png": draw_mistakes(result, mistakes, classes=classes, files=files),
     }
     write_figures(directory, figures)
+    write_predictions(directory, result, classes=classes, files=files)
     about = {"schema": SCHEMA, "subject": subject, "data": data, "temperature": temperature}
-    content = about | evaluation_json(result, before, classes=classes)
+    content = about | evaluation_json(result, before, classes=classes, files=files)
     with atomic_write(directory / EVALUATION_FILE) as path:
         path.write_text(json.dumps(content, indent=2) + "\n")
 
 
-def evaluation_json(result: Evaluation, before: Evaluation, *, classes: Sequence[str]) -> dict[str, Any]:
+def evaluation_json(
+    result: Evaluation, before: Evaluation, *, classes: Sequence[str], files: Sequence[str] = ()
+) -> dict[str, Any]:
     """All metrics as primitives; shares in [0, 1], losses in nats.
 
     Macro averages are unweighted, over the classes that have images.
@@ -81,9 +90,11 @@ def evaluation_json(result: Evaluation, before: Evaluation, *, classes: Sequence
         "most_confident_mistakes": [
             {
                 "image": int(i),
+                "file": files[i] if files else None,
                 "label": classes[result.labels[i]],
                 "predicted": classes[result.predictions[i]],
                 "probability": float(result.probabilities[i].max()),
+                "label_probability": float(result.probabilities[i, result.labels[i]]),
             }
             for i in result.most_confident_mistakes(MISTAKES)
         ],

@@ -6,13 +6,14 @@ from typing import Any
 
 from torch import nn
 
+from models.checkpoint.names import RESUME_FILE
 from models.checkpoint.weights import Weights
 from models.files import UnwritableError
 from models.images.input_spec import InputSpec
 from training.data.splits import Splits
 from training.events import EpochFinished, Report
 from training.loop.process_group import SINGLE_PROCESS, ProcessGroup
-from training.loop.resume import RESUME_FILE, RunState, fork_rng, resume_hint
+from training.loop.resume import RunState, fork_rng, resume_hint
 from training.loop.trainer import LossError, Trainer
 from training.recipes.recipe import Recipe
 

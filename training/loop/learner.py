@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from models.errors import UserError
+from models.graph.source_line import users_line
 from models.images.input_spec import InputSpec
 from models.images.normalize import Normalize
 from training.augment.mixing import MixedLabels
@@ -143,10 +144,16 @@ def train_step(
         float64 (2,), on the device: the loss summed over the images, and the number of correct predictions.
 
     Raises:
-        ValueError: the loss depends on no trainable parameter.
+        ValueError: the loss depends on no trainable parameter, or an operation of the network fails for these images or
+            in bf16.
     """
-    with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=learner.autocast):
-        logits = learner.forward(images).float()  # (N, K)
+    try:
+        with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=learner.autocast):
+            logits = learner.forward(images).float()  # (N, K)
+    except RuntimeError as error:
+        if (ours := _explained(learner, images, error)) is None:
+            raise
+        raise ours from error
     loss = functional.cross_entropy(logits, labels, label_smoothing=learner.label_smoothing)
     if partners is not None:
         mixed_in = functional.cross_entropy(logits, partners.labels, label_smoothing=learner.label_smoothing)
@@ -154,7 +161,12 @@ def train_step(
     if not loss.requires_grad:
         raise UserError("no trainable parameter affects the network's output; freeze fewer epochs or layers")
     learner.optimizer.zero_grad()
-    (loss if weight == 1 else loss * weight).backward()  # type: ignore[no-untyped-call]  # torch's own
+    try:
+        (loss if weight == 1 else loss * weight).backward()  # type: ignore[no-untyped-call]  # torch's own
+    except RuntimeError as error:
+        if (ours := _explained(learner, images, error)) is None:
+            raise
+        raise ours from error
     if learner.clip_norm:
         clip_grad_norm_(learner.network.parameters(), learner.clip_norm)
     learner.optimizer.step()
@@ -163,3 +175,24 @@ def train_step(
         learner.average.update()
     right = (logits.detach().argmax(1) == labels).sum()
     return torch.stack((loss.detach() * len(labels), right)).double()
+
+
+def _explained(learner: Learner, images: Tensor, error: RuntimeError) -> UserError | None:
+    """The error of a step for the user, if bf16 or code outside our packages is the cause; otherwise None."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return None
+    line = users_line(error.__traceback__)
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    name = type(learner.network).__name__
+    place = f"{line}: " if line else ""
+    if learner.autocast and _runs_in_fp32(learner, images):
+        return UserError(f"{name} does not run in bf16: {place}{reason}; train with --precision fp32")
+    return UserError(f"{name} fails in training: {place}{reason}") if place else None
+
+
+def _runs_in_fp32(learner: Learner, images: Tensor) -> bool:
+    try:
+        learner.forward(images).float().sum().backward()  # type: ignore[no-untyped-call]  # torch's own
+    except RuntimeError:
+        return False
+    return True

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from models.checkpoint.names import RESUME_FILE
 from models.checkpoint.weights import Weights
 from models.errors import UserError
 from models.files import atomic_write
 from training.recipes.recipe import Recipe
 
 SCHEMA = 2
-RESUME_FILE = "resume.pt"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,11 +4,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from models.checkpoint.directory import CONFIG_FILE
+from models.checkpoint.names import CONFIG_FILE, RESUME_FILE
 from models.errors import UserError
 from models.files import check_writable
 from training.data.datasets import DATASETS
-from training.loop.resume import RESUME_FILE
 
 RUNS = Path("runs")
 ODD = re.compile(r"[^\w.-]+", re.ASCII)  # what an artifact's name, and some file systems, do not take

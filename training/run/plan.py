@@ -13,9 +13,11 @@ from models.checkpoint.directory import CheckpointConfig
 from models.checkpoint.initial_weights import InitialWeights
 from models.checkpoint.samples import VerificationImages
 from models.errors import UserError
+from models.graph.image_check import check_images_apart
+from models.graph.source_line import users_line
 from models.graph.trace_check import check_trace
 from models.images.input_spec import InputSpec
-from models.networks.registry import input_size_for
+from models.networks.registry import input_size_for, is_custom
 from models.networks.spec import check_logits
 from training.data.datasets import load_dataset
 from training.data.options import DataOptions
@@ -73,6 +75,7 @@ class Plan:
     data: Splits
     samples: VerificationImages
     unused: dict[str, str] = field(default_factory=dict)  # files of the folder by relative name, and the reasons
+    test_files: tuple[str, ...] = ()  # of the test images, relative to the folder; empty if they are no files
 
     @property
     def left_out(self) -> int:
@@ -130,8 +133,9 @@ def make_plan(
         revision=_revision(),
         versions={name: version(name) for name in LIBRARIES},
     )
+    samples = sample_test_images(raw, data.test, limit_pixels=request.data_options.image_limit_pixels)
     unused = raw.skipped_files | dict.fromkeys(raw.passed_over, "not an image by its name")
-    return Plan(config, recipe, data, sample_test_images(raw, data.test), unused)
+    return Plan(config, recipe, data, samples, unused, raw.files_of(raw.test))
 
 
 def plan_recipe(request: TrainingRequest) -> Recipe:
@@ -190,16 +194,21 @@ def build(config: CheckpointConfig) -> nn.Module:
     Raises:
         ValueError: invalid options, an output that is not logits, or a network that cannot be traced and exported.
     """
+    height, width, channels = config.input.shape
     try:
         network = config.build_network()
+        if config.recipe["epochs"]:
+            device = next((parameter.device for parameter in network.parameters()), None)
+            x = torch.zeros(2, channels, height, width, device=device)
+            check_logits(config.model, network, x, classes=len(config.classes), training=True)
     except TypeError as error:  # an option of the wrong type
         raise UserError(f"{config.model} cannot be built with the options {config.options}: {error}") from None
-    height, width, channels = config.input.shape
-    if config.recipe["epochs"]:
-        device = next((parameter.device for parameter in network.parameters()), None)
-        x = torch.zeros(2, channels, height, width, device=device)
-        check_logits(config.model, network, x, classes=len(config.classes), training=True)
-    check_trace(network, (channels, height, width))
+    except UserError as error:
+        line = users_line(error.__cause__.__traceback__) if error.__cause__ else None
+        raise UserError(f"{error}{line.quoted if line else ''}") from error
+    traced = check_trace(network, (channels, height, width))
+    if is_custom(config.model):
+        check_images_apart(traced, network, (channels, height, width))
     return network
 
 

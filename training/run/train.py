@@ -7,21 +7,22 @@ from typing import Any
 import torch
 from torch import nn
 
-from models.checkpoint.directory import CheckpointConfig, save_checkpoint
+from models.checkpoint.directory import save_checkpoint
 from models.checkpoint.initial_weights import InitialWeights, resolve_weights
+from models.checkpoint.names import RESUME_FILE
 from models.checkpoint.samples import SAMPLES_FILE, save_samples
 from models.checkpoint.weights import load_pretrained, load_tensors
 from models.errors import UserError
 from models.files import UnwritableError, atomic_write
-from training.data.streaming import Dataset
 from training.evaluate.evaluation import Evaluation, logits_of
 from training.evaluate.plots import MISTAKES, draw_confusion, draw_curves, draw_mistakes, write_figures
+from training.evaluate.predictions import write_predictions
 from training.evaluate.temperature import fit_temperature
 from training.events import Report, RunFinished, RunStarted, ignore_events
 from training.loop.fit import FitResult, fit
 from training.loop.learner import make_forward, pick_device, pick_precision
 from training.loop.process_group import SINGLE_PROCESS, ProcessGroup
-from training.loop.resume import RESUME_FILE, RunState, fork_rng, read_state, resume_hint
+from training.loop.resume import RunState, fork_rng, read_state, resume_hint
 from training.run.directory import UNUSED_FILE, new_run_directory, resumable_run_directory
 from training.run.plan import Plan, TrainingRequest, build, check_resumable, make_plan, resume_facts
 
@@ -136,7 +137,7 @@ def _train(
         except UnwritableError as error:
             raise UnwritableError(f"{error}; {resume_hint(len(result.history))}") from error
         try:
-            write_pictures(workdir, result, test, plan.data.test, config)
+            write_pictures(workdir, result, test, plan)
             missing = ""
         except Exception as error:  # whatever a picture's fault is, the run is complete without it
             missing = str(error) or type(error).__name__
@@ -180,20 +181,19 @@ def _evaluate_and_save(
     return metrics, test
 
 
-def write_pictures(
-    workdir: Path, result: FitResult, test: Evaluation, images: Dataset, config: CheckpointConfig
-) -> None:
-    """Draws the curves, the confusion matrix and the most confident mistakes of a finished run.
+def write_pictures(workdir: Path, result: FitResult, test: Evaluation, plan: Plan) -> None:
+    """Writes the predictions, and draws the curves, the confusion matrix and the most confident mistakes.
 
     Raises:
-        UnwritableError: a picture cannot be written.
+        UnwritableError: a file cannot be written.
     """
-    classes = config.classes
-    mistakes = images.take(torch.from_numpy(test.most_confident_mistakes(MISTAKES))).in_memory().images.numpy()
+    classes, files = plan.config.classes, plan.test_files
+    write_predictions(workdir, test, classes=classes, files=files)
+    mistakes = plan.data.test.take(torch.from_numpy(test.most_confident_mistakes(MISTAKES))).in_memory().images.numpy()
     curves = {"curves.png": draw_curves(result.history)} if result.history else {}
     figures = {
         **curves,
         "confusion.png": draw_confusion(test, classes=classes),
-        "mistakes.png": draw_mistakes(test, mistakes, classes=classes),
+        "mistakes.png": draw_mistakes(test, mistakes, classes=classes, files=files),
     }
     write_figures(workdir, figures)

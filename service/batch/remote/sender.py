@@ -20,9 +20,10 @@ from models.results import ImageFailure
 from service.batch.decoding import Encoded, encoded, fetch
 from service.batch.entries import Batch
 from service.batch.local import Seconds, Work
-from service.batch.remote.server import ONE_PIXEL, Server, ServerError, failure_of
+from service.batch.remote.server import ONE_PIXEL, TIMEOUT_S, Server, ServerError, failure_of
 from service.batch.remote.window import Window
 from service.batch.rows import Outputs
+from service.client.connection import connect_async
 from service.client.protocol import retry_after_s
 
 _REQUEST_BYTES = 4 * 2**20  # of a request with several images
@@ -93,9 +94,11 @@ class Sender:
             ThreadPoolExecutor(1) as self._writer,
         ):
             places = asyncio.Semaphore(self.window.most)  # batches in memory, those that wait to be sent again too
-            limits = httpx.Limits(max_connections=self.window.most, max_keepalive_connections=self.window.most)
+            address = self._server.address
             async with (
-                httpx.AsyncClient(**self._server.address.http_options, limits=limits) as self._http,
+                connect_async(
+                    address.url, headers=address.headers, timeout_s=TIMEOUT_S, connections=self.window.most
+                ) as self._http,
                 asyncio.TaskGroup() as tasks,
             ):
                 while (batch := await loop.run_in_executor(source, next, batches, None)) is not None:
@@ -103,18 +106,22 @@ class Sender:
                     if block.work.name != batch.block:
                         block = _Block(Work(batch.block))
                     block.work.add(batch)
+                    sources = [encoded(batch.entries[place]) for place in batch.runs]
+                    for entry in batch.entries:
+                        entry.drop_content()
                     block.closed = batch.closes
                     if batch.runs:
                         block.left += 1
                         await places.acquire()
-                        tasks.create_task(self._send_batch(block, batch, places))
+                        tasks.create_task(self._send_batch(block, batch, sources, places))
                     elif batch.closes and block.left == 0 and (block.work.positions or not block.work.entries):
                         await self._close(block)
                     began = time.perf_counter()
 
-    async def _send_batch(self, block: _Block, batch: Batch, places: asyncio.Semaphore) -> None:
+    async def _send_batch(
+        self, block: _Block, batch: Batch, sources: Sequence[Encoded], places: asyncio.Semaphore
+    ) -> None:
         loop = asyncio.get_running_loop()
-        sources = [encoded(batch.entries[place]) for place in batch.runs]
         began = time.perf_counter()
         contents = await loop.run_in_executor(self._readers, lambda: list(map(content_of, sources)))
         self.seconds.reading += time.perf_counter() - began

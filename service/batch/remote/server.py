@@ -6,9 +6,11 @@ from typing import Any
 import httpx
 
 from models.errors import UserError
+from models.proxies import describe_proxy
 from service.batch.network import Wanted
+from service.client.connection import connect
 
-CONNECT_S, ANSWER_S = 10.0, 120.0
+TIMEOUT_S = 120.0  # for connecting, and for each part of an answer
 IMAGES = 32  # of a request
 ONE_PIXEL = bytes.fromhex(  # a PNG file
     "89504e470d0a1a0a0000000d4948445200000001000000010800000000"
@@ -37,11 +39,9 @@ class Address:
     patience_s: float = 120.0
 
     @property
-    def http_options(self) -> dict[str, Any]:
-        """For httpx's clients."""
-        headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
-        timeout = httpx.Timeout(ANSWER_S, connect=CONNECT_S)
-        return {"base_url": self.url, "headers": headers, "timeout": timeout}
+    def headers(self) -> dict[str, str]:
+        """Sent with every request."""
+        return {"Authorization": f"Bearer {self.token}"} if self.token else {}
 
 
 class Server:
@@ -67,7 +67,7 @@ class Server:
     def __init__(self, address: Address, wanted: Wanted) -> None:
         self.address, self.wanted = address, wanted
         try:
-            with httpx.Client(**address.http_options) as http:
+            with connect(address.url, headers=address.headers, timeout_s=TIMEOUT_S) as http:
                 self.name, self.version = self._choose(http)
                 if (file := self._found(http)["file"]) is None:
                     # Whatever the answer to an image is, the model is in memory then.
@@ -77,7 +77,8 @@ class Server:
                 self.classes = tuple(map(str, self._get(http, f"/v1/models/{self.label}/labels")["labels"]))
                 self.etag = _etag(http.get(**self.graph))
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise ServerError(f"no answer from {address.url}: {error or type(error).__name__}") from None
+            route = describe_proxy(address.url)
+            raise ServerError(f"no answer from {address.url}: {error or type(error).__name__}{route}") from None
         except (KeyError, TypeError):
             raise ServerError(f"{address.url} does not answer as convscope does") from None
 

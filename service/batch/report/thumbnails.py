@@ -54,7 +54,7 @@ def _finder(job: Job) -> Callable[[str], Entry] | None:
         return lambda key: Entry(key, path=os.path.join(root, path_of(key)))
     if isinstance(source, RemoteSource):
         protocol = source.url.partition("://")[0]
-        start = str(file_system(f"{protocol}://")._strip_protocol(source.url)).rstrip("/")
+        start = str(file_system(source.url)._strip_protocol(source.url)).rstrip("/")
         return lambda key: Entry(key, url=f"{protocol}://{posixpath.join(start, key)}")
     if isinstance(source, ListSource):
         base = source.base

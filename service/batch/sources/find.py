@@ -79,10 +79,14 @@ def _images(name: str, classes: frozenset[str], output: str) -> Source:
             raise UserError(f"the folder {root} does not exist")
         return FolderSource(root, pattern, classes, without=output)
     if is_url(name):
-        fs = file_system(name.partition("://")[0] + "://")
-        if not fs.exists(name):
+        fs = file_system(name)
+        try:
+            exists, is_folder = fs.exists(name), fs.isdir(name)
+        except Exception as error:  # each file system has errors of its own
+            raise UserError(f"{name} cannot be read: {error}") from None
+        if not exists:
             raise UserError(f"{name} does not exist, or may not be read")
-        if fs.isdir(name):
+        if is_folder:
             return RemoteSource(name, classes=classes)
         root, _, last = name.rpartition("/")
         return RemoteSource(root, glob_literal(last), classes)
@@ -104,11 +108,11 @@ def glob_literal(name: str) -> str:
 
 def _remote_matches(pattern: str) -> list[str]:
     protocol = pattern.partition("://")[0]
-    return [f"{protocol}://{path}" for path in sorted(map(str, file_system(f"{protocol}://").glob(pattern)))]
+    return [f"{protocol}://{path}" for path in sorted(map(str, file_system(pattern).glob(pattern)))]
 
 
 def _is_folder(name: str) -> bool:
-    return bool(file_system(name.partition("://")[0] + "://").isdir(name)) if is_url(name) else os.path.isdir(name)
+    return bool(file_system(name).isdir(name)) if is_url(name) else os.path.isdir(name)
 
 
 def _suffix(name: str) -> str:

@@ -149,7 +149,7 @@ class RemoteSource:
 
     def _files(self, remark: Remark) -> Iterator[tuple[str, str]]:
         protocol = self.url.partition("://")[0]
-        fs, matches = file_system(f"{protocol}://"), _matcher(self.pattern)
+        fs, matches = file_system(self.url), _matcher(self.pattern)
         root = str(fs._strip_protocol(self.url)).rstrip("/")
         for place, folders, files in fs.walk(root):
             folders.sort()

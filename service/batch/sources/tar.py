@@ -1,10 +1,16 @@
 """Tar files, as WebDataset writes them: files of the same name before the suffix belong together."""
 
+import bz2
+import gzip
+import lzma
+import os
 import tarfile
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import PurePosixPath
+from typing import IO, Any
 
 import pyarrow as pa
 
@@ -16,6 +22,11 @@ from service.batch.storage import open_binary
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 LABEL_SUFFIX = ".cls"
+_OPENERS: Mapping[str, Callable[[IO[bytes]], Any]] = {
+    **dict.fromkeys((".gz", ".tgz"), lambda file: gzip.GzipFile(fileobj=file)),
+    ".bz2": bz2.BZ2File,
+    ".xz": lzma.LZMAFile,
+}
 _SAMPLE = 16  # images of one sample that wait for its label
 _LARGEST = 2**30  # bytes of one file that is read into memory
 
@@ -43,25 +54,24 @@ class TarShard:
         seen: dict[str, int] = {}
         number = 0
         try:
-            with open_binary(self.place) as file, tarfile.open(fileobj=file, mode="r|*", errorlevel=1) as archive:
-                for _, group in groupby(self._members(archive), key=lambda member: _stem(member.name)):
-                    images: list[tuple[str, bytes | None, ImageFailure | None]] = []
-                    label = ""
-                    for member in group:
-                        suffix = PurePosixPath(member.name).suffix.lower()
-                        if suffix == LABEL_SUFFIX:
-                            label = self._content(archive, member).decode("utf-8", "replace").strip()
-                        elif suffix in SUFFIXES:
-                            images.append((member.name, *self._read(archive, member, needed(number))))
-                            number += 1
-                        if len(images) == _SAMPLE:  # no sample, but files whose names have a common beginning
-                            yield from self._entries(images, label, seen)
-                            images.clear()
-                    yield from self._entries(images, label, seen)
-        except (tarfile.TarError, OSError, EOFError, ValueError) as error:
+            with open_binary(self.place) as packed, _unpacked(packed, self.place) as file:
+                with tarfile.open(fileobj=file, mode="r:", tarinfo=_Header) as archive:
+                    for _, group in groupby(_members(archive), key=_sample):
+                        images: list[tuple[str, bytes | None, ImageFailure | None]] = []
+                        label = ""
+                        for member in group:
+                            suffix = os.path.splitext(member.name)[1].lower()
+                            if suffix == LABEL_SUFFIX:
+                                label = _content(file, member).decode("utf-8", "replace").strip()
+                            elif suffix in SUFFIXES:
+                                images.append((member.name, *self._read(file, member, needed(number))))
+                                number += 1
+                            if len(images) == _SAMPLE:  # no sample, but files whose names have a common beginning
+                                yield from self._entries(images, label, seen)
+                                images.clear()
+                        yield from self._entries(images, label, seen)
+        except (tarfile.TarError, OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
             raise ShardError(f"{self.name} cannot be read beyond its file {number}: {error}") from None
-        except Exception as error:  # zlib.error, lzma.LZMAError
-            raise ShardError(f"{self.name} is damaged beyond its file {number}: {error}") from None
 
     def _entries(
         self, images: list[tuple[str, bytes | None, ImageFailure | None]], label: str, seen: dict[str, int]
@@ -73,27 +83,12 @@ class TarShard:
             truth = self._truth(label) or class_in(key, self.classes)
             yield Entry(key, data=data, failure=failure, truth=truth)
 
-    def _members(self, archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-        while (member := archive.next()) is not None:
-            archive.members.clear()  # type: ignore[attr-defined]  # it would keep all
-            if not member.isdir():
-                yield member
-
-    def _read(
-        self, archive: tarfile.TarFile, member: tarfile.TarInfo, needed: bool
-    ) -> tuple[bytes | None, ImageFailure | None]:
-        if not member.isreg():
+    def _read(self, file: IO[bytes], member: tarfile.TarInfo, needed: bool) -> tuple[bytes | None, ImageFailure | None]:
+        if not member.isreg() or member.issparse():
             return None, ImageFailure("file_unreadable", "not a file but a link or a device")
         if member.size > self.largest:
             return None, ImageFailure("image_too_large", f"{member.size:,} bytes; the limit is {self.largest:,}")
-        return (self._content(archive, member) if needed else None), None
-
-    def _content(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-        file = archive.extractfile(member)
-        data = b"" if file is None else file.read()
-        if len(data) < member.size:
-            raise tarfile.ReadError(f"{member.name} is cut off")
-        return data
+        return (_content(file, member) if needed else None), None
 
     def _truth(self, label: str) -> str | None:
         if label in self.classes:
@@ -126,7 +121,55 @@ class TarSource:
             yield TarShard(name, place, f"{key_of(name)}/" if len(self.places) > 1 else "", self.classes)
 
 
-def _stem(name: str) -> str:
-    """The name of a sample: the path up to the first dot of its last part."""
-    folder, slash, last = name.rpartition("/")
+class _Header(tarfile.TarInfo):
+    """Reads only name and size of an ordinary file's header, in a fifth of the time; tarfile reads all others."""
+
+    @classmethod
+    def frombuf(  # type: ignore[override]
+        cls, buf: bytes, encoding: str, errors: str, **named: Any
+    ) -> "_Header":
+        """See `TarInfo.frombuf`; the checksum is compared too."""
+        kind, size, prefix = buf[156:157], buf[124:136], buf[345:346]
+        if len(buf) != tarfile.BLOCKSIZE or kind not in (b"0", b"\0") or prefix != b"\0" or size[0] & 0x80:
+            return super().frombuf(buf, encoding, errors, **named)
+        try:
+            if sum(buf) - sum(buf[148:156]) + 256 != int(buf[148:156].strip(b" \0"), 8):
+                return super().frombuf(buf, encoding, errors, **named)
+            found = cls(buf[:100].partition(b"\0")[0].decode(encoding, errors))
+            found.size = int(size.strip(b" \0") or b"0", 8)
+        except ValueError:
+            return super().frombuf(buf, encoding, errors, **named)
+        return super().frombuf(buf, encoding, errors, **named) if found.name.endswith("/") else found
+
+
+def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    while (member := archive.next()) is not None:
+        archive.members.clear()  # type: ignore[attr-defined]  # it would keep all
+        if not member.isdir():
+            yield member
+
+
+def _content(file: IO[bytes], member: tarfile.TarInfo) -> bytes:
+    """A member's bytes; `TarFile.extractfile` takes three times as long for small ones."""
+    file.seek(member.offset_data)
+    data = file.read(member.size)
+    if len(data) < member.size:
+        raise tarfile.ReadError(f"{member.name} is cut off")
+    return data
+
+
+def _sample(member: tarfile.TarInfo) -> str:
+    """The path up to the first dot of its last part."""
+    folder, slash, last = member.name.rpartition("/")
     return folder + slash + last.partition(".")[0]
+
+
+@contextmanager
+def _unpacked(file: IO[bytes], name: str) -> Iterator[IO[bytes]]:
+    """The content of a compressed file, from front to back."""
+    opener = next((opener for ending, opener in _OPENERS.items() if name.endswith(ending)), None)
+    if opener is None:
+        yield file
+        return
+    with opener(file) as unpacked:
+        yield unpacked

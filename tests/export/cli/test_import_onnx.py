@@ -14,7 +14,7 @@ from onnx import helper
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from export.artifact.manifest import read_manifest
+from export.artifact.manifest import INDEPENDENT_SCORES, read_manifest
 from models.errors import UserError
 from models.images.input_spec import InputSpec
 from tests.export.onnx_import.onnx_models import CLASSES, small
@@ -95,7 +95,7 @@ def test_flags_make_the_input_specification(
     def told(file, *, spec: InputSpec, **_) -> None:
         raise UserError({key: getattr(spec, key) for key in wanted})
 
-    monkeypatch.setattr("export.cli.import_onnx.import_model", told)
+    monkeypatch.setattr("export.onnx_import.importer.import_model", told)
     assert run("import-onnx", *arguments(model, **changes)) == (1, "", f"convscope: {wanted}\n")
 
 
@@ -104,6 +104,56 @@ def test_names_from_a_file_may_have_commas_and_blank_ends(run, model: Path) -> N
     (model.parent / "names.txt").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(names).encode() + b"\r\n\n")
     assert run("import-onnx", *arguments(model, classes=str(model.parent / "names.txt"), name="other"))[0] == 0
     assert read_manifest(model.parent / "artifacts/other/1").classes == tuple(names)
+
+
+def test_names_may_be_a_dictionary(run, model: Path) -> None:
+    (model.parent / "names.txt").write_text(str({index: f"class {index}, 'x'" for index in range(10)}))
+    assert run("import-onnx", *arguments(model, classes=str(model.parent / "names.txt")))[0] == 0
+    assert read_manifest(model.parent / "artifacts/net/1").classes == tuple(f"class {i}, 'x'" for i in range(10))
+
+
+def test_names_come_from_the_files_metadata(run, model: Path) -> None:
+    with_names = onnx.load(model)
+    with_names.metadata_props.add(key="names", value=str({index: f"class [{index}]" for index in range(10)}))
+    onnx.save(with_names, model)
+    status, out, _ = run("import-onnx", *arguments(model, classes=None))
+    assert status == 0
+    assert out.startswith("class names are those in the file's metadata: class [0], class [1]")
+    assert read_manifest(model.parent / "artifacts/net/1").classes == tuple(f"class [{i}]" for i in range(10))
+    assert run("import-onnx", *arguments(model))[0] == 0  # --classes decides
+    assert read_manifest(model.parent / "artifacts/net/2").classes == tuple(CLASSES)
+
+
+def test_another_number_of_names_in_the_metadata_is_refused(run, model: Path) -> None:
+    with_names = onnx.load(model)
+    with_names.metadata_props.add(key="labels", value='["a", "b"]')
+    onnx.save(with_names, model)
+    assert_refused(run("import-onnx", *arguments(model, classes=None)), 1, "10 scores, but its metadata has 2 names")
+
+
+def test_blue_first_is_recorded_and_refused_for_grey(run, model: Path) -> None:
+    assert run("import-onnx", *arguments(model, **{"channel-order": "bgr"}))[0] == 0
+    assert read_manifest(model.parent / "artifacts/net/1").options["channel_order"] == "BGR"
+    grey = small(model.parent / "grey.onnx", image=("n", 1, 16, 16))
+    refused = run("import-onnx", *arguments(grey, mean="0", std="1", **{"channel-order": "bgr"}))
+    assert_refused(refused, 1, "takes grey images, which have no channel order")
+
+
+def test_independent_scores_are_called_so_everywhere(run, tmp_path: Path) -> None:
+    model = small(tmp_path / "net.onnx", end=[helper.make_node("Sigmoid", ["scores"], ["p"])])
+    assert f"\n{INDEPENDENT_SCORES}\n" in run("import-onnx", *arguments(model))[1]
+    artifact, picture = tmp_path / "artifacts/net/1", tmp_path / "flower.png"
+    Image.fromarray(load_sample_image("flower.jpg")).save(picture)
+    status, out, err = run("classify", picture, "--artifact", artifact, "--json", "--top-k", 10)
+    assert (status, err) == (0, "")
+    assert json.loads(out)["notes"] == [INDEPENDENT_SCORES]
+    assert sum(row["probability"] for row in json.loads(out)["predictions"]) > 1.5
+    assert INDEPENDENT_SCORES in run("classify", picture, "--artifact", artifact)[2]
+    with running_server(tmp_path / "artifacts", tmp_path / "log") as server:
+        result = httpx.post(f"{server.url}/v1/classify", content=picture.read_bytes()).json()["results"][0]
+        described = httpx.get(f"{server.url}/v1/models/net").json()
+    assert result["notes"] == [INDEPENDENT_SCORES]
+    assert described["scores"] == "independent"
 
 
 def assert_refused(outcome: tuple[int, str, str], status: int, says: str) -> None:

@@ -13,7 +13,7 @@ from export.onnx_import.importer import import_model
 from export.onnx_import.input_spec import choose_mode, choose_size, make_spec
 from export.onnx_import.source import OnnxImportError, read_onnx
 from export.verify.parity import ParityError
-from tests.export.onnx_import.onnx_models import CLASSES, export_torch, head, save_graph, small, weights
+from tests.export.onnx_import.onnx_models import CLASSES, export_torch, save_graph, small, weights
 
 SPEC = make_spec("RGB", (16, 16), mean=(0.5,), std=(0.5,))
 
@@ -35,14 +35,13 @@ def info(name: str, *sizes, dtype: int = TensorProto.FLOAT) -> onnx.ValueInfoPro
 
 
 REFUSED = {
-    "channels last": ({"image": ("n", 16, 16, 3)}, r"takes x float \[n, 16, 16, 3\] \(channels stand last"),
     "four channels": ({"image": ("n", 4, 16, 16)}, r"takes x float \[n, 4, 16, 16\]; wanted .* C being 1 or 3"),
     "another input": (
         {"end": [made("Add", ["scores", "shift"], ["moved"])], "more_inputs": [info("shift", "n", 10)]},
         r"has 2 inputs \(x float \[n, 3, 16, 16\], shift float \[n, 10\]\)",
     ),
     "several outputs": ({"outputs": ("scores", "relu")}, r"has 2 outputs \(scores, relu\); name one with --output"),
-    "sigmoid": ({"end": [made("Sigmoid", ["scores"], ["p"])]}, "'p' comes out of Sigmoid; wanted logits"),
+    "hard sigmoid": ({"end": [made("HardSigmoid", ["scores"], ["p"])]}, "'p' comes out of HardSigmoid; wanted logits"),
     "softmax over the batch": (
         {"end": [made("Softmax", ["scores"], ["p"], axis=0)]},
         "its softmax is over axis 0; wanted 1, the classes",
@@ -59,8 +58,12 @@ REFUSED = {
         "'p' sums to 1 for every image, .* does not come out of a Softmax",
     ),
     "no score a class": (
-        {"end": [made("Unsqueeze", ["scores", "axes"], ["deep"])], "more": {"axes": np.array([2])}, "output_sizes": 3},
-        r"'deep' of one image is \(10, 1\); wanted a score a class",
+        {
+            "end": [made("Reshape", ["scores", "axes"], ["deep"])],
+            "more": {"axes": np.array([-1, 5, 2])},
+            "output_sizes": 3,
+        },
+        r"'deep' of one image is \(5, 2\); wanted a score a class",
     ),
     "not finite": ({"end": [made("Log", ["flat"], ["logs"])]}, "'logs' of such images is not finite"),
     "an operation nobody has": (
@@ -81,8 +84,13 @@ def test_a_graph_that_does_not_fit_is_refused(case: str, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("image", "dtype", "says"),
     [
-        (("n", 48), TensorProto.FLOAT, r"takes x float \[n, 48\]; wanted float images \[N, C, H, W\]"),
-        (("n", 3, 16, 16), TensorProto.UINT8, r"takes x uint8 \[n, 3, 16, 16\]; wanted float images"),
+        (("n", 48), TensorProto.FLOAT, r"takes x float \[n, 48\]; wanted float or uint8 images \[N, C, H, W\]"),
+        (("n", 3, 16, 16), TensorProto.INT8, r"takes x int8 \[n, 3, 16, 16\]; wanted float or uint8 images"),
+        (
+            ("n", 3, 16, 16),
+            TensorProto.UINT8,
+            "takes uint8 images, which it normalises itself; give --mean 0 --std 1/255",
+        ),
     ],
 )
 def test_an_input_that_is_no_float_image_is_refused(image, dtype, says: str, tmp_path: Path) -> None:
@@ -121,7 +129,7 @@ def test_an_unsound_graph_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["weights", "constant", "branch"])
-def test_weights_in_other_files_are_refused_and_not_read(
+def test_weights_in_a_file_that_is_no_ordinary_one_are_refused_and_not_read(
     place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -143,16 +151,54 @@ def test_weights_in_other_files_are_refused_and_not_read(
     tensor.data_location = TensorProto.EXTERNAL
     tensor.external_data.add(key="location", value="weights.bin")
     path.write_bytes(model.SerializeToString())
-    refuse(path, r"weights lie in other files \('weights.bin' for one\); merge them first with onnx.save")
+    refuse(path, "weights lie in 'weights.bin', which is not an ordinary file")
 
 
-def test_a_frozen_batch_is_refused_and_its_cause_named(tmp_path: Path) -> None:
-    nodes, arrays = head("relu", 6)
-    nodes[1] = helper.make_node("Reshape", ["pooled", "frozen"], ["flat"], "their reshape")
-    arrays |= {"w": weights(6, 3, 3, 3), "frozen": np.array([1, 6])}
-    start = [made("Conv", ["x", "w"], ["conv"]), made("Relu", ["conv"], ["relu"])]
-    path = save_graph(tmp_path / "net.onnx", [*start, *nodes], arrays, image=(1, 3, 16, 16))
-    refuse(path, r"at batch 2 .*; Reshape 'their reshape' makes \[1, 6\] of whatever batch", error=ParityError)
+@pytest.mark.parametrize("location", ["../secret.bin", "/etc/hostname", "a/../../secret.bin", "", "..\\secret.bin"])
+def test_weights_outside_the_models_folder_are_refused_and_not_read(location: str, tmp_path: Path) -> None:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    os.mkfifo(tmp_path / "secret.bin")
+    refuse(with_external(small(folder / "net.onnx"), location), "only files beside the model are read")
+
+
+def test_a_link_that_leaves_the_models_folder_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    (tmp_path / "secret.bin").write_bytes(bytes(1000))
+    (folder / "weights.bin").symlink_to(tmp_path / "secret.bin")
+    refuse(with_external(small(folder / "net.onnx"), "weights.bin"), "a link that leaves the model's folder")
+
+
+@pytest.mark.parametrize(
+    ("content", "entries", "says"),
+    [
+        (None, {}, "'weights.bin', which is not beside the model; copy it to "),
+        (
+            bytes(10),
+            {"offset": "0", "length": "240"},
+            r"should be bytes 0 to 240 of weights.bin, which has 10: the file",
+        ),
+        (bytes(10), {"offset": "-4", "length": "4"}, "should be bytes -4 to 0 of weights.bin"),
+        (bytes(10), {"offset": "x"}, "is not a number"),
+    ],
+)
+def test_external_weights_that_do_not_fit_are_refused(content, entries: dict, says: str, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "weights.bin").write_bytes(content)
+    refuse(with_external(small(tmp_path / "net.onnx"), "weights.bin", **entries), says)
+
+
+def with_external(path: Path, location: str, **entries: str) -> Path:
+    """Says in a file that its first weights lie elsewhere."""
+    model = onnx.load(path)
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in {"location": location, **entries}.items():
+        tensor.external_data.add(key=key, value=value)
+    path.write_bytes(model.SerializeToString())
+    return path
 
 
 @pytest.mark.parametrize("dynamo", [True, False], ids=["dynamo", "torchscript"])

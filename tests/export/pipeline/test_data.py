@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 from export.artifact.manifest import read_manifest
 from export.pipeline.data import EvaluationData, load_export_data, load_test
 from export.pipeline.export import export_checkpoint
-from export.verify.check import accuracy_of
+from export.verify.check import correct_of
 from export.verify.reference import reference
 from export.verify.verification import verify_artifact
 from models.checkpoint.directory import load_checkpoint, read_config
@@ -98,7 +98,7 @@ def nothing_whole_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     in_memory = StreamingDataset.in_memory
     monkeypatch.setattr(StreamingDataset, "in_memory", few)
     monkeypatch.setattr(
-        "training.data.splits.load_into_memory", lambda split, spec: pytest.fail("a split is read as a whole")
+        "training.data.splits.load_into_memory", lambda *_, **__: pytest.fail("a split is read as a whole")
     )
 
 
@@ -136,7 +136,7 @@ def test_an_export_of_streamed_images_has_the_accuracies_of_those_in_memory(
     )
     assert isinstance(streamed.test, StreamingDataset) and np.array_equal(memory.calibration, streamed.calibration)
     manifest = read_manifest(export_checkpoint(lenet_checkpoint, out=tmp_path, formats=["onnx"], data=streamed))
-    wanted = accuracy_of(reference(load_checkpoint(lenet_checkpoint)), memory.test)
+    wanted = correct_of(reference(load_checkpoint(lenet_checkpoint)), memory.test).mean()
     assert manifest.reference["accuracy"] == manifest.files["model.onnx"].accuracy == wanted
 
 

@@ -22,7 +22,8 @@ from export.verify.reference import rebuild
 from export.verify.verification import verify_artifact
 from export.writers.deployable import Deployable
 from export.writers.torchscript import write_torchscript
-from models.checkpoint.directory import Checkpoint, CheckpointError, load_checkpoint
+from models.checkpoint.directory import Checkpoint, load_checkpoint
+from models.checkpoint.names import CheckpointError
 from models.checkpoint.samples import load_samples
 from tests.conftest import Exported, make_checkpoint
 

@@ -1,7 +1,6 @@
 """`convscope bench` measures every file in a process of its own, and the engine `auto` follows what it found."""
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from export.engines.bench_record import BENCH_FILE, Row, Timing, measured_order,
 from export.engines.protocol import EngineError
 from export.engines.selection import open_engine
 from export.verify.benchmark import benchmark, best_row, measurements
+from models.cores import available_cores
 from service.serving.artifact_scan import scan
 from service.settings import read_settings
 from tests.conftest import Outcome
@@ -159,7 +159,7 @@ def test_the_verb_measures_names_the_fastest_and_keeps_it(artifact: Path, run: C
     assert done.status == 0
     best = measured_order(artifact, device="cpu")[0]
     assert f"fastest here: {best.file} ({best.engine}, cpu)" in out and "bench.json" in out
-    assert f"{len(os.sched_getaffinity(0))} threads a run" in out
+    assert f"{available_cores()} threads a run" in out
     assert open_engine(artifact, read_manifest(artifact), device="cpu").file == best.file
 
 

@@ -11,7 +11,7 @@ from export.engines.protocol import EngineError
 from export.engines.selection import open_engine
 from export.pipeline import export as pipeline
 from export.pipeline.export import ExportData, export_checkpoint
-from export.verify.check import Limits
+from export.verify.limits import Limits
 from export.verify.verification import verify_artifact
 from export.writers.onnx_int8 import write_int8
 from service.serving.version_catalog import VersionCatalog
@@ -76,7 +76,7 @@ def test_verification_catches_an_accuracy_that_does_not_hold(
 ) -> None:
     black = ExportData(data.test, np.zeros_like(data.calibration))
     path = export_reduced(trained, tmp_path, black, limits=Limits(accuracy_loss=1.0))
-    with pytest.raises(ArtifactError, match=r"model.int8.onnx: .*(golden image|of the test images are right)"):
+    with pytest.raises(ArtifactError, match=r"model.int8.onnx: .*(golden image|of the test images instead of)"):
         verify_artifact(path, test=data.test)
 
 

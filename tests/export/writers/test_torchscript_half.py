@@ -9,11 +9,12 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from export.artifact.formats import choose_formats
 from export.artifact.golden import check_golden
 from export.artifact.manifest import read_manifest
 from export.engines.selection import open_engine
 from export.engines.torch import quiet_torchscript
-from export.pipeline.export import ExportData, choose_formats, export_checkpoint
+from export.pipeline.export import ExportData, export_checkpoint
 from export.verify.verification import verify_artifact
 from export.writers.torchscript import UnsupportedPrecision, write_torchscript
 from export.writers.torchscript_half import DTYPES, HalfDeployable, fold_batch_norms

@@ -11,13 +11,8 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from models.checkpoint.directory import (
-    CheckpointConfig,
-    CheckpointError,
-    load_checkpoint,
-    load_weights,
-    save_checkpoint,
-)
+from models.checkpoint.directory import CheckpointConfig, load_checkpoint, load_weights, save_checkpoint
+from models.checkpoint.names import CheckpointError
 from models.checkpoint.samples import VerificationImages, load_samples, save_samples
 from models.files import atomic_write, sha256_of
 from tests.conftest import digit_images, make_checkpoint, make_spec

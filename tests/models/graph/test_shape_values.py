@@ -67,7 +67,46 @@ def of_inner_values(x: Tensor, y: Tensor) -> Tensor:
     return z if z.shape[-1] >= 11 and z.is_floating_point() else y
 
 
-@pytest.mark.parametrize("look", [asserted, resized, flattened, in_parts, of_inner_values])
+def per_channel(x: Tensor, y: Tensor) -> Tensor:
+    for _ in range(x.shape[1]):
+        y = y + 1
+    return y * float(x.shape[2]) + [1, 2, 3, 4][x.shape[1]]
+
+
+def for_any_batch(x: Tensor, y: Tensor) -> Tensor:
+    assert x.shape[0] > 0 and len(x.shape) == 4, "an empty batch"
+    if y.shape != x.shape:
+        y = y + 1
+    return y
+
+
+def checked(x: Tensor, y: Tensor) -> Tensor:
+    torch._assert(x.shape[1] == 3, f"{x.shape[1]} channels in {x.shape}")
+    torch._check(x.dim() == 4, lambda: f"{x.shape}")
+    assert f"{x.shape[1]}x{x.shape[2]:03d}x" + str(x.shape[3]) == "3x020x24"
+    return y
+
+
+def with_constants(x: Tensor, y: Tensor) -> Tensor:
+    n, _, height, width = y.shape
+    rows, columns = torch.meshgrid(torch.linspace(-1, 1, height), torch.arange(width) / width, indexing="ij")
+    return y + rows + columns + torch.zeros(n, 1, height, width) + torch.ones(y.size(-1)) + torch.full((n, 1, 1, 1), 2)
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        asserted,
+        resized,
+        flattened,
+        in_parts,
+        of_inner_values,
+        per_channel,
+        for_any_batch,
+        checked,
+        with_constants,
+    ],
+)
 def test_conditions_on_shapes_follow_the_path_of_the_network(look: Callable[[Tensor, Tensor], Tensor]) -> None:
     net = Net(look).eval()
     check_trace(net, SHAPE)
@@ -76,6 +115,30 @@ def test_conditions_on_shapes_follow_the_path_of_the_network(look: Callable[[Ten
         with torch.no_grad():
             torch.testing.assert_close(trace(net, SHAPE).module(x), net(x))
             torch.testing.assert_close(list(capture(net, x).values())[-1], net(x))
+
+
+def test_constants_are_no_nodes_of_the_images() -> None:
+    names = list(trace(Net(with_constants), SHAPE).names.values())
+    assert not [name for name in names if re.match("linspace|arange|meshgrid|truediv|ones", name)]
+    rows = node_table(Net(with_constants), make_spec(24, 3))
+    assert {parent for row in rows for parent in row.parents} <= {"input", *(row.name for row in rows)}
+
+
+class Optional(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(48, 5)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, *, scale: float = 2.0, **more: Tensor) -> Tensor:
+        if mask is not None:
+            x = x * mask
+        return self.fc(x.flatten(1)) * scale
+
+
+def test_other_parameters_of_forward_have_their_defaults() -> None:
+    net = Optional()
+    check_trace(net, (3, 4, 4))
+    assert list(trace(net, (3, 4, 4)).names.values()) == ["input", "flatten", "fc", "mul"]
 
 
 def test_the_conditions_themselves_are_no_nodes() -> None:
@@ -112,6 +175,19 @@ def on_the_whole_shape(x: Tensor, y: Tensor) -> Tensor:
     return y if x.shape == (32, *SHAPE) else -y  # here
 
 
+def on_a_product(x: Tensor, y: Tensor) -> Tensor:
+    return y if x.shape[0] * x.shape[1] == 21 else -y  # here
+
+
+def as_a_number(x: Tensor, y: Tensor) -> Tensor:
+    return y * float(x.mean())  # here
+
+
+def by_type(x: Tensor, y: Tensor) -> Tensor:
+    assert isinstance(x, Tensor), "a tensor"  # here
+    return y
+
+
 def counting(x: Tensor, y: Tensor) -> Tensor:
     for _ in range(len(x)):  # here
         y = y + 1
@@ -120,12 +196,6 @@ def counting(x: Tensor, y: Tensor) -> Tensor:
 
 def one_by_one(x: Tensor, y: Tensor) -> Tensor:
     return torch.stack([one * 2 for one in y])  # here
-
-
-def per_channel(x: Tensor, y: Tensor) -> Tensor:
-    for _ in range(x.shape[1]):  # here
-        y = y + 1
-    return y
 
 
 def rounded(x: Tensor, y: Tensor) -> Tensor:
@@ -146,7 +216,9 @@ def asserted_wrongly(x: Tensor, y: Tensor) -> Tensor:
         (on_the_whole_shape, "the value depends on the number of images"),
         (counting, "the length is the number of images"),
         (one_by_one, "the length is the number of images"),
-        (per_channel, r"a size is needed as a number here; write int\(...\) around it"),
+        (on_a_product, "the value depends on the number of images"),
+        (as_a_number, "the value depends on the pixels"),
+        (by_type, "a tensor; tracing calls forward with stand-ins, which are no tensors"),
         (rounded, "the value depends on the number of images"),
         (asserted_wrongly, "grey images only"),
     ],

@@ -13,7 +13,7 @@ from export.onnx_import.input_spec import make_spec
 from export.onnx_import.source import read_onnx
 from export.pipeline.export import export_checkpoint
 from export.predictor import Predictor
-from export.verify.check import Limits
+from export.verify.limits import Limits
 from models.images.decode import Pixels
 from service.inspection.units import UnitInspector
 from tests.conftest import make_checkpoint

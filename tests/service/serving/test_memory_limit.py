@@ -146,11 +146,22 @@ def test_what_did_not_fit_is_not_tried_again(root, opened):
                 await catalog.find("first")
 
     asyncio.run(ask())
-    assert opened == ["first:1"] * 2  # once more when it was known how many images to run together
+    # Once more when it was known how many images to run together; all of them when the worker starts.
+    assert opened == ["first:1"] * 2 + ["second:1"] * 2 + ["third:1"] * 2
+
+
+def test_a_worker_is_not_ready_if_a_model_does_not_fit(root):
+    client = client_for(root, memory_limit_mb=1)
+    ready = client.get("/v2/health/ready")
+    assert ready.status_code == 503
+    catalog = limited(root, limit_mb=1)
+    for name in NAMES[:3]:
+        assert f"{name}:1 does not fit: with it a worker takes" in catalog.not_ready
+    assert "(CONVSCOPE_MEMORY_LIMIT_MB)" in catalog.not_ready and not catalog.was_ready
 
 
 def test_one_that_fits_without_what_timing_it_took_is_served(root, monkeypatch):
-    residents = iter([1, 1, 900, 1, 1])
+    residents = iter([1] * len(NAMES[:3]) + [1, 1, 900, 1, 1])  # first it is asked whether each may not fit
     monkeypatch.setattr("service.serving.version_catalog.resident_mb", lambda: next(residents))
 
     async def ask():

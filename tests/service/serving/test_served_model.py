@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 import threading
 from types import SimpleNamespace
 
@@ -12,6 +11,7 @@ import pytest
 
 from export.artifact.manifest import read_manifest
 from export.engines.selection import open_engine
+from models.cores import available_cores
 from service.asgi.application import build_application
 from service.inspection.feature_maps import inspect_image, select_nodes
 from service.serving.decode_pool import Decoders, stack_images
@@ -97,9 +97,7 @@ def test_a_model_that_auto_leaves_on_the_cpu_beside_a_gpu_is_logged(
     ("given", "threads"), [({"threads": 1}, "all"), ({"threads": 1, "workers": 200}, 1), ({}, "all")]
 )
 def test_beside_a_gpu_every_core_decodes(lenet_artifact, torch_on_it, monkeypatch, given, threads):
-    assert decoding_threads(lenet_artifact, monkeypatch, given) == (
-        len(os.sched_getaffinity(0)) if threads == "all" else 1
-    )
+    assert decoding_threads(lenet_artifact, monkeypatch, given) == (available_cores() if threads == "all" else 1)
 
 
 @pytest.mark.parametrize("threads", [1, 3])

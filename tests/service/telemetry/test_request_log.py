@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from datetime import datetime
 
 import pytest
@@ -45,6 +46,17 @@ LOST = ("GET", "/v1/models/nobody/labels"), {"headers": {"x-request-id": "lost"}
 def with_image(request):
     words, options = request
     return words, {"content": encoded(digit()), **options}
+
+
+@pytest.mark.parametrize(("worker", "expected"), [(None, {}), (3, {"worker": 3})])
+def test_json_lines_name_process_and_worker(capsys, worker, expected):
+    configure_logging(read_settings(log_format="json"), worker=worker)
+    for name in (NAME, "uvicorn.error", "circus"):
+        logging.getLogger(name).error("a line")
+    for line in capsys.readouterr().out.splitlines():
+        found = json.loads(line)
+        assert found.pop("pid") == os.getpid()
+        assert {name: found[name] for name in found if name == "worker"} == expected
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ from training.run.train import train_checkpoint
 
 pytestmark = pytest.mark.usefixtures("own_directory")
 PICTURES = {"curves.png", "confusion.png", "mistakes.png"}
-FILES = {"config.json", "model.safetensors", "samples.npz", "log.jsonl"} | PICTURES
+FILES = {"config.json", "model.safetensors", "samples.npz", "log.jsonl", "predictions.csv"} | PICTURES
 DIGITS = ["train", "lenet", "--data", "digits"]
 
 
@@ -77,7 +77,7 @@ def test_evaluate_writes_its_findings(capsys: pytest.CaptureFixture[str]) -> Non
     out = train_checkpoint(TrainingRequest("lenet", "digits", overrides={"epochs": 2}))
     assert run("evaluate", str(out), "--data", "digits", "--out", "found") == 0
     assert capsys.readouterr().out.endswith("evaluation: found\n")
-    names = {"evaluation.json", "confusion.png", "reliability.png", "mistakes.png"}
+    names = {"evaluation.json", "predictions.csv", "confusion.png", "reliability.png", "mistakes.png"}
     assert {path.name for path in Path("found").iterdir()} == names
     content = json.loads(Path("found/evaluation.json").read_text())
     trained = load_checkpoint(out).config
@@ -181,7 +181,7 @@ def test_the_command_to_go_on_with_has_the_processes_and_what_the_data_was_read_
         progress.directory, progress.processes = tmp_path, 2
         progress.print_resume_command("lenet", "my photos", ["--skip-bad"])
     told = capsys.readouterr().out.splitlines()[-1].partition("resume with: ")[2]
-    words = ["torchrun", "--nproc-per-node", "2", "-m", "training", "lenet", "--data", "my photos"]
+    words = ["torchrun", "--nproc-per-node", "2", "-m", "convscope", "train", "lenet", "--data", "my photos"]
     assert shlex.split(told) == [*words, "--out", str(tmp_path), "--resume", "--skip-bad"]
 
 

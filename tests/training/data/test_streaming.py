@@ -1,7 +1,13 @@
 """Images decoded in every epoch are those in memory; damaged files are named, or left out and counted."""
 
 import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,12 +16,14 @@ from PIL import Image
 from torch import nn
 
 from models.checkpoint.directory import load_checkpoint
+from models.errors import UserError
 from models.networks.registry import build_network
 from tests.training.tiny_runs import same
+from training.data import streaming
 from training.data.datasets import load_dataset
 from training.data.options import DataOptions, SourceOptions
 from training.data.splits import Splits, prepare_splits
-from training.data.streaming import StreamingDataset
+from training.data.streaming import StreamingDataset, sequential_batches
 from training.events import Event, RunStarted, ignore_events
 from training.loop.fit import FitResult, fit
 from training.loop.resume import fork_rng
@@ -146,3 +154,61 @@ def test_a_class_of_damaged_files_alone_is_an_error(folder: Path, tmp_path: Path
         path.write_bytes(b"x")
     with pytest.raises(ValueError, match=r"class folder .*/dark has damaged images only, for example .*/dark/00.png"):
         load_dataset(str(root), DataOptions(skip_bad=True))
+
+
+def test_shared_memory_that_is_too_small_is_refused_before_the_start(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = splits(folder, limit=0).train.to(torch.device("cpu"))  # with workers of its own
+    with monkeypatch.context() as small:
+        small.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=20_000))
+        message = r"/dev/shm has 0\.0 MB free, but 2 workers decode up to 0\.1 MB .*--shm-size.*--workers 0"
+        with pytest.raises(UserError, match=message):
+            list(train.batches(sequential_batches(len(train), 4)))
+    assert len(list(train.batches(sequential_batches(len(train), 4)))) == 9
+
+
+def test_shared_memory_that_becomes_full_is_an_error_and_no_hang(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: torch.Tensor) -> None:
+        raise RuntimeError("unable to allocate shared memory: No space left on device (28)")
+
+    train = splits(folder, limit=0).train.to(torch.device("cpu"))  # with workers of its own
+    with monkeypatch.context() as patched:  # the workers are forked
+        patched.setattr(torch.Tensor, "share_memory_", full)
+        with pytest.raises(UserError, match=r"does not fit in shared memory \(unable .*--shm-size"):
+            list(train.batches(sequential_batches(len(train), 4)))
+
+
+def test_a_worker_that_is_killed_is_an_error_and_no_hang(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train = splits(folder, limit=0).train.to(torch.device("cpu"))  # with workers of its own
+    with monkeypatch.context() as patched:
+        patched.setattr(streaming._Files, "__getitem__", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        with pytest.raises(UserError, match=r"a worker process that decodes images died.*--workers 0"):
+            list(train.batches(sequential_batches(len(train), 4)))
+
+
+@pytest.mark.skipif(
+    not shutil.which("unshare") or subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode != 0,
+    reason="needs the right to mount",
+)
+@pytest.mark.parametrize(
+    ("size", "before", "message"),
+    [
+        ("20k", "", "/dev/shm has 0.0 MB free, but 2 workers decode"),
+        (
+            "100k",
+            "from training.data import streaming; streaming._SHARED_MEMORY /= 'nowhere'; ",
+            "does not fit in shared memory",
+        ),
+    ],
+)
+def test_the_command_ends_with_one_line_on_a_small_shared_memory(
+    folder: Path, tmp_path: Path, size: str, before: str, message: str
+) -> None:
+    train = "'train', 'lenet', '--memory-limit-mb', '0', '--workers', '2', '--epochs', '1'"
+    code = f"{before}import convscope; convscope.main([{train}, '--data', '{folder}', '--out', '{tmp_path / 'run'}'])"
+    mounted = f'mount -t tmpfs -o size={size} tmpfs /dev/shm && exec "$@"'
+    words = ["unshare", "-m", "sh", "-c", mounted, "sh", sys.executable, "-W", "ignore", "-c", code]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 1 and line.startswith("convscope: ") and message in line

@@ -41,6 +41,48 @@ class Expanded(Own):
 class Careless(Own):
     def learning(self, y):
         return {}["auxiliary"]
+
+
+class Picky(Own):
+    def forward(self, x):
+        assert x.shape[1] == 3, "colour only"
+        return super().forward(x)
+
+
+class Fallback(Own):
+    def learning(self, y):
+        return y
+
+    def forward(self, x):
+        try:
+            x = x.reshape(x.shape[0], 99)
+        except RuntimeError:
+            x = x.flatten(1)
+        return super().forward(x.reshape(-1, 1, 8, 8))
+
+
+class Random(Own):
+    def learning(self, y):
+        return y
+
+    def forward(self, x):
+        return super().forward(nn.functional.dropout(x))
+
+
+class Mixing(Own):
+    def learning(self, y):
+        return y
+
+    def forward(self, x):
+        return super().forward(x - x.mean())
+
+
+class ByPixels(Own):
+    def learning(self, y):
+        return y
+
+    def forward(self, x):
+        return super().forward(x * 2 if x.max() > 1 else x)
 """
 
 
@@ -57,6 +99,29 @@ def test_a_network_that_is_another_while_it_learns_is_refused(
     Path("while_learning.py").write_text(OWN)
     assert run("train", f"while_learning:{name}", "--data", "digits", "--out", "out") == 1
     assert f"while_learning:{name} {message}" in capsys.readouterr().err
+    assert not Path("out").exists()
+
+
+REFUSED = {
+    "Picky": ("does not take 8x8 images of 1 channels: colour only (", 'assert x.shape[1] == 3, "colour only"'),
+    "Fallback": ("shape '[2, 99]' is invalid for input of size 128 (", "x = x.reshape(x.shape[0], 99)"),
+    "Random": ("the result is random in evaluation mode", "return super().forward(nn.functional.dropout(x))"),
+    "Mixing": ("depends on the other images of its batch", "return super().forward(x - x.mean())"),
+    "ByPixels": ("the value depends on the pixels", "return super().forward(x * 2 if x.max() > 1 else x)"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_export_would_refuse_is_refused_before_training_with_its_line(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reason, line = REFUSED[name]
+    Path("to_export.py").write_text(OWN)
+    assert run("train", f"to_export:{name}", "--data", "digits", "--out", "out") == 1
+    message = capsys.readouterr().err
+    assert reason in message and message.count("\n") == 1
+    number = 1 + [text.strip() for text in OWN.splitlines()].index(line)
+    assert f"to_export.py:{number}: " in message and f"`{line}`" in message
     assert not Path("out").exists()
 
 

@@ -1,0 +1,241 @@
+"""Batch jobs beside their bound and beside what people write themselves, in one run.
+
+    python -m benchmarks.batch artifacts/lenet-mnist mnist.tar --weights runs/lenet-mnist
+    python -m benchmarks.batch artifacts/resnet18-224 photographs --weights runs/resnet18-224
+
+With d and e the rates of decoding alone and of the engine alone, each on all cores, no job on these cores is faster
+than 1 / (1 / d + 1 / e). The peers read the same images, decode them with Pillow and transforms of torchvision, and
+write no rows: torch's DataLoader with a loop of eager torch and with ONNX Runtime, and Ray Data.
+"""
+
+import io
+import os
+import statistics
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import cyclopts
+import numpy as np
+import onnxruntime
+import torch
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torchvision.transforms import v2
+
+from export.artifact.directory import newest_version
+from export.artifact.formats import PrecisionName
+from export.artifact.manifest import read_manifest
+from models.checkpoint.directory import load_checkpoint
+from models.images.input_spec import InputSpec
+from service.batch.decoding import Decoders, Slots, encoded
+from service.batch.entries import Batch, batches_of
+from service.batch.job import Job, Request
+from service.batch.network import Network, Opening, Wanted
+from service.batch.sources.find import open_source
+
+BATCH = 64  # of the peers
+Measured = tuple[int, float]  # images and seconds
+_ENGINE_S = 4.0
+SUFFIXES = (".png", ".jpg", ".jpeg")
+
+
+def main(
+    artifact: Path,
+    source: Path,
+    *,
+    weights: Path,
+    precision: PrecisionName = "fp32",
+    rounds: int = 3,
+    peers: bool = True,
+    ray: bool = True,
+) -> None:
+    """Prints images/s: medians over rounds, in which all take turns.
+
+    Args:
+        artifact: the artifact.
+        source: a folder of images or a tar file.
+        weights: the checkpoint directory, for the loop of eager torch.
+        precision: of the artifact's file.
+        rounds: measured in turns.
+        peers: measure the peers too.
+        ray: measure Ray Data too.
+    """
+    directory = newest_version(artifact)
+    opening = Opening(artifact=directory, precision=precision)
+    spec = read_manifest(directory).input
+    ways: dict[str, Callable[[], Measured]] = {
+        "decoding alone": partial(_decode_all, source, opening),
+        "engine alone": partial(_run_all, opening),
+        "convscope batch": partial(_job, source, opening),
+    }
+    if peers:
+        ways["DataLoader, eager torch"] = partial(_loop, source, spec, partial(_eager, weights, spec))
+        ways["DataLoader, ONNX Runtime"] = partial(_loop, source, spec, partial(_onnx, directory))
+        if ray:
+            ways["Ray Data, ONNX Runtime"] = partial(_ray_data, source, directory, spec)
+    rates: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            with ProcessPoolExecutor(1, get_context("spawn")) as pool:  # a loader must not fork from another's threads
+                count, seconds = pool.submit(way).result()
+            rates[name].append(count / seconds)
+            print(f"{name}: {count / seconds:,.0f} images/s", file=sys.stderr, flush=True)
+    found = {name: statistics.median(values) for name, values in rates.items()}
+    bound = 1 / (1 / found["decoding alone"] + 1 / found["engine alone"])
+    table = Table(
+        "", "images/s", "of the bound", "convscope is", title=f"{directory.parent.name}, {precision}, {source.name}"
+    )
+    for name, rate in found.items():
+        alone = name.endswith("alone")
+        ratio = "" if alone or name == "convscope batch" else f"{found['convscope batch'] / rate:.2f}x"
+        table.add_row(name, f"{rate:,.0f}", "" if alone else f"{rate / bound:.0%}", ratio)
+    table.add_row("bound", f"{bound:,.0f}", "", "")
+    Console().print(table)
+
+
+def _batches(source: Path, network: Network) -> Iterator[Batch]:
+    found = open_source(str(source), classes=network.predictor.manifest.classes)
+    for number, shard in enumerate(found.shards(lambda key, reason: None, 2048)):
+        size = network.batch_size
+        yield from batches_of(shard, number, rows=2048, size=size, needed=lambda block, position: True)
+
+
+def _decode_all(source: Path, opening: Opening) -> Measured:
+    """Reading and decoding in as many processes as there are cores, without a network."""
+    network = Network(opening, Wanted(top_k=5))
+    spec, cores = network.predictor.manifest.input, len(os.sched_getaffinity(0))
+    slots = Slots(2 * cores + 2, (network.batch_size, *spec.shape))
+    decoders, count = Decoders(cores, slots, spec, 10**9), 0
+    for decoding in [decoders.submit(0, [None]) for _ in range(4 * cores)]:  # lets the processes start
+        decoders.result(decoding)
+    began, waiting = time.perf_counter(), list[Any]()
+    for number, batch in enumerate(_batches(source, network)):
+        if len(waiting) == slots.count:
+            decoders.result(waiting.pop(0))
+        waiting.append(decoders.submit(number % slots.count, [encoded(entry) for entry in batch.entries]))
+        count += len(batch.entries)
+    for decoding in waiting:
+        decoders.result(decoding)
+    seconds = time.perf_counter() - began
+    decoders.close()
+    slots.close()
+    return count, seconds
+
+
+def _run_all(opening: Opening) -> Measured:
+    """The engine on images that are decoded already."""
+    network = Network(opening, Wanted(top_k=5))
+    shape = (network.batch_size, *network.predictor.manifest.input.shape)
+    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    network.run(pixels)
+    began, count = time.perf_counter(), 0
+    while (seconds := time.perf_counter() - began) < _ENGINE_S:
+        network.run(pixels)
+        count += len(pixels)
+    return count, seconds
+
+
+def _job(source: Path, opening: Opening) -> Measured:
+    """A whole job, the start of its processes and its rows included."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = str(Path(folder, "rows.parquet"))
+        job = Job(Request(source=str(source), out=out, opening=opening, wanted=Wanted(top_k=5)))
+        began = time.perf_counter()
+        summary = job.run(lambda record: None)
+        return summary.statistics.rows, time.perf_counter() - began
+
+
+class _Files(IterableDataset):  # type: ignore[type-arg]
+    """What a script has: files of a folder or a tar file, opened by Pillow and transformed by torchvision."""
+
+    def __init__(self, source: Path, spec: InputSpec) -> None:
+        self._source, self._mode = source, spec.mode
+        resize = spec.resize if isinstance(spec.resize, int) else list(spec.resize)
+        steps: list[Any] = [v2.Resize(resize), *([v2.CenterCrop(spec.crop)] if spec.crop else [])]
+        self._transform = v2.Compose([*steps, v2.PILToTensor()])
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        info = get_worker_info()
+        first, step = (info.id, info.num_workers) if info else (0, 1)
+        if self._source.is_dir():
+            files = sorted(path for path in self._source.rglob("*") if path.suffix in SUFFIXES)
+            for path in files[first::step]:
+                yield self._decoded(path.read_bytes())
+            return
+        with tarfile.open(self._source) as archive:
+            for number, member in enumerate(archive):
+                if number % step == first and (file := archive.extractfile(member)) is not None:
+                    yield self._decoded(file.read())
+
+    def _decoded(self, data: bytes) -> torch.Tensor:
+        found: torch.Tensor = self._transform(Image.open(io.BytesIO(data)).convert(self._mode))
+        return found
+
+
+def _loop(source: Path, spec: InputSpec, make: Callable[[], Callable[[torch.Tensor], Any]]) -> Measured:
+    loader = iter(DataLoader(_Files(source, spec), batch_size=BATCH, num_workers=len(os.sched_getaffinity(0))))
+    run, count, began = make(), 0, time.perf_counter()
+    for images in loader:
+        run(images).argmax(1)
+        count += len(images)
+    return count, time.perf_counter() - began
+
+
+def _eager(weights: Path, spec: InputSpec) -> Callable[[torch.Tensor], Any]:
+    network = load_checkpoint(weights).network.eval()
+    mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (spec.mean, spec.std))
+
+    def run(images: torch.Tensor) -> Any:
+        with torch.no_grad():
+            return network((images.float() / 255 - mean) / std)
+
+    return run
+
+
+def _onnx(directory: Path) -> Callable[[torch.Tensor], Any]:
+    session = onnxruntime.InferenceSession(directory / "model.onnx", providers=["CPUExecutionProvider"])
+    return lambda images: session.run(["probabilities"], {"image": images.permute(0, 2, 3, 1).contiguous().numpy()})[0]
+
+
+def _ray_data(source: Path, directory: Path, spec: InputSpec) -> Measured:
+    """`read_images`, or `read_webdataset` for a tar file, and ONNX Runtime in an actor."""
+    import ray
+
+    cores = len(os.sched_getaffinity(0))
+    ray.init(num_cpus=cores, log_to_driver=False, configure_logging=False, include_dashboard=False)
+    files = _Files(source, spec)
+
+    class Model:
+        def __init__(self) -> None:
+            self.run = _onnx(directory)
+
+        def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+            images = torch.stack([files._decoded(data) for data in batch["bytes"]])
+            return {"label": self.run(images).argmax(1)}
+
+    if source.is_dir():
+        data = ray.data.read_binary_files(str(source), file_extensions=[suffix[1:] for suffix in SUFFIXES])
+    else:
+        data = ray.data.read_webdataset(str(source), decoder=False).map(
+            lambda row: {"bytes": row.get("png") or row["jpg"]}
+        )
+    began = time.perf_counter()
+    labelled = data.map_batches(Model, batch_size=BATCH, concurrency=1)
+    count = sum(len(batch["label"]) for batch in labelled.iter_batches())
+    seconds = time.perf_counter() - began
+    ray.shutdown()
+    return count, seconds
+
+
+if __name__ == "__main__":
+    cyclopts.run(main)

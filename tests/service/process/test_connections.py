@@ -1,0 +1,89 @@
+"""Clients that close their sending side, and idle connections, on a real server."""
+
+import asyncio
+import socket
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from uvicorn.config import HTTP_PROTOCOLS, Config
+from uvicorn.server import ServerState
+
+from service.process.connections import install_protocol
+from service.settings import read_settings
+from tests.real_server import running_server, until
+from tests.service.raw_connections import IMAGE, answer_on
+from tests.service.scrape import scrape, total
+
+CHUNKED = b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n"
+GET = b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+def post(path="/v1/classify", version="1.1", headers=""):
+    head = f"POST {path} HTTP/{version}\r\nHost: x\r\nContent-Length: {len(IMAGE)}\r\n{headers}\r\n"
+    return head.encode() + IMAGE
+
+
+def half_closed(server, request):
+    """Everything that a client receives which closes its sending side after the request."""
+    connection = socket.create_connection(("127.0.0.1", httpx.URL(server.url).port), timeout=60)
+    connection.sendall(request)
+    connection.shutdown(socket.SHUT_WR)
+    return answer_on(connection)
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [post(), post(headers="Connection: close\r\n"), post(version="1.0"), CHUNKED % (len(IMAGE), IMAGE), GET],
+    ids=["kept", "closed", "HTTP/1.0", "chunked", "GET"],
+)
+def test_a_client_that_closes_its_sending_side_is_answered(server, request_bytes):
+    for _ in range(20):
+        answer = half_closed(server, request_bytes)
+        assert answer.startswith(b"HTTP/1.1 200 OK") and answer.endswith(b"}")
+
+
+def test_every_pipelined_request_before_it_is_answered(server):
+    assert half_closed(server, GET + post() + GET).count(b"HTTP/1.1 200 OK") == 3
+
+
+@pytest.mark.parametrize("cut", [-1, -100, 20])
+def test_an_incomplete_request_is_dropped(server, cut):
+    assert half_closed(server, post()[:cut]) == b""
+    assert "Traceback" not in server.log
+
+
+@pytest.mark.parametrize(("version", "interim"), [("1.1", b"HTTP/1.1 100 Continue\r\n\r\n"), ("1.0", b"")])
+def test_an_answer_that_takes_long_follows_interim_ones(lenet_artifact, tmp_path, version, interim):
+    settings = {"batch_wait_ms": 1500, "max_batch_size": 4}
+    with running_server(lenet_artifact.parent.parent, tmp_path / "log", **settings) as server:
+        answer = half_closed(server, post(version=version))
+    assert answer.startswith(interim + b"HTTP/1.1 200 OK") and answer.endswith(b"}")
+
+
+def test_a_client_that_is_gone_costs_no_inference(lenet_artifact, tmp_path):
+    settings = {"batch_wait_ms": 10_000, "max_batch_size": 4, "access_log": True}
+    with running_server(lenet_artifact.parent.parent, tmp_path / "log", **settings) as server:
+        with socket.create_connection(("127.0.0.1", httpx.URL(server.url).port)) as connection:
+            connection.sendall(post())
+        until(lambda: "POST /v1/classify 0" in server.log)
+        assert total(scrape(httpx, server.url), "convscope_images_total") == 0
+
+
+def test_an_idle_connection_is_closed_after_the_setting(lenet_artifact, tmp_path):
+    with running_server(lenet_artifact.parent.parent, tmp_path / "log", keep_alive_s=0.2) as server:
+        connection = socket.create_connection(("127.0.0.1", httpx.URL(server.url).port), timeout=60)
+        connection.sendall(GET)
+        assert answer_on(connection).startswith(b"HTTP/1.1 200 OK")
+
+
+def test_uvicorn_takes_the_idle_time_of_the_settings(monkeypatch):
+    monkeypatch.setitem(HTTP_PROTOCOLS, "auto", HTTP_PROTOCOLS["auto"])  # restores it afterwards
+    default = read_settings().keep_alive_s
+    install_protocol(keep_alive_s=default)
+    config = Config(Starlette())
+    config.load()
+    loop = asyncio.new_event_loop()
+    connection = config.http_protocol_class(config=config, server_state=ServerState(), app_state={}, _loop=loop)
+    loop.close()
+    assert connection.timeout_keep_alive == default > 60
