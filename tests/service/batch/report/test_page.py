@@ -156,6 +156,27 @@ def test_large_images_become_small_ones_and_missing_ones_a_word(batch, tmp_path,
     assert page.count("data:image/jpeg;base64,") == 1 and page.count("no picture") == 1 and len(page) < 40_000
 
 
+def test_a_report_of_a_finished_job_has_the_same_figures(made, batch, source, tmp_path):
+    assert batch(source, "--resume", "--report", tmp_path / "again.json").status == 3
+    times = {"made", "elapsed_s", "images_per_s", "seconds", "rows_now"}
+    again = json.loads((tmp_path / "again.json").read_text())
+    assert {key: again[key] for key in again.keys() - times} == {key: made[0][key] for key in made[0].keys() - times}
+    assert again["rows_now"] == 0
+
+
+def test_a_server_gives_the_same_figures_without_drift(server, run, made, source, tmp_path):
+    words = ["batch", source, "--url", server.url, "--out", tmp_path / "remote.parquet", "--report"]
+    assert run(*words, tmp_path / "remote.json").status == 3
+    remote = json.loads((tmp_path / "remote.json").read_text())
+    for name in ("rows", "classes", "by_class", "confusion"):
+        assert remote[name] == made[0][name]
+    assert [(one["code"], one["count"]) for one in remote["errors"]] == [("image_unsupported", 8), ("image_empty", 1)]
+    assert remote["model"]["url"] == server.url and remote["drift"] is None
+    assert run(*words, tmp_path / "remote.html", "--resume").status == 3
+    page = (tmp_path / "remote.html").read_text()
+    assert "A server does not tell" in page and page.count("<img ") == 24
+
+
 def test_a_report_of_another_ending_is_refused_first(batch, tmp_path, digits_folder):
     done = batch(digits_folder, "--report", tmp_path / "report.pdf")
     assert done.status == 1 and "report.pdf; it must end in .html or .json" in done.err
