@@ -3,22 +3,22 @@
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from export.artifact.manifest import MANIFEST_FILE
 from models.cores import available_cores
 from models.errors import UserError
-from models.files import sha256_of
 from models.images.header import DEFAULT_LIMIT_PIXELS
 from service.batch.blocks import Blocks
 from service.batch.entries import Batch, Remark, Source
-from service.batch.local import Pipeline, Seconds
+from service.batch.local import Pipeline, Seconds, Work
 from service.batch.network import Network, Opening, Wanted
 from service.batch.output import REMARKS, SCHEMA, Output, Record
 from service.batch.parts import read_errors
+from service.batch.remote.sender import Sender
+from service.batch.remote.server import Address, Server
 from service.batch.rows import Columns
 from service.batch.sources.find import open_source, placed
 from service.batch.statistics import Statistics
@@ -34,7 +34,7 @@ class Request:
     Attributes:
         source: see `open_source`.
         out: path or URL of the output.
-        opening: the artifact.
+        opening: the artifact, or the server that runs it.
         wanted: what is made of each image.
         column: of the images in a list or table.
         limit_pixels: maximum width x height of an image.
@@ -49,7 +49,7 @@ class Request:
 
     source: str
     out: str
-    opening: Opening
+    opening: Opening | Address
     wanted: Wanted
     column: str = ""
     limit_pixels: int = DEFAULT_LIMIT_PIXELS
@@ -112,15 +112,13 @@ class Job:
 
     def __init__(self, request: Request) -> None:
         self.request = request
-        self.network = Network(request.opening, request.wanted)
-        manifest = self.network.predictor.manifest
-        self.source: Source = open_source(
-            request.source, classes=manifest.classes, column=request.column, output=request.out
-        )
+        self.network = _opened(request.opening, request.wanted)
+        classes = self.network.classes
+        self.source: Source = open_source(request.source, classes=classes, column=request.column, output=request.out)
         wanted = request.wanted
         self.columns = Columns(
-            classes=manifest.classes,
-            top_k=min(wanted.top_k, len(manifest.classes)),
+            classes=classes,
+            top_k=min(wanted.top_k, len(classes)),
             truth=self.source.labelled,
             logits=wanted.logits,
             embedding=self.network.embedding,
@@ -136,15 +134,12 @@ class Job:
         self.blocks = self._find_blocks()
 
     def _describe(self) -> dict[str, Any]:
-        request, predictor = self.request, self.network.predictor
+        request = self.request
         return {
             "schema": SCHEMA,
             "source": placed(request.source),
             "column": request.column,
-            "artifact": sha256_of(predictor.directory / MANIFEST_FILE),
-            "model": predictor.manifest.name,
-            "version": predictor.manifest.version,
-            "file": predictor.engine.file,
+            **self.network.about,
             "top_k": self.columns.top_k,
             "logits": request.wanted.logits,
             "layer": request.wanted.layer,
@@ -198,6 +193,11 @@ class Job:
         self.description |= {"batch_size": former["batch_size"], "block_rows": former["block_rows"]}
         self.output.about = self.description
 
+    @property
+    def records(self) -> Mapping[str, Record]:
+        """The records of the blocks that are done, by their name."""
+        return self._counted
+
     def run(self, tell: Callable[[Record], None]) -> Summary:
         """Runs the job on this machine.
 
@@ -208,17 +208,21 @@ class Job:
             TooManyErrors, UserError, UnwritableError: the job stopped and can be resumed.
         """
         with self.running(tell) as remark:
-            processes = self.request.processes or available_cores()
-            pipeline = Pipeline(
-                self.network,
-                batch_size=self.batch_size,
-                processes=processes,
-                limit_pixels=self.request.limit_pixels,
-                finish=lambda work: self.add(self.blocks.record_of(work), len(work.positions), tell),
-            )
+            pipeline = self._pipeline(lambda work: self.add(self.blocks.record_of(work), len(work.positions), tell))
             self.summary.seconds = pipeline.seconds
             pipeline.run(self._batches(remark))
         return self.summary
+
+    def _pipeline(self, finish: Callable[[Work], None]) -> Pipeline | Sender:
+        if isinstance(self.network, Server):
+            return Sender(self.network, batch_size=self.batch_size, finish=finish)
+        return Pipeline(
+            self.network,
+            batch_size=self.batch_size,
+            processes=self.request.processes or available_cores(),
+            limit_pixels=self.request.limit_pixels,
+            finish=finish,
+        )
 
     @contextmanager
     def running(self, tell: Callable[[Record], None]) -> Iterator[Remark]:
@@ -282,3 +286,7 @@ class Job:
         self.summary.rows_now += now
         if record.problem:
             self.summary.problems[record.name] = record.problem
+
+
+def _opened(opening: Opening | Address, wanted: Wanted) -> Network | Server:
+    return Server(opening, wanted) if isinstance(opening, Address) else Network(opening, wanted)

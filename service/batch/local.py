@@ -22,12 +22,14 @@ _POLL_S = 0.2
 
 @dataclass
 class Seconds:
-    """Time of the stages, in seconds; those of decoding add up over processes."""
+    """Time of the stages, in seconds; those of decoding add up over processes, those of a server
+    over requests."""
 
     reading: float = 0.0
     decoding: float = 0.0
     network: float = 0.0
     writing: float = 0.0
+    server: float = 0.0
 
 
 @dataclass

@@ -3,11 +3,14 @@
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import Any
 
 from export.artifact.formats import EngineName, PrecisionName
+from export.artifact.manifest import MANIFEST_FILE
 from export.engines.cuda import Device
 from export.predictor import Predictor
 from models.errors import UserError
+from models.files import sha256_of
 from models.images.decode import Floats, Pixels
 
 _BATCH_BYTES = 5_000_000  # of decoded images, so that a batch stays in the processor's cache
@@ -68,6 +71,28 @@ class Network:
         )
         self.wanted = wanted
         self._value, self.embedding = self._find_layer(wanted.layer) if wanted.layer else ("", 0)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """By index."""
+        return self.predictor.manifest.classes
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What of a job's description depends on the artifact."""
+        manifest = self.predictor.manifest
+        return {
+            "artifact": sha256_of(self.predictor.directory / MANIFEST_FILE),
+            "model": manifest.name,
+            "version": manifest.version,
+            "file": self.predictor.engine.file,
+        }
+
+    @property
+    def class_counts(self) -> list[int] | None:
+        """Training images by class, if the artifact has them."""
+        counts = self.predictor.manifest.dataset.get("class_counts")
+        return list(map(int, counts)) if isinstance(counts, list) and len(counts) == len(self.classes) else None
 
     @property
     def batch_size(self) -> int:

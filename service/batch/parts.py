@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import IO, Literal
 
 import numpy as np
@@ -48,6 +49,28 @@ def read_errors(content: bytes, form: Format) -> dict[int, str]:
         table = pa_csv.read_csv(pa.BufferReader(content), parse_options=options)
     codes = table.column("error_code").to_pylist()
     return {i: code for i, code in enumerate(codes) if code}
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A row with an error."""
+
+    key: str
+    code: str
+    message: str
+
+
+def read_failures(content: bytes, form: Format) -> list[Failed]:
+    """The rows of a part file that have errors."""
+    names = ["key", "error_code", "error_message"]
+    if form == "jsonl":
+        rows = [orjson.loads(line) for line in content.splitlines()]
+    elif form == "parquet":
+        rows = pq.read_table(pa.BufferReader(content), columns=names).to_pylist()
+    else:
+        rows = list(csv.DictReader(io.StringIO(content.decode(), newline="")))
+    found = [[row[name] for name in names] for row in rows]
+    return [Failed(str(key), str(code), str(message)) for key, code, message in found if code]
 
 
 def replaced(content: bytes, form: Format, positions: Sequence[int], table: pa.Table, top_k: int) -> bytes:

@@ -62,9 +62,10 @@ def final_lines(job: Job, summary: Summary) -> Iterator[str]:
         "reading": seconds.reading,
         "decoding": seconds.decoding,
         "network": seconds.network,
+        "server": seconds.server,
         "writing": seconds.writing,
     }
-    yield "seconds of work: " + ", ".join(f"{name} {taken:.1f}" for name, taken in stages.items())
+    yield "seconds of work: " + ", ".join(f"{name} {taken:.1f}" for name, taken in stages.items() if taken)
     for label, count in counted.labels.most_common(20):
         yield f"  {label}: {count:,} ({count / max(1, counted.rows):.1%})"
     if len(counted.labels) > 20:

@@ -17,6 +17,7 @@ from export.engines.protocol import DeviceLost
 from models.errors import ConvscopeError, UserError
 from service.batch.entries import Shard
 from service.batch.job import Job, Request, Summary
+from service.batch.network import Network, Opening
 from service.batch.output import Record
 from service.batch.ray_worker import Plan, Report, Task, Worker
 from service.batch.sources.find import placed
@@ -69,6 +70,7 @@ def for_cluster(request: Request, cluster: Cluster) -> tuple[Request, Device]:
     Raises:
         UserError: the device does not fit the GPUs of a worker.
     """
+    assert isinstance(request.opening, Opening), "a server runs where it is"
     device = request.opening.device
     if device == "cuda" and not cluster.num_gpus:
         raise UserError("--device cuda needs --num-gpus on a Ray cluster, for example 1, or 0.25 for a quarter")
@@ -327,7 +329,9 @@ def _path_in(shard: Shard) -> str:
 
 
 def _plan_of(job: Job, device: Device, *, processes: int) -> Plan:
-    request, predictor = job.request, job.network.predictor
+    request, network = job.request, job.network
+    assert isinstance(request.opening, Opening) and isinstance(network, Network), "a server runs where it is"
+    predictor = network.predictor
     engine: EngineName = "torchscript" if predictor.engine.name == "torchscript" else "onnxruntime"
     opening = replace(
         request.opening,

@@ -36,14 +36,26 @@ def connect(
 
 
 def connect_async(
-    url: str, *, headers: dict[str, str] | None = None, timeout_s: float, transport: httpx.AsyncBaseTransport | None
+    url: str,
+    *,
+    headers: dict[str, str] | None = None,
+    timeout_s: float,
+    transport: httpx.AsyncBaseTransport | None = None,
+    connections: int = 20,
 ) -> httpx.AsyncClient:
-    """The same for asyncio."""
+    """The same for asyncio.
+
+    Args:
+        connections: that are kept open.
+    """
+    limits = httpx.Limits(max_connections=max(100, connections), max_keepalive_connections=connections)
     proxy = None if transport else proxy_for(url)
     if proxy is None:
-        transport = transport or httpx.AsyncHTTPTransport()
+        transport = transport or httpx.AsyncHTTPTransport(limits=limits)
     try:
-        return httpx.AsyncClient(base_url=url, headers=headers, timeout=timeout_s, transport=transport, proxy=proxy)
+        return httpx.AsyncClient(
+            base_url=url, headers=headers, timeout=timeout_s, transport=transport, proxy=proxy, limits=limits
+        )
     except (ImportError, ValueError) as error:
         raise _unusable(url, error) from None
 

@@ -168,7 +168,7 @@ def _ask(step: Step, policy: Policy) -> Exchange[httpx.Response]:
             break
         if isinstance(outcome, httpx.InvalidURL | httpx.UnsupportedProtocol):
             break
-        wait_s = min(_retry_after_s(outcome) or random.uniform(0.5, 1) * 0.2 * 2**attempt, policy.longest_wait_s)
+        wait_s = min(retry_after_s(outcome) or random.uniform(0.5, 1) * 0.2 * 2**attempt, policy.longest_wait_s)
     if not isinstance(outcome, httpx.Response):
         raise NoAnswer(f"no answer: {outcome}")
     if outcome.status_code != 200:
@@ -176,7 +176,7 @@ def _ask(step: Step, policy: Policy) -> Exchange[httpx.Response]:
     return outcome
 
 
-def _retry_after_s(outcome: Outcome) -> float:
+def retry_after_s(outcome: Outcome) -> float:
     """Seconds to wait by Retry-After, a number or a date; 0 without one."""
     told = outcome.headers.get("retry-after", "") if isinstance(outcome, httpx.Response) else ""
     if told.isascii() and told.isdecimal():

@@ -111,6 +111,7 @@ def make_plan(
     )
     counts = {"train": len(data.train), "validation": len(data.validation), "test": len(data.test)}
     facts: dict[str, Any] = {"name": raw.name, "counts": counts, "sha256": raw.sha256}
+    facts["class_counts"] = torch.bincount(data.train.labels.cpu().long(), minlength=len(raw.classes)).tolist()
     if raw.test_folder:
         facts["test_folder"] = raw.test_folder
     if raw.duplicates:
