@@ -27,12 +27,16 @@ class Window:
     _waiting: "deque[asyncio.Future[None]]" = field(default_factory=deque)
 
     async def enter(self) -> int:
-        """Waits for a place; returns a token for `refused`."""
-        while self.busy >= int(self.size):
-            turn = asyncio.get_running_loop().create_future()
-            self._waiting.append(turn)
+        """Waits for a place, in turn; returns a token for `refused`."""
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        self._wake()
+        try:
             await turn
-        self.busy += 1
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.leave()
+            raise
         return self._round
 
     def leave(self) -> None:
@@ -52,9 +56,8 @@ class Window:
             self.size = max(1.0, self.size / 2)
 
     def _wake(self) -> None:
-        for _ in range(int(self.size) - self.busy):
-            while self._waiting:
-                turn = self._waiting.popleft()
-                if not turn.done():
-                    turn.set_result(None)
-                    break
+        while self._waiting and self.busy < int(self.size):
+            turn = self._waiting.popleft()
+            if not turn.done():
+                self.busy += 1
+                turn.set_result(None)

@@ -80,7 +80,7 @@ def test_mnist_on_a_server(mnist, whole, server):
     with httpx.Client(base_url=server.url) as client:
         for key in choice.sample(sorted(rows), 500):
             answer = client.post("/v1/classify?top_k=5", content=(mnist / key).read_bytes()).json()
-            first = answer["predictions"][0]
+            first = answer["results"][0]["predictions"][0]
             assert (first["label"], first["probability"]) == (
                 rows[key]["label"],
                 pytest.approx(rows[key]["probability"], abs=1e-5),

@@ -18,21 +18,10 @@ import pytest
 from export.pipeline.export import export_checkpoint
 from service.batch.decoding import SHARED_MEMORY
 from service.batch.job import Job, MaxErrors, Request
-from service.batch.network import Opening, Wanted
+from service.batch.network import Wanted
 from tests.conftest import make_checkpoint
 from tests.service.batch.conftest import BATCH, by_key, decoding_processes, read_rows, write_parquet, write_tar
-
-BLOCK = 16  # rows of a part file
-
-
-def request(source, out, artifact, **changes):
-    opening, wanted = Opening(artifact=artifact, threads=1), Wanted(top_k=3)
-    fields = {"block_rows": BLOCK, "batch_size": 8, "processes": 1, **changes}
-    return Request(source=str(source), out=str(out), opening=opening, wanted=wanted, **fields)
-
-
-def run_job(*arguments, tell=lambda record: None, **changes):
-    return Job(request(*arguments, **changes)).run(tell)
+from tests.service.batch.jobs import BLOCK, Interrupted, request, run_job, stop_after
 
 
 @pytest.fixture(scope="module")
@@ -43,26 +32,10 @@ def whole(tmp_path_factory, digits_folder, lenet_artifact):
     return read_rows(out)
 
 
-class Interrupted(Exception):
-    pass
-
-
 def read_text_rows(path):
     """Rows of JSON Lines or CSV, whose quotes may differ."""
     lines = io.StringIO(path.read_text(), newline="")
     return [json.loads(line) for line in lines] if path.suffix == ".jsonl" else list(csv.reader(lines))
-
-
-def stop_after(blocks):
-    """A listener that ends the job in the middle."""
-
-    def tell(record):
-        tell.left -= 1
-        if tell.left == 0:
-            raise Interrupted
-
-    tell.left = blocks
-    return tell
 
 
 @pytest.mark.parametrize("kind", ["folder", "tar", "tar.gz", "parquet"])

@@ -5,7 +5,7 @@ import pyarrow.dataset
 import pytest
 
 from tests.service.batch.conftest import by_key, read_rows, write_parquet, write_tar
-from tests.service.batch.test_exactly_once import Interrupted, run_job, stop_after
+from tests.service.batch.jobs import Interrupted, run_job, stop_after
 
 pytest.importorskip("s3fs", reason="s3fs is not installed: pip install -e '.[s3]'")
 moto_server = pytest.importorskip("moto.server", reason="moto is not installed")

@@ -31,13 +31,14 @@ def test_the_window_stays_within_its_limits():
     assert window.size == 3
 
 
-def test_no_more_requests_are_under_way_than_the_window_has_and_none_waits_for_ever():
+def test_requests_take_turns_and_no_more_are_under_way_than_the_window_ever_has():
     async def run():
-        window, most, done = Window(size=3, most=6), [], []
+        window, most, entered, done = Window(size=3, most=6), [], [], []
 
         async def one(number):
             token = await window.enter()
-            most.append((window.busy, int(window.size)))
+            most.append(window.busy)
+            entered.append(number)
             await asyncio.sleep(0)
             window.leave()
             if number % 7 == 0:
@@ -48,6 +49,6 @@ def test_no_more_requests_are_under_way_than_the_window_has_and_none_waits_for_e
 
         await asyncio.gather(*(one(number) for number in range(200)))
         assert len(done) == 200 and window.busy == 0
-        assert all(busy <= size for busy, size in most)
+        assert max(most) <= 6 and entered == sorted(entered)
 
     asyncio.run(run())
