@@ -39,6 +39,7 @@ def batch(
     threads: int = 0,
     processes: int = 0,
     batch_size: int = 0,
+    rows_per_file: int = 2048,
     image_limit_pixels: int | None = None,
     runner: Literal["local", "ray"] = "local",
     address: str = "",
@@ -73,6 +74,7 @@ def batch(
         threads: Threads of the engine [default: all].
         processes: Processes that decode [default: one per processor].
         batch_size: Images that run at once [default: by their size], or images of a request to a server [default: 32].
+        rows_per_file: Rows of a part file, and how much is done again after a kill; a resumed job keeps its number.
         image_limit_pixels: Largest image, as width x height of what is decoded [default:
             CONVSCOPE_IMAGE_LIMIT_PIXELS, else 50 million].
         runner: ray shares the work among the nodes of a Ray cluster.
@@ -93,6 +95,8 @@ def batch(
     for name, value in (("threads", threads), ("processes", processes), ("batch-size", batch_size)):
         if value < 0:
             raise CycloptsError(msg=f"--{name} is {value}; it must be at least 0")
+    if not 1 <= rows_per_file <= 1_000_000:
+        raise CycloptsError(msg=f"--rows-per-file is {rows_per_file}; it must be 1 to 1,000,000")
     if overwrite and (resume or retry_failed):
         raise CycloptsError(msg="--overwrite begins anew; it does not go with --resume or --retry-failed")
     if report is not None:
@@ -128,6 +132,7 @@ def batch(
         limit_pixels=pixel_limit(image_limit_pixels),
         processes=processes,
         batch_size=batch_size,
+        block_rows=rows_per_file,
         max_errors=_max_errors(max_errors),
         resume=resume,
         retry_failed=retry_failed,
