@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from models.errors import UserError
 from models.files import printable, sha256_of
-from models.images.decode import decode_image
+from models.images.decode import decode_image, decode_opened
+from models.images.depth import darkness, depth_of
 from models.images.errors import ImageError
 from models.images.header import DEFAULT_LIMIT_PIXELS, SUFFIXES, open_image
 from models.images.input_spec import InputSpec
@@ -65,7 +66,7 @@ def load_folder(
     splits = {name: _labelled(found, classes) for name, found in scanned.items()}
     paths = [path for name in sorted(splits) for path in splits[name].images]
     sampled = ["test"] if test_only and places else sorted(splits)
-    mode, size = _common([path for name in sampled for path in splits[name].images], limit_pixels)
+    mode, size, dark = _common(root, [path for name in sampled for path in splits[name].images], limit_pixels)
     with ThreadPoolExecutor() as pool:
         contents = dict(zip(paths, pool.map(sha256_of, paths), strict=True))
     if not places:
@@ -90,6 +91,7 @@ def load_folder(
         skipped_files={printable(path.relative_to(root).as_posix()): bad[path] for path in sorted(bad)},
         passed_over=_relative(root, passed_over + _beside([root, *places.values()])),
         ambiguous=_ambiguous(root, splits, contents),
+        dark=dark,
         root=root,
     )
 
@@ -208,22 +210,44 @@ def _check_same_classes(first: Path, wanted: Iterable[str], second: Path, found:
         raise UserError(f"class {extra[0]!r} is in {second} but not in {first}; both must have the same classes")
 
 
-def _common(paths: Sequence[Path], limit_pixels: int) -> tuple[Literal["L", "RGB"], tuple[int, int] | None]:
-    """The mode, grey if every sampled image is, and the common (height, width), if any.
+def _common(
+    root: Path, paths: Sequence[Path], limit_pixels: int
+) -> tuple[Literal["L", "RGB"], tuple[int, int] | None, str]:
+    """The mode, grey if every sampled image is, the common (height, width), if any, and a sentence on dark images.
 
     The sample is random with a fixed seed: a regular stride could coincide with a pattern in the names.
     """
     modes, sizes, fault = set(), set(), ""
-    for index in np.random.default_rng(0).permutation(len(paths))[:SAMPLED]:
+    dark: dict[Path, tuple[int, int]] = {}
+    sample = [paths[index] for index in np.random.default_rng(0).permutation(len(paths))[:SAMPLED]]
+    for path in sample:
         try:
-            with open_image(paths[index].read_bytes(), limit_pixels=limit_pixels, spec=TINY) as image:
+            data = path.read_bytes()
+            with open_image(data, limit_pixels=limit_pixels, spec=TINY) as image:
                 modes.add(image.mode)
                 sizes.add((image.height, image.width))
+                depth = depth_of(image, data)
+                if depth.bits > 8:
+                    decode_opened(image, data, TINY)
+                    if levels := darkness(image, depth):
+                        dark[path] = levels
         except ImageError as error:  # all damaged files are named together when they are decoded
-            fault = f"{paths[index]}: {reason_of(error)}"
+            fault = f"{path}: {reason_of(error)}"
     if not modes:
         raise UserError(f"no image can be read, for example {fault}")
-    return "L" if modes <= GREY_MODES else "RGB", sizes.pop() if len(sizes) == 1 else None
+    return "L" if modes <= GREY_MODES else "RGB", sizes.pop() if len(sizes) == 1 else None, _on(root, dark, len(sample))
+
+
+def _on(root: Path, dark: dict[Path, tuple[int, int]], sampled: int) -> str:
+    """The sentence about images that are nearly black; empty if there are none."""
+    if not dark:
+        return ""
+    brightest = max(dark, key=lambda path: dark[path][0] / dark[path][1])
+    largest, scale = dark[brightest]
+    return (
+        f"{len(dark):,} of {sampled:,} images are nearly black: their levels reach {largest:,} of {scale:,}, as in "
+        f"{_relative(root, [brightest])[0]}; scale them to the whole range"
+    )
 
 
 def _relative(root: Path, paths: Iterable[Path]) -> tuple[str, ...]:
