@@ -24,6 +24,7 @@ from training.data.walk import files_in, images_in, is_hidden, is_system, subfol
 
 VALIDATION = ("val", "valid", "validation")
 SAMPLED = 2000  # headers sampled for the common mode and size; reading one takes 0.2 ms
+NESTED, NEARBY = 3, 100  # levels and folders that are searched for the data set which was meant
 WHITE = 255
 TINY = InputSpec(mode="RGB", height=8, width=8, resize=(8, 8), background=(0,) * 3, mean=(0.0,) * 3, std=(1.0,) * 3)
 GREY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B"})
@@ -118,6 +119,7 @@ def _splits_in(root: Path, *, test_only: bool) -> dict[str, Path]:
         wanted = "test" if test_only else "train and test"
         raise UserError(
             f"{root} has the folder {min(found)} but not test, to measure on; wanted {wanted}, or class folders only"
+            f"{'' if test_only else _instead_of(root)}"
         )
     if "train" not in found and not test_only:
         raise UserError(
@@ -153,9 +155,12 @@ def _scan(
     if not names:
         raise UserError(
             f"{folder} has no class folders; wanted <class>/<image>, or train/<class>/<image> and test/<class>/<image>"
+            f"{_instead_of(folder)}"
         )
     if len(names) < least:
-        raise UserError(f"{folder} has the one class folder {names[0]!r}; a classifier needs at least 2")
+        raise UserError(
+            f"{folder} has the one class folder {names[0]!r}; a classifier needs at least 2{_instead_of(folder)}"
+        )
     images: dict[str, list[Path]] = {}
     for name in names:
         if (shown := printable(name)) != name:
@@ -172,6 +177,34 @@ def _scan(
                 raise UserError(f"class folder {folder / name} has damaged images only, for example {path}: {why}")
         images[name] = found
     return images
+
+
+def _instead_of(folder: Path) -> str:
+    """The end of a refusal: the nearest folder, below or above, that is a data set; empty if there is none."""
+    below, level = [], [folder]
+    for _ in range(NESTED):
+        level = [path for place in level for path in subfolders(place)][:NEARBY]
+        below += level
+    above = Path(os.path.normpath(folder / ".."))
+    # Other folders above may have images by chance, such as one with data sets beside each other.
+    around = [above] if all(_has_images(path) for path in subfolders(above)[:NEARBY]) else []
+    found = next((path for path in [*below, *around] if _is_data_set(path)), None)
+    return f"; did you mean {printable(found)}?" if found else ""
+
+
+def _has_images(folder: Path) -> bool:
+    return any(path.suffix.lower() in SUFFIXES for path in folder.iterdir())
+
+
+def _is_data_set(folder: Path) -> bool:
+    """True if there are two or more class folders, each with images, in each of its splits or in itself."""
+    folders = {path.name.lower(): path for path in subfolders(folder)}
+    splits = [folders[name] for name in ("train", "test", *VALIDATION) if name in folders]
+    complete = {"train", "test"} <= folders.keys() or ("train" in folders and len(splits) > 1)
+    return all(
+        len(classes := subfolders(place)) > 1 and all(any(images_in(path, [])) for path in classes)
+        for place in (splits if complete else [folder])
+    )
 
 
 def _labelled(images: dict[str, list[Path]], classes: Sequence[str]) -> LabeledImages:
