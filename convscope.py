@@ -161,7 +161,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception as error:
         if debug:
             raise
-        if isinstance(error, CycloptsError | ConvscopeError | OSError):
+        if isinstance(error, IsADirectoryError):
+            print(f"convscope: {error.filename} is a folder; give one of its files", file=sys.stderr)
+        elif isinstance(error, CycloptsError | ConvscopeError | OSError):
             print(f"convscope: {error}", file=sys.stderr)
         else:
             reason = (str(error).splitlines() or [""])[0]

@@ -28,6 +28,7 @@ class RunStarted:
     left_out: int = 0  # damaged files
     passed_over: dict[str, int] = field(default_factory=dict)  # files by suffix that are no images
     ambiguous: tuple[int, tuple[str, str]] | None = None  # contents that are in two classes, and the first two files
+    dark: str = ""  # a sentence about images that are nearly black
     test_folder: str = ""  # used in place of a missing test/
     duplicates: int = 0  # test images that are also training images
     weights: str = ""  # description of the initial weights

@@ -213,6 +213,13 @@ for _operation, _ordinary in IN_PLACE_OPERATORS.items():
 
 
 class TracedValue(_Operations, Proxy):
+    @property
+    def data(self) -> Proxy:
+        """Refused: writes to it escape the version counter, and exporters do not know it."""
+        if self.node.op == "get_attr":  # a parameter, of which the refusal of a write says more
+            return TracedAttribute(self, "data")
+        raise TypeError("`data` has no ordinary form; use the value itself, or detach()")
+
     def __getattr__(self, name: str) -> Attribute:
         return TracedAttribute(self, name)
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageChops
 
-from models.images.depth import DEEP, Depth, depth_of, note_dark_colours, to_grey
+from models.images.depth import DEEP, Depth, darkness, depth_of, note_on, to_grey
 from models.images.errors import ImageError, ImageTooNarrow, ImageUndecodable, UnsupportedMode
 from models.images.fast import decode_plain, with_end
 from models.images.geometry import crop_origin, orientation_of, oriented_size, resized_size, turned
@@ -104,10 +104,11 @@ def preprocess_image(
     image.load()
     if jpeg and image.mode == "CMYK" and "adobe" not in image.info:
         image = ImageChops.invert(image)  # as browsers do; with Adobe's marker, Pillow does
-    note_dark_colours(image, depth, notes)
+    if notes is not None and (dark := darkness(image, depth)):
+        notes.append(note_on(*dark))
     image = turned(image, orientation_of(image))
     if image.mode != spec.mode or image.has_transparency_data:
-        image = to_mode(image, spec.mode, spec.background, depth=depth, notes=notes)
+        image = to_mode(image, spec.mode, spec.background, depth=depth)
     return _finished(image, spec)
 
 
@@ -130,7 +131,6 @@ def to_mode(
     background: tuple[int, ...],
     *,
     depth: Depth = DEEP,
-    notes: list[str] | None = None,
 ) -> Image.Image:
     """Converts to grey or RGB: 16 bits scaled, transparency over `background` (one level per channel).
 
@@ -140,7 +140,7 @@ def to_mode(
     if image.mode in ("F", "LAB"):
         raise UnsupportedMode(f"has pixels of the mode {image.mode}; send grey or RGB")
     if image.mode.startswith("I"):  # 16 or 32 bits, which `convert` would clip at 255 instead of scaling
-        image = to_grey(image, depth, notes)
+        image = to_grey(image, depth)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         red, green, blue = background * (3 // len(background))

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageFile
 
 from models.images.png import png_header, significant_bits
 
@@ -45,29 +45,33 @@ def depth_of(image: Image.Image, data: bytes) -> Depth:
         return Depth(bits, 2**significant - 1, bits - significant)
     tags = getattr(image, "tag_v2", None)
     if tags is None:
-        return DEEP if image.mode.startswith("I") else Depth(8)  # PGM files of more bits are scaled to 16 by Pillow
+        # PGM and PPM files of more than 8 bits; Pillow scales grey ones to 16.
+        deep = image.mode.startswith("I") or any(tile.codec_name.startswith("ppm") for tile in _tiles(image))
+        return DEEP if deep else Depth(8)
     bits = int(np.max(tags.get(_BITS) or 1)) - int(np.max(tags.get(_SAMPLE_FORMAT) or 1) == _SIGNED)
     maximum = int(np.max(tags.get(_MAXIMUM) or 0))
     return Depth(bits, maximum or None, inverted=tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO)
 
 
-def to_grey(image: Image.Image, depth: Depth, notes: list[str] | None = None) -> Image.Image:
-    """A grey image of the mode I or I;16 as L, or as LA if one of its levels is transparent.
+def _tiles(image: Image.Image) -> "list[ImageFile._Tile]":
+    return getattr(image, "tile", [])
 
-    Args:
-        notes: gets a sentence if the levels are suspiciously dark.
-    """
-    levels = np.asarray(image)
-    if levels.dtype == np.int32 and depth.bits == 32:
-        levels = levels.view(np.uint32)
+
+def to_grey(image: Image.Image, depth: Depth) -> Image.Image:
+    """A grey image of the mode I or I;16 as L, or as LA if one of its levels is transparent."""
+    levels = _levels(image, depth)
     scale = _scale(levels, depth)
-    _note_if_dark(int(levels.max(initial=0)), scale, notes)
     grey = (levels.clip(0, scale).astype(np.uint64) * 255 // scale).astype(np.uint8)
     made = Image.fromarray(255 - grey if depth.inverted else grey)
     clear = image.info.get("transparency")
     if isinstance(clear, int):
         made.putalpha(Image.fromarray(np.where(levels == clear, 0, 255).astype(np.uint8)))
     return made
+
+
+def _levels(image: Image.Image, depth: Depth) -> npt.NDArray[np.integer[Any]]:
+    levels = np.asarray(image)
+    return levels.view(np.uint32) if levels.dtype == np.int32 and depth.bits == 32 else levels
 
 
 def _scale(levels: npt.NDArray[np.integer[Any]], depth: Depth) -> int:
@@ -83,13 +87,22 @@ def _scale(levels: npt.NDArray[np.integer[Any]], depth: Depth) -> int:
     return full if depth.shift and moved else stated
 
 
-def _note_if_dark(largest: int, scale: int, notes: list[str] | None) -> None:
-    if notes is not None and 0 < largest < scale / DARK:
-        notes.append(f"its levels reach {largest:,} of {scale:,}, which is nearly black; scale them to the whole range")
+def darkness(image: Image.Image, depth: Depth) -> tuple[int, int] | None:
+    """The largest level and that of white, of a loaded image whose levels are suspiciously dark; None for others.
 
-
-def note_dark_colours(image: Image.Image, depth: Depth, notes: list[str] | None) -> None:
-    """Adds the same sentence for colours of 16 bits, of which Pillow reads the upper 8."""
-    if notes is not None and depth.bits == 16 and image.mode in ("RGB", "RGBA", "LA"):
+    Those of 8 bits or fewer, and of one level of 0 alone, are not suspicious.
+    """
+    if image.mode.startswith("I"):
+        levels = _levels(image, depth)
+        largest, scale = int(levels.max(initial=0)), _scale(levels, depth)
+    elif depth.bits == 16 and image.mode in ("RGB", "RGBA", "LA"):  # of which Pillow reads the upper 8 bits
         bands = [int(high) for _, high in cast(tuple[tuple[float, float], ...], image.getextrema())]
-        _note_if_dark(256 * max(bands[:3] if len(bands) > 2 else bands[:1]), 65535, notes)
+        largest, scale = 256 * max(bands[:3] if len(bands) > 2 else bands[:1]), 65535
+    else:
+        return None
+    return (largest, scale) if 0 < DARK * largest <= scale + 1 else None
+
+
+def note_on(largest: int, scale: int) -> str:
+    """The sentence about a dark image."""
+    return f"its levels reach {largest:,} of {scale:,}, which is nearly black; scale them to the whole range"

@@ -40,6 +40,8 @@ SUFFIXES = frozenset(
 )
 # It is about metadata that do not matter here; damaged pixels are errors.
 warnings.filterwarnings("ignore", "Corrupt EXIF data", UserWarning)
+# Our own limit is checked after the header is read.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 DEFAULT_LIMIT_PIXELS = 50_000_000
 TILE_WIDTH, TILE_HEIGHT, BANDS = 322, 323, 277  # TIFF tags

@@ -105,6 +105,8 @@ class TrainingProgress:
             count, (one, other) = event.ambiguous
             are = "image is" if count == 1 else "images are"
             self._line(f"{count} {are} in two classes, for example {one} and {other}: at least one is mislabelled")
+        if event.dark:
+            self._line(event.dark)
         if event.test_folder:
             self._line(
                 f"there is no test/: {event.test_folder}/ is measured on, and the validation images are of train/"

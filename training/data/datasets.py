@@ -11,6 +11,7 @@ from training.data.options import DATA_DEFAULTS, DataOptions
 from training.data.raw import RawDataset
 from training.data.torchvision import TORCHVISION_SETS, load_torchvision
 
+_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
 DATASETS = ("digits", "stripes", *TORCHVISION_SETS)
 
 
@@ -18,6 +19,9 @@ def check_dataset(name: str) -> None:
     """Raises ValueError with the nearest names unless `name` is one of `DATASETS` or an existing folder."""
     if name in DATASETS or Path(name).is_dir():
         return
+    if Path(name).is_file():
+        kind = "an archive; unpack it, and give" if name.lower().endswith(_ARCHIVES) else "a file; give"
+        raise UserError(f"{name} is {kind} a folder with a folder of images per class (<class>/<image>)")
     if "/" in name or os.sep in name:
         raise UserError(f"the folder {name} does not exist")
     near = difflib.get_close_matches(name, DATASETS, n=3, cutoff=0.4)

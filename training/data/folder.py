@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from models.errors import UserError
 from models.files import printable, sha256_of
-from models.images.decode import decode_image
+from models.images.decode import decode_image, decode_opened
+from models.images.depth import darkness, depth_of
 from models.images.errors import ImageError
 from models.images.header import DEFAULT_LIMIT_PIXELS, SUFFIXES, open_image
 from models.images.input_spec import InputSpec
@@ -23,6 +24,7 @@ from training.data.walk import files_in, images_in, is_hidden, is_system, subfol
 
 VALIDATION = ("val", "valid", "validation")
 SAMPLED = 2000  # headers sampled for the common mode and size; reading one takes 0.2 ms
+NESTED, NEARBY = 3, 100  # levels and folders that are searched for the data set which was meant
 WHITE = 255
 TINY = InputSpec(mode="RGB", height=8, width=8, resize=(8, 8), background=(0,) * 3, mean=(0.0,) * 3, std=(1.0,) * 3)
 GREY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B"})
@@ -65,7 +67,7 @@ def load_folder(
     splits = {name: _labelled(found, classes) for name, found in scanned.items()}
     paths = [path for name in sorted(splits) for path in splits[name].images]
     sampled = ["test"] if test_only and places else sorted(splits)
-    mode, size = _common([path for name in sampled for path in splits[name].images], limit_pixels)
+    mode, size, dark = _common(root, [path for name in sampled for path in splits[name].images], limit_pixels)
     with ThreadPoolExecutor() as pool:
         contents = dict(zip(paths, pool.map(sha256_of, paths), strict=True))
     if not places:
@@ -90,6 +92,7 @@ def load_folder(
         skipped_files={printable(path.relative_to(root).as_posix()): bad[path] for path in sorted(bad)},
         passed_over=_relative(root, passed_over + _beside([root, *places.values()])),
         ambiguous=_ambiguous(root, splits, contents),
+        dark=dark,
         root=root,
     )
 
@@ -116,6 +119,7 @@ def _splits_in(root: Path, *, test_only: bool) -> dict[str, Path]:
         wanted = "test" if test_only else "train and test"
         raise UserError(
             f"{root} has the folder {min(found)} but not test, to measure on; wanted {wanted}, or class folders only"
+            f"{'' if test_only else _instead_of(root)}"
         )
     if "train" not in found and not test_only:
         raise UserError(
@@ -151,9 +155,12 @@ def _scan(
     if not names:
         raise UserError(
             f"{folder} has no class folders; wanted <class>/<image>, or train/<class>/<image> and test/<class>/<image>"
+            f"{_instead_of(folder)}"
         )
     if len(names) < least:
-        raise UserError(f"{folder} has the one class folder {names[0]!r}; a classifier needs at least 2")
+        raise UserError(
+            f"{folder} has the one class folder {names[0]!r}; a classifier needs at least 2{_instead_of(folder)}"
+        )
     images: dict[str, list[Path]] = {}
     for name in names:
         if (shown := printable(name)) != name:
@@ -170,6 +177,34 @@ def _scan(
                 raise UserError(f"class folder {folder / name} has damaged images only, for example {path}: {why}")
         images[name] = found
     return images
+
+
+def _instead_of(folder: Path) -> str:
+    """The end of a refusal: the nearest folder, below or above, that is a data set; empty if there is none."""
+    below, level = [], [folder]
+    for _ in range(NESTED):
+        level = [path for place in level for path in subfolders(place)][:NEARBY]
+        below += level
+    above = Path(os.path.normpath(folder / ".."))
+    # Other folders above may have images by chance, such as one with data sets beside each other.
+    around = [above] if all(_has_images(path) for path in subfolders(above)[:NEARBY]) else []
+    found = next((path for path in [*below, *around] if _is_data_set(path)), None)
+    return f"; did you mean {printable(found)}?" if found else ""
+
+
+def _has_images(folder: Path) -> bool:
+    return any(path.suffix.lower() in SUFFIXES for path in folder.iterdir())
+
+
+def _is_data_set(folder: Path) -> bool:
+    """True if there are two or more class folders, each with images, in each of its splits or in itself."""
+    folders = {path.name.lower(): path for path in subfolders(folder)}
+    splits = [folders[name] for name in ("train", "test", *VALIDATION) if name in folders]
+    complete = {"train", "test"} <= folders.keys() or ("train" in folders and len(splits) > 1)
+    return all(
+        len(classes := subfolders(place)) > 1 and all(any(images_in(path, [])) for path in classes)
+        for place in (splits if complete else [folder])
+    )
 
 
 def _labelled(images: dict[str, list[Path]], classes: Sequence[str]) -> LabeledImages:
@@ -208,22 +243,44 @@ def _check_same_classes(first: Path, wanted: Iterable[str], second: Path, found:
         raise UserError(f"class {extra[0]!r} is in {second} but not in {first}; both must have the same classes")
 
 
-def _common(paths: Sequence[Path], limit_pixels: int) -> tuple[Literal["L", "RGB"], tuple[int, int] | None]:
-    """The mode, grey if every sampled image is, and the common (height, width), if any.
+def _common(
+    root: Path, paths: Sequence[Path], limit_pixels: int
+) -> tuple[Literal["L", "RGB"], tuple[int, int] | None, str]:
+    """The mode, grey if every sampled image is, the common (height, width), if any, and a sentence on dark images.
 
     The sample is random with a fixed seed: a regular stride could coincide with a pattern in the names.
     """
     modes, sizes, fault = set(), set(), ""
-    for index in np.random.default_rng(0).permutation(len(paths))[:SAMPLED]:
+    dark: dict[Path, tuple[int, int]] = {}
+    sample = [paths[index] for index in np.random.default_rng(0).permutation(len(paths))[:SAMPLED]]
+    for path in sample:
         try:
-            with open_image(paths[index].read_bytes(), limit_pixels=limit_pixels, spec=TINY) as image:
+            data = path.read_bytes()
+            with open_image(data, limit_pixels=limit_pixels, spec=TINY) as image:
                 modes.add(image.mode)
                 sizes.add((image.height, image.width))
+                depth = depth_of(image, data)
+                if depth.bits > 8:
+                    decode_opened(image, data, TINY)
+                    if levels := darkness(image, depth):
+                        dark[path] = levels
         except ImageError as error:  # all damaged files are named together when they are decoded
-            fault = f"{paths[index]}: {reason_of(error)}"
+            fault = f"{path}: {reason_of(error)}"
     if not modes:
         raise UserError(f"no image can be read, for example {fault}")
-    return "L" if modes <= GREY_MODES else "RGB", sizes.pop() if len(sizes) == 1 else None
+    return "L" if modes <= GREY_MODES else "RGB", sizes.pop() if len(sizes) == 1 else None, _on(root, dark, len(sample))
+
+
+def _on(root: Path, dark: dict[Path, tuple[int, int]], sampled: int) -> str:
+    """The sentence about images that are nearly black; empty if there are none."""
+    if not dark:
+        return ""
+    brightest = max(dark, key=lambda path: dark[path][0] / dark[path][1])
+    largest, scale = dark[brightest]
+    return (
+        f"{len(dark):,} of {sampled:,} images are nearly black: their levels reach {largest:,} of {scale:,}, as in "
+        f"{_relative(root, [brightest])[0]}; scale them to the whole range"
+    )
 
 
 def _relative(root: Path, paths: Iterable[Path]) -> tuple[str, ...]:

@@ -59,6 +59,7 @@ class RawDataset:
         skipped_files: damaged files left out of all splits: relative names, and the reasons.
         passed_over: files that are no images by their suffix, or in folders that systems made, by relative name.
         ambiguous: pairs of files with the same content and different classes, by relative name.
+        dark: a sentence about images of more than 8 bits that are nearly black, with the levels met.
         root: the folder that relative names begin at; None if the images are no files.
     """
 
@@ -77,6 +78,7 @@ class RawDataset:
     skipped_files: dict[str, str] = field(default_factory=dict)
     passed_over: tuple[str, ...] = ()
     ambiguous: tuple[tuple[str, str], ...] = ()
+    dark: str = ""
     root: Path | None = None
 
     @property

@@ -122,6 +122,8 @@ def make_plan(
         facts["passed_over"] = summary_of(raw.passed_over)
     if raw.ambiguous:
         facts["ambiguous"] = {"count": len(raw.ambiguous), "first": list(map(list, raw.ambiguous[:NAMED]))}
+    if raw.dark:
+        facts["dark"] = raw.dark
     config = CheckpointConfig(
         model=request.model,
         options=request.options,

@@ -115,6 +115,7 @@ def _train(
             left_out=plan.left_out,
             passed_over=config.dataset.get("passed_over", {}),
             ambiguous=_ambiguous(config.dataset),
+            dark=config.dataset.get("dark", ""),
             test_folder=config.dataset.get("test_folder", ""),
             duplicates=config.dataset.get("duplicates", 0),
             weights=loaded,

@@ -261,3 +261,8 @@ def test_inference_mode_changes_nothing() -> None:
     wanted = list(trace(net, SHAPE).names.values())
     with torch.inference_mode():
         assert list(trace(net, SHAPE).names.values()) == wanted
+
+
+def test_writes_to_data_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"`data` has no ordinary form; use .* detach"):
+        trace(Net(overwriting(lambda x: x.data.clamp_(0))), SHAPE)

@@ -138,6 +138,14 @@ def test_a_transparent_level_shows_the_background_at_any_depth(deep: bool) -> No
     np.testing.assert_array_equal(found, np.where(levels == 0, 255, 40_000 // 257))
 
 
+def test_dark_colours_of_a_ppm_are_noted() -> None:
+    levels = np.repeat(stored(12)[..., np.newaxis], 3, axis=2).astype(">u2").tobytes()
+    for maximum, count in ((65535, 1), (4095, 0)):
+        notes: list[str] = []
+        decode_image(b"P6\n8 8\n%d\n" % maximum + levels, spec_of("RGB", SIDE, SIDE), notes=notes)
+        assert len(notes) == count
+
+
 def test_pillow_images_are_scaled_as_files_are() -> None:
     with Image.open(io.BytesIO(png16(stored(16)))) as image:
         np.testing.assert_array_equal(

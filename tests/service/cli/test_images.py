@@ -128,6 +128,7 @@ def test_inspect_animates_a_sliding_kernel(run, lenet_artifact, pictures, tmp_pa
     [
         ("notes.png", "*", "sheet.png", 1, "not an image"),
         ("absent.png", "*", "sheet.png", 1, "No such file"),
+        ("", "*", "sheet.png", 1, "is a folder; give one of its files"),
         ("0.png", "conv7", "sheet.png", 1, "has no layer 'conv7'"),
         ("0.png", "*", "sheet.jpg", 2, "must end in .png, .npz or .gif"),
         ("0.png", "fc.0", "slide.gif", 1, "a kernel slides over feature maps"),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from torchvision import datasets as torchvision_datasets
@@ -156,3 +157,42 @@ def test_labels_that_do_not_fit_are_named(split: str, labels: list[int], message
 def test_unknown_names_list_the_nearest(name: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         load_dataset(name)
+
+
+def make_images(root: Path) -> None:
+    """Class folders a and b."""
+    for name in ("a", "b"):
+        (root / name).mkdir(parents=True)
+        for i in range(3):
+            Image.new("L", (8, 8), 20 * i + len(name)).save(root / name / f"{i}.png")
+
+
+@pytest.mark.parametrize(
+    ("images", "given", "meant"),
+    [
+        ("cats/cats/train", "cats", "cats/cats/train"),
+        ("cats/cats/train", "cats/cats", "cats/cats/train"),
+        ("archive/photos", "archive", "archive/photos"),
+        ("photos", "photos/a", "photos"),
+    ],
+)
+def test_the_folder_that_was_meant_is_named(tmp_path: Path, images: str, given: str, meant: str) -> None:
+    make_images(tmp_path / images)
+    (tmp_path / given / "__MACOSX").mkdir()
+    with pytest.raises(ValueError, match=rf"did you mean {tmp_path / meant}\?$"):
+        load_dataset(str(tmp_path / given))
+    load_dataset(str(tmp_path / meant))
+
+
+def test_splits_further_down_are_named_together(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        make_images(tmp_path / "cats/cats" / split)
+    with pytest.raises(ValueError, match=r"the one class folder 'cats'; .* did you mean .*/cats/cats\?$"):
+        load_dataset(str(tmp_path / "cats"))
+
+
+@pytest.mark.parametrize(("name", "message"), [("a.csv", "is a file; give a folder"), ("a.TAR.GZ", "unpack it, and")])
+def test_a_file_is_no_data_set(tmp_path: Path, name: str, message: str) -> None:
+    (tmp_path / name).write_bytes(b"a,b")
+    with pytest.raises(ValueError, match=message):
+        load_dataset(str(tmp_path / name))

@@ -327,6 +327,18 @@ def test_the_same_image_in_two_classes_is_named_with_both(tmp_path: Path) -> Non
     assert one == "cat/1.bmp" and other in ("dog/copy.bmp", "dog/again.bmp")
 
 
+def test_images_stored_nearly_black_are_counted_with_the_levels_met(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "photos", {"cat": 4, "dog": 4})
+    assert load_dataset(str(root)).dark == ""
+    for name, largest in (("cat/x.png", 255), ("dog/x.png", 4095), ("dog/y.png", 65535)):
+        Image.fromarray(np.linspace(0, largest, 63).reshape(9, 7).astype(np.uint16)).save(root / name)
+    (root / "dog/damaged.png").write_bytes((root / "dog/x.png").read_bytes()[:60])
+    assert load_dataset(str(root)).dark == (
+        "2 of 12 images are nearly black: their levels reach 4,095 of 65,535, as in dog/x.png; "
+        "scale them to the whole range"
+    )
+
+
 def test_a_class_whose_name_is_not_utf_8_is_refused_when_the_folder_is_read(tmp_path: Path) -> None:
     """It could be written into no checkpoint; other files' names are escaped."""
     root = make_folder(tmp_path / "photos", {"cat": 4, "dog": 4})
