@@ -17,7 +17,7 @@ from tests.in_process import digit, encoded
 from tests.real_browser import absent
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
-DEMO, FORM, MAPS, SHEET, UNIT = re.findall(r"^(?:\$ )?(curl .*)$", README, re.M)  # another one needs another test
+DEMO, FORM, JSON, MAPS, SHEET, UNIT = re.findall(r"^(?:\$ )?(curl .*)$", README, re.M)  # another one needs another test
 (FETCH,) = re.findall(r"```js\n(.*?)```", README, re.S)
 ONE, TWO, EXAMPLE = encoded(digit(1)), encoded(digit(2), "JPEG"), encoded(digit(3))
 
@@ -73,6 +73,10 @@ def test_a_form_with_two_files_gets_two_results(run, probabilities):
             for field, name, data in (("a", "one.png", ONE), ("b", "two.jpg", TWO))
         ],
     }
+
+
+def test_json_with_base64_gets_the_same_result(run, probabilities):
+    assert json.loads(run(JSON))["results"] == [{"predictions": highest(probabilities(ONE), 1)}]
 
 
 def test_feature_maps_come_as_a_numpy_file(run, probabilities, tmp_path):

@@ -95,8 +95,9 @@ def test_kills_at_random_moments_lose_nothing(victims, tmp_path, digits_folder, 
             os.killpg(process.pid, signal.SIGKILL)
             killed += 1
         else:
-            decoders = decoding_processes(process.pid)
-            for one in decoders:
+            while process.poll() is None and not (decoders := decoding_processes(process.pid)):
+                time.sleep(0.05)
+            for one in decoders if process.poll() is None else ():
                 one.kill()
                 killed += 1
         errors = process.communicate()[1].decode()
