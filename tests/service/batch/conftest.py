@@ -4,6 +4,7 @@ import io
 import sys
 import tarfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -92,8 +93,11 @@ def write_parquet(path: Path, files: list[Path], root: Path, **options: Any) -> 
 
 def decoding_processes(pid: int) -> list[psutil.Process]:
     """The processes that decode for a job."""
-    children = psutil.Process(pid).children()
-    return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+    found = []
+    with suppress(psutil.NoSuchProcess):  # the job has ended, or a process of it
+        for child in psutil.Process(pid).children():
+            found += [child] if "spawn_main" in " ".join(child.cmdline()) else []
+    return found
 
 
 Batch = Callable[..., Any]
