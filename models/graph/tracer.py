@@ -212,13 +212,20 @@ for _operation, _ordinary in IN_PLACE_OPERATORS.items():
     setattr(_Operations, f"__{_operation.__name__}__", _in_place(_operation, _ordinary))
 
 
+_DATA = "`data` has no ordinary form; use the value itself, or detach()"
+
+
 class TracedValue(_Operations, Proxy):
     @property
     def data(self) -> Proxy:
         """Refused: writes to it escape the version counter, and exporters do not know it."""
         if self.node.op == "get_attr":  # a parameter, of which the refusal of a write says more
             return TracedAttribute(self, "data")
-        raise TypeError("`data` has no ordinary form; use the value itself, or detach()")
+        raise TypeError(_DATA)
+
+    @data.setter
+    def data(self, value: object) -> None:
+        raise TypeError(_DATA)
 
     def __getattr__(self, name: str) -> Attribute:
         return TracedAttribute(self, name)
