@@ -16,7 +16,7 @@ from service.batch.entries import Batch, Remark, Source
 from service.batch.local import Pipeline, Seconds, Work
 from service.batch.network import Network, Opening, Wanted
 from service.batch.output import REMARKS, SCHEMA, Output, Record
-from service.batch.parts import read_errors
+from service.batch.parts import read_failures
 from service.batch.remote.sender import Sender
 from service.batch.remote.server import Address, Server
 from service.batch.rows import Columns
@@ -180,7 +180,8 @@ class Job:
         if self.request.retry_failed:
             for name, record in found.done.items():
                 if record.statistics.failed:
-                    found.failed[name] = read_errors(output.folder.read(output.part(name)), output.form)
+                    failures = read_failures(output.folder.read(output.part(name)), output.form)
+                    found.failed[name] = {position: failure.code for position, failure in failures.items()}
         return found
 
     def _check_same(self, former: dict[str, Any]) -> None:

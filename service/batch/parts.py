@@ -37,20 +37,6 @@ def write_part(table: pa.Table, form: Format, file: IO[bytes], about: dict[str, 
         pa_csv.write_csv(_flat(table, top_k), file, options)
 
 
-def read_errors(content: bytes, form: Format) -> dict[int, str]:
-    """Codes of the rows with errors, by their position."""
-    if form == "parquet":
-        table = pq.read_table(pa.BufferReader(content), columns=["error_code"])
-    elif form == "jsonl":
-        lines = [orjson.loads(line) for line in content.splitlines()]
-        return {i: row["error_code"] for i, row in enumerate(lines) if row["error_code"]}
-    else:
-        options = pa_csv.ParseOptions(newlines_in_values=True)
-        table = pa_csv.read_csv(pa.BufferReader(content), parse_options=options)
-    codes = table.column("error_code").to_pylist()
-    return {i: code for i, code in enumerate(codes) if code}
-
-
 @dataclass(frozen=True)
 class Failed:
     """A row with an error."""
@@ -60,8 +46,8 @@ class Failed:
     message: str
 
 
-def read_failures(content: bytes, form: Format) -> list[Failed]:
-    """The rows of a part file that have errors."""
+def read_failures(content: bytes, form: Format) -> dict[int, Failed]:
+    """The rows of a part file that have errors, by their position."""
     names = ["key", "error_code", "error_message"]
     if form == "jsonl":
         rows = [orjson.loads(line) for line in content.splitlines()]
@@ -69,8 +55,7 @@ def read_failures(content: bytes, form: Format) -> list[Failed]:
         rows = pq.read_table(pa.BufferReader(content), columns=names).to_pylist()
     else:
         rows = list(csv.DictReader(io.StringIO(content.decode(), newline="")))
-    found = [[row[name] for name in names] for row in rows]
-    return [Failed(str(key), str(code), str(message)) for key, code, message in found if code]
+    return {i: Failed(*(str(row[name]) for name in names)) for i, row in enumerate(rows) if row["error_code"]}
 
 
 def replaced(content: bytes, form: Format, positions: Sequence[int], table: pa.Table, top_k: int) -> bytes:

@@ -8,12 +8,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from models.images.decode import Floats
+from models.images.errors import NoFiniteScores
 from models.results import ImageFailure
 from service.batch.entries import Entry
 
-NOT_FINITE = ImageFailure(
-    "scores_not_finite", "the network's scores for this image are not finite numbers, so it has no class"
-)
+NOT_FINITE = ImageFailure(NoFiniteScores.code, str(NoFiniteScores()))
 
 
 @dataclass(frozen=True)
@@ -127,7 +126,7 @@ def _lists(values: pa.Array, length: int, missing: pa.Array) -> pa.ListArray:
 
 
 def _sparse(length: int, values: Mapping[int, str]) -> pa.Array:
-    return pa.array([values.get(i) for i in range(length)] if values else [None] * length, pa.string())
+    return pa.array([values.get(i) for i in range(length)], pa.string())
 
 
 def _valid(text: str) -> str:

@@ -5,7 +5,6 @@ import posixpath
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
-from pathlib import Path
 from socket import gethostname
 from typing import IO, Any, cast
 
@@ -140,14 +139,6 @@ class Folder:
         """Removes the folder and all that is in it."""
         if self._fs.exists(self.name):
             self._fs.rm(self.name, recursive=True)
-
-
-def modified(path: str) -> str:
-    """Size and time of a local file, to tell whether it was changed; empty for what cannot be read."""
-    with suppress(OSError):
-        found = Path(path).stat()
-        return f"{found.st_size} {found.st_mtime_ns}"
-    return ""
 
 
 def _reason(error: BaseException) -> str:

@@ -85,7 +85,7 @@ def _errors(job: Job) -> list[dict[str, Any]]:
     examples: dict[str, list[Failed]] = {code: [] for code in job.summary.statistics.errors}
     for name, record in sorted(job.records.items()):
         if any(len(examples[code]) < EXAMPLES for code in record.statistics.errors):
-            for failed in read_failures(job.output.folder.read(job.output.part(name)), job.output.form):
+            for failed in read_failures(job.output.folder.read(job.output.part(name)), job.output.form).values():
                 if len(examples[failed.code]) < EXAMPLES:
                     examples[failed.code].append(failed)
     return [

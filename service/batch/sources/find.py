@@ -96,21 +96,16 @@ def _images(name: str, classes: frozenset[str], output: str) -> Source:
         if is_folder:
             return RemoteSource(name, classes=classes)
         root, _, last = name.rpartition("/")
-        return RemoteSource(root, glob_literal(last), classes)
+        return RemoteSource(root, glob.escape(last), classes)
     if os.path.isdir(name):
         return FolderSource(name, classes=classes, without=output)
     if os.path.lexists(name):
         root, last = os.path.split(name)
-        return FolderSource(root or ".", glob_literal(last), classes, without=output)
+        return FolderSource(root or ".", glob.escape(last), classes, without=output)
     raise UserError(
         f"{name} does not exist; wanted a folder, a file, a pattern in quotes, a list, tar or Parquet files, "
         f"one of {', '.join(DATASETS)}, or - for a list on standard input"
     )
-
-
-def glob_literal(name: str) -> str:
-    """A pattern that matches only the name."""
-    return glob.escape(name)
 
 
 def _remote_matches(pattern: str) -> list[str]:
