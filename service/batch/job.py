@@ -15,7 +15,7 @@ from service.batch.blocks import Blocks
 from service.batch.entries import Batch, Remark, Source
 from service.batch.local import Pipeline, Seconds, Work
 from service.batch.network import Network, Opening, Wanted
-from service.batch.output import REMARKS, SCHEMA, Output, Record
+from service.batch.output import REMARKS, SCHEMA, Output, Record, places_of
 from service.batch.parts import read_failures
 from service.batch.remote.sender import Sender
 from service.batch.remote.server import Address, Server
@@ -114,7 +114,8 @@ class Job:
         self.request = request
         self.network = _opened(request.opening, request.wanted)
         classes = self.network.classes
-        self.source: Source = open_source(request.source, classes=classes, column=request.column, output=request.out)
+        output = places_of(request.out)
+        self.source: Source = open_source(request.source, classes=classes, column=request.column, output=output)
         wanted = request.wanted
         self.columns = Columns(
             classes=classes,

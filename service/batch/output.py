@@ -66,7 +66,7 @@ class Output:
 
     def __init__(self, name: str, about: dict[str, object] | None = None, top_k: int = 1) -> None:
         self.name, self.form, self.about, self._top_k = name.rstrip("/"), form_of(name), about or {}, top_k
-        self.folder = Folder(self.name if self.form == "parquet" else f"{self.name}.parts")
+        self.folder = Folder(places_of(self.name)[-1])
 
     def part(self, block: str) -> str:
         """Name of a block's part file."""
@@ -125,6 +125,12 @@ class Output:
             for number, part in enumerate(self.parts()):
                 content = self.folder.read(part)
                 file.write(content if self.form == "jsonl" or number == 0 else content.partition(b"\n")[2])
+
+
+def places_of(name: str) -> tuple[str, ...]:
+    """Where an output lies: its folder of part files, after the single file if it has one."""
+    name = name.rstrip("/")
+    return (name,) if form_of(name) == "parquet" else (name, f"{name}.parts")
 
 
 def form_of(name: str) -> Format:

@@ -18,14 +18,14 @@ _MAGIC = re.compile(r"[*?\[]")
 _BRACES = re.compile(r"^(.*)\{(\d+)\.\.(\d+)\}(.*)$")
 
 
-def open_source(name: str, *, classes: Sequence[str], column: str = "", output: str = "") -> Source:
+def open_source(name: str, *, classes: Sequence[str], column: str = "", output: tuple[str, ...] = ()) -> Source:
     """The source that a name means.
 
     Args:
         name: a folder, a file, a pattern, a list, tar files, Parquet files, a data set, or `-`.
         classes: of the artifact.
         column: of the images in a list or table.
-        output: the job's own output, which is not read.
+        output: paths of the job's own output, which are not read.
 
     Raises:
         UserError: there is no such source, or it cannot be read.
@@ -75,7 +75,7 @@ def _places(name: str) -> tuple[str, ...]:
     return (name,)
 
 
-def _images(name: str, classes: frozenset[str], output: str) -> Source:
+def _images(name: str, classes: frozenset[str], output: tuple[str, ...]) -> Source:
     if match := _MAGIC.search(name):
         root = name[: match.start()].rpartition("/")[0]
         pattern = name[len(root) + 1 :] if root or name.startswith("/") else name

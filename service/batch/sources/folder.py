@@ -65,13 +65,13 @@ class FolderSource:
         root: its path.
         pattern: of paths below it, as for `glob`; all files with an image's suffix if empty.
         classes: of the artifact; the name of a folder that is one of them is the truth about its images.
-        without: a path below which nothing is read: the output.
+        without: paths at and below which nothing is read: the output.
     """
 
     root: str
     pattern: str = ""
     classes: frozenset[str] = frozenset()
-    without: str = ""
+    without: tuple[str, ...] = ()
     extra: pa.Schema = NO_COLUMNS
 
     @property
@@ -93,12 +93,12 @@ class FolderSource:
             yield KeysShard(files[0][0], files, classes=self.classes, failures=found)
 
     def _files(self, remark: Remark, failures: dict[str, ImageFailure]) -> Iterator[tuple[str, str]]:
-        avoided = os.path.realpath(self.without) if self.without else ""
+        avoided = {os.path.realpath(path) for path in self.without}
         matches = _matcher(self.pattern)
 
         def walk(folder: str, above: tuple[str, ...]) -> Iterator[tuple[str, str]]:
             real = os.path.realpath(folder)
-            if real == avoided:
+            if real in avoided:
                 return
             key = self._key(folder)
             if real in above:
@@ -114,7 +114,7 @@ class FolderSource:
                             yield from walk(path, (*above, real))
                     elif is_hidden(name) or not matches(self._key(path)):
                         remark(self._key(path), "a hidden file" if is_hidden(name) else "no image by its name")
-                    elif os.path.realpath(path) != avoided:
+                    elif os.path.realpath(path) not in avoided:
                         if failure := _failure(path):
                             failures[self._key(path)] = failure
                         yield self._key(path), path

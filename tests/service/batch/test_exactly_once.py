@@ -249,6 +249,16 @@ def test_a_full_disk_stops_the_job_and_loses_nothing(tmp_path, digits_folder, le
     assert read_rows(out) == whole
 
 
+def test_part_files_in_the_source_are_not_read_when_a_job_is_resumed(tmp_path, digits_folder, lenet_artifact):
+    source = tmp_path / "images"
+    shutil.copytree(digits_folder, source)
+    out = source / "rows.jsonl"
+    with pytest.raises(Interrupted):
+        run_job(f"{source}/**", out, lenet_artifact, tell=stop_after(3))
+    done = run_job(f"{source}/**", out, lenet_artifact, resume=True)
+    assert done.statistics.rows == 180 and not done.statistics.failed
+
+
 def test_the_output_in_the_source_is_not_read(tmp_path, digits_folder, lenet_artifact):
     source = tmp_path / "images"
     shutil.copytree(digits_folder, source)
