@@ -216,17 +216,21 @@ def decoder(spec: InputSpec, limit_pixels: int) -> Callable[[Encoded, list[str]]
     def decode(source: Encoded, notes: list[str]) -> Pixels:
         if isinstance(source, np.ndarray):
             return preprocess_image(to_pil(source), spec)
-        if isinstance(source, tuple):
-            data = fetch(source[0])
-        elif isinstance(source, str):
-            with open(source, "rb", buffering=0) as file:
-                data = file.read()
-        else:
-            assert isinstance(source, bytes), "failures are not decoded"
-            data = source
-        return decode_image(data, spec, limit_pixels=limit_pixels, notes=notes)
+        assert isinstance(source, bytes | str | tuple), "failures are not decoded"
+        return decode_image(content_of(source), spec, limit_pixels=limit_pixels, notes=notes)
 
     return decode
+
+
+def content_of(source: bytes | str | tuple[str]) -> bytes:
+    """The bytes of a file that are given, at a path, or at a URL.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    if isinstance(source, tuple):
+        return fetch(source[0])
+    return read_bytes(source) if isinstance(source, str) else source
 
 
 def fetch(url: str) -> bytes:

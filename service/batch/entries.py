@@ -164,6 +164,11 @@ def block_name(shard: int, number: int) -> str:
     return f"{shard:06}-{number:04}"
 
 
+def shard_of(block: str) -> int:
+    """The number of the shard in a block's name."""
+    return int(block.partition("-")[0])
+
+
 def batched(items: Iterable[T], size: int) -> Iterator[tuple[T, ...]]:
     """Tuples of `size` items; the last one may be shorter. `itertools.batched` came with Python 3.12."""
     rest = iter(items)

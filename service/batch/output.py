@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from models.errors import UserError
+from service.batch.entries import shard_of
 from service.batch.parts import FORMATS, Format, write_part
 from service.batch.statistics import Statistics
 from service.batch.storage import Folder
@@ -44,12 +45,7 @@ class Record:
     @property
     def shard(self) -> int:
         """Number of the shard."""
-        return int(self.name.partition("-")[0])
-
-    @property
-    def number(self) -> int:
-        """Number of the block in its shard."""
-        return int(self.name.partition("-")[2])
+        return shard_of(self.name)
 
 
 class Output:

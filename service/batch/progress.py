@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from service.batch.entries import shard_of
 from service.batch.job import Job, Summary
 from service.batch.output import Record
 from training.cli.console import make_console
@@ -75,7 +76,7 @@ def final_lines(job: Job, summary: Summary) -> Iterator[str]:
     for code, count in counted.errors.most_common():
         yield f"{count:,} rows with the error {code}"
     for name, problem in summary.problems.items():
-        yield f"shard {int(name.partition('-')[0])}: {problem}"
+        yield f"shard {shard_of(name)}: {problem}"
     for reason, count in summary.remarks.most_common():
         yield f"passed over: {count:,}, {reason}"
 

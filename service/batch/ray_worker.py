@@ -14,7 +14,7 @@ from export.artifact.manifest import MANIFEST_FILE
 from models.errors import UserError
 from models.files import sha256_of
 from service.batch.blocks import Blocks
-from service.batch.entries import Batch, Shard
+from service.batch.entries import Batch, Shard, shard_of
 from service.batch.local import Pipeline, Seconds, Work
 from service.batch.network import Network, Opening, Wanted
 from service.batch.output import Output, Record
@@ -178,7 +178,7 @@ class Worker:
                 self._end(one)
 
     def _finish(self, work: Work) -> None:
-        one = self._shards[int(work.name.partition("-")[0])]
+        one = self._shards[shard_of(work.name)]
         record = one.blocks.record_of(work)
         with self._lock:
             one.reports.put(Report(record, len(work.positions), self._seconds()))

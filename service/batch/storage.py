@@ -1,7 +1,9 @@
 """Files of sources and outputs: local ones, and those of any file system that fsspec knows."""
 
+import errno
 import os
 import posixpath
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -53,13 +55,30 @@ def open_binary(name: str) -> Iterator[IO[bytes]]:
         yield cast(IO[bytes], file)
 
 
-def read_bytes(url: str) -> bytes:
-    """The content of a URL.
+def read_bytes(name: str) -> bytes:
+    """The content of a local file or a URL.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: it cannot be read, or is no regular file.
     """
-    return bytes(file_system(url).cat_file(url))
+    if is_url(name):
+        return bytes(file_system(name).cat_file(name))
+    # Without waiting: a named pipe would be opened when somebody writes to it.
+    with open(os.open(name, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as file:
+        if reason := why_no_file(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, reason)
+        return file.read()
+
+
+def why_no_file(mode: int) -> str:
+    """Why something with this `st_mode` is no file; empty for a regular file."""
+    kinds = {
+        stat.S_IFIFO: "a named pipe",
+        stat.S_IFSOCK: "a socket",
+        stat.S_IFCHR: "a device",
+        stat.S_IFBLK: "a device",
+    }
+    return "" if stat.S_ISREG(mode) else f"not a file but {kinds.get(stat.S_IFMT(mode), 'something else')}"
 
 
 class Folder:

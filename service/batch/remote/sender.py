@@ -17,7 +17,7 @@ from PIL import Image
 from models.images.decode import to_pil
 from models.images.errors import EmptyImage
 from models.results import ImageFailure
-from service.batch.decoding import Encoded, encoded, fetch
+from service.batch.decoding import Encoded, content_of, encoded
 from service.batch.entries import Batch
 from service.batch.local import Seconds, Work
 from service.batch.remote.server import ONE_PIXEL, TIMEOUT_S, Server, ServerError, failure_of
@@ -123,7 +123,7 @@ class Sender:
     ) -> None:
         loop = asyncio.get_running_loop()
         began = time.perf_counter()
-        contents = await loop.run_in_executor(self._readers, lambda: list(map(content_of, sources)))
+        contents = await loop.run_in_executor(self._readers, lambda: list(map(file_of, sources)))
         self.seconds.reading += time.perf_counter() - began
         ready: list[tuple[int, bytes]] = []
         for place, content in zip(batch.runs, contents, strict=True):
@@ -269,7 +269,7 @@ class Sender:
         return found
 
 
-def content_of(source: Encoded) -> bytes | ImageFailure:
+def file_of(source: Encoded) -> bytes | ImageFailure:
     """The file that is sent for an entry, or why there is none."""
     try:
         if isinstance(source, np.ndarray):
@@ -277,11 +277,8 @@ def content_of(source: Encoded) -> bytes | ImageFailure:
             picture: Image.Image = to_pil(source)
             picture.save(file, "PNG", compress_level=1)
             return file.getvalue()
-        if isinstance(source, tuple):
-            source = fetch(source[0])
-        elif isinstance(source, str):
-            with open(source, "rb", buffering=0) as opened:
-                source = opened.read()
+        if isinstance(source, bytes | str | tuple):
+            source = content_of(source)
     except OSError as error:
         return ImageFailure("file_unreadable", str(error.strerror or error))
     assert isinstance(source, bytes | ImageFailure), "only needed entries are sent"

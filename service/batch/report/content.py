@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from service.batch.entries import shard_of
 from service.batch.job import Job
 from service.batch.parts import Failed, read_failures
 from service.batch.remote.server import Server
@@ -44,9 +45,7 @@ def report_of(job: Job) -> dict[str, Any]:
         "calibration": _calibration(counted) if known else None,
         "drift": _drift(counted, job.network.classes, job.network.class_counts),
         "passed_over": dict(summary.remarks.most_common()),
-        "damaged_shards": [
-            {"shard": int(name.partition("-")[0]), "reason": reason} for name, reason in summary.problems.items()
-        ],
+        "damaged_shards": [{"shard": shard_of(name), "reason": reason} for name, reason in summary.problems.items()],
     }
 
 

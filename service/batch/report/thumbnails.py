@@ -11,8 +11,8 @@ from PIL import Image
 from models.errors import ConvscopeError
 from models.images.decode import decode_picture, to_pil
 from models.images.input_spec import InputSpec
-from service.batch.decoding import fetch
-from service.batch.entries import Entry, ShardError, block_name, path_of
+from service.batch.decoding import content_of, encoded
+from service.batch.entries import Entry, ShardError, block_name, path_of, shard_of
 from service.batch.job import Job
 from service.batch.sources.folder import FolderSource, RemoteSource
 from service.batch.sources.listing import ListedShard, ListSource
@@ -64,13 +64,12 @@ def _finder(job: Job) -> Callable[[str], Entry] | None:
 
 def _read_shards(job: Job, blocks: dict[str, set[str]]) -> Iterator[Entry]:
     """Reads the blocks, by their name, that have any of the keys."""
-    last = max((int(name.partition("-")[0]) for name in blocks), default=-1)
+    last = max((shard_of(name) for name in blocks), default=-1)
     rows = job.blocks.rows
     for number, shard in enumerate(job.source.shards(lambda key, reason: None, rows)):
         if number > last:
             return
-        prefix = block_name(number, 0).partition("-")[0]
-        left = {key for name, keys in blocks.items() if name.startswith(f"{prefix}-") for key in keys}
+        left = {key for name, keys in blocks.items() if shard_of(name) == number for key in keys}
         if not left:
             continue
 
@@ -96,11 +95,8 @@ def _picture(entry: Entry, limit_pixels: int) -> Image.Image:
     """
     if entry.pixels is not None:
         return to_pil(entry.pixels).convert("RGB")
-    if entry.path is not None:
-        with open(entry.path, "rb") as file:
-            data = file.read()
-    else:
-        data = fetch(entry.url) if entry.url is not None else entry.data or b""
+    source = encoded(entry)
+    data = content_of(source) if isinstance(source, bytes | str | tuple) else b""
     return to_pil(decode_picture(data, _SPEC, limit_pixels=limit_pixels))
 
 

@@ -5,7 +5,6 @@ import os
 import pickle
 import posixpath
 import re
-import stat
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack
@@ -18,7 +17,7 @@ from fsspec.utils import glob_translate
 from models.images.header import SUFFIXES
 from models.results import ImageFailure
 from service.batch.entries import Entry, Remark, Shard, batched, key_of
-from service.batch.storage import file_system
+from service.batch.storage import file_system, why_no_file
 from training.data.walk import is_hidden, is_system
 
 NO_COLUMNS = pa.schema([])
@@ -222,14 +221,5 @@ def _failure(path: str) -> ImageFailure | None:
         mode = os.stat(path).st_mode
     except OSError as error:
         return ImageFailure("file_unreadable", f"the link leads nowhere: {error.strerror}")
-    return None if stat.S_ISREG(mode) else ImageFailure("file_unreadable", f"not a file but {_kind(mode)}")
-
-
-def _kind(mode: int) -> str:
-    kinds = {
-        stat.S_IFIFO: "a named pipe",
-        stat.S_IFSOCK: "a socket",
-        stat.S_IFCHR: "a device",
-        stat.S_IFBLK: "a device",
-    }
-    return kinds.get(stat.S_IFMT(mode), "something else")
+    reason = why_no_file(mode)
+    return ImageFailure("file_unreadable", reason) if reason else None

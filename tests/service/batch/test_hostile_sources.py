@@ -92,14 +92,21 @@ def test_a_folder_that_cannot_be_read_is_reported(folder, batch, tmp_path, monke
     assert passed_over(tmp_path / "rows.parquet") == {"locked": "the folder cannot be read: Permission denied"}
 
 
-def test_files_that_vanish_while_a_job_runs_get_errors(folder, batch, tmp_path, monkeypatch):
+def test_files_of_a_list_that_vanished_or_are_none_get_errors(folder, batch, tmp_path, monkeypatch):
     paths = sorted(folder.rglob("*.png"))
     (folder / "list.txt").write_text("".join(f"{path}\n" for path in paths))
     paths[3].unlink()
+    paths[4].unlink()
+    os.mkfifo(paths[4])
+    paths[5].unlink()
+    paths[5].mkdir()
     assert batch(folder / "list.txt").status == 3
     rows = by_key(read_rows(tmp_path / "rows.parquet"))
-    assert {key for key, row in rows.items() if row["error_code"]} == {str(paths[3])}
-    assert rows[str(paths[3])]["error_message"] == "No such file or directory"
+    assert {key: row["error_message"] for key, row in rows.items() if row["error_code"]} == {
+        str(paths[3]): "No such file or directory",
+        str(paths[4]): "not a file but a named pipe",
+        str(paths[5]): "Is a directory",
+    }
 
 
 def test_a_huge_image_is_refused_by_its_header(folder, batch, tmp_path):
