@@ -1,7 +1,9 @@
 """POST /v2/repository: the index of artifacts, and loading and unloading of models if allowed."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -111,57 +113,22 @@ def routes(context: ServerContext) -> list[Route]:
         body=_body(wanted),
         operation_id="v2_list_repository",
     )
-    load, unload = (f"/v2/repository/models/{{name}}/{verb}" for verb in ("load", "unload"))
-    if not context.settings.allow_loading:
+    allowed, parameters = context.settings.allow_loading, object_schema({"parameters": object_schema()})
+    unload_parameters = object_schema({"parameters": object_schema({"unload_dependents": FLAG})})
+
+    def change(verb: str, endpoint: Callable[..., Any], failure: ErrorType, body: Json) -> Route:
+        path, operation_id = f"/v2/repository/models/{{name}}/{verb}", f"v2_{verb}_model"
+        if allowed:
+            done, errors = as_json(object_schema()), (*_CHANGE, failure)
+            return Route("POST", path, endpoint, done, errors, (NAMED,), _body(body), operation_id=operation_id)
+        off = f"Refused, as CONVSCOPE_ALLOW_LOADING is off: no request can {verb} anything"
         refused = (LoadingOff, UnknownPath)
-        off = "Refused, as CONVSCOPE_ALLOW_LOADING is off: no request can {} anything"
-        return [
-            index,
-            Route(
-                "POST",
-                load,
-                repository.load,
-                {},
-                refused,
-                (NAMED,),
-                summary=off.format("load"),
-                operation_id="v2_load_model",
-            ),
-            Route(
-                "POST",
-                unload,
-                repository.unload,
-                {},
-                refused,
-                (NAMED,),
-                summary=off.format("unload"),
-                operation_id="v2_unload_model",
-            ),
-        ]
-    done, to_load = as_json(object_schema()), object_schema({"parameters": object_schema()})
-    to_unload = object_schema({"parameters": object_schema({"unload_dependents": FLAG})})
+        return Route("POST", path, endpoint, {}, refused, (NAMED,), summary=off, operation_id=operation_id)
+
     return [
         index,
-        Route(
-            "POST",
-            load,
-            repository.load,
-            done,
-            (*_CHANGE, LoadFailed),
-            (NAMED,),
-            _body(to_load),
-            operation_id="v2_load_model",
-        ),
-        Route(
-            "POST",
-            unload,
-            repository.unload,
-            done,
-            (*_CHANGE, ModelNotReady),
-            (NAMED,),
-            _body(to_unload),
-            operation_id="v2_unload_model",
-        ),
+        change("load", repository.load, LoadFailed, parameters),
+        change("unload", repository.unload, ModelNotReady, unload_parameters),
     ]
 
 
