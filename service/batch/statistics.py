@@ -31,7 +31,7 @@ class Statistics:
         labels: rows by class.
         confidence: rows by the bin of the best class's probability.
         truths: rows whose class is known, by class.
-        confusion: rows by "truth\\tlabel".
+        confusion: rows by known class and best one.
         right: rows by bin whose known class is the best one.
         known: rows by bin whose class is known.
         summed: sum of the probabilities by bin, of rows whose class is known.
@@ -44,7 +44,7 @@ class Statistics:
     labels: Counter[str] = field(default_factory=Counter)
     confidence: list[int] = field(default_factory=lambda: [0] * BINS)
     truths: Counter[str] = field(default_factory=Counter)
-    confusion: Counter[str] = field(default_factory=Counter)
+    confusion: Counter[tuple[str, str]] = field(default_factory=Counter)
     right: list[int] = field(default_factory=lambda: [0] * BINS)
     known: list[int] = field(default_factory=lambda: [0] * BINS)
     summed: list[float] = field(default_factory=lambda: [0.0] * BINS)
@@ -69,9 +69,7 @@ class Statistics:
             truths = np.array(table.column("truth").to_pylist(), object)[good]
             known = np.array([truth is not None for truth in truths], bool)
             found.truths.update(truths[known].tolist())
-            found.confusion.update(
-                f"{truth}\t{label}" for truth, label in zip(truths[known], labels[known], strict=True)
-            )
+            found.confusion.update(zip(truths[known].tolist(), labels[known].tolist(), strict=True))
             right = known & (truths == labels)
             found.known = np.bincount(bins[known], minlength=BINS).tolist()
             found.right = np.bincount(bins[right], minlength=BINS).tolist()
@@ -117,14 +115,16 @@ class Statistics:
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object."""
-        return {**vars(self), "uncertain": [asdict(one) for one in self.uncertain]}
+        confusion = [[*pair, count] for pair, count in self.confusion.items()]
+        return {**vars(self), "confusion": confusion, "uncertain": [asdict(one) for one in self.uncertain]}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Statistics":
         """The reverse of `to_json`."""
-        counters = {name: Counter(values[name]) for name in ("errors", "labels", "truths", "confusion")}
+        counters = {name: Counter(values[name]) for name in ("errors", "labels", "truths")}
+        confusion = Counter({(truth, label): count for truth, label, count in values["confusion"]})
         uncertain = [Uncertain(**one) for one in values["uncertain"]]
-        return cls(**{**values, **counters, "uncertain": uncertain})
+        return cls(**{**values, **counters, "confusion": confusion, "uncertain": uncertain})
 
 
 def shares(counts: Counter[str], names: Sequence[str]) -> list[float]:

@@ -101,8 +101,7 @@ def _by_class(counted: Statistics, classes: Sequence[str]) -> list[dict[str, Any
     """Recall and precision among the rows whose class is known; None where nothing is to be divided by."""
     predicted = dict.fromkeys(classes, 0)
     right = dict.fromkeys(classes, 0)
-    for pair, count in counted.confusion.items():
-        truth, _, label = pair.partition("\t")
+    for (truth, label), count in counted.confusion.items():
         predicted[label] += count
         right[label] += count if truth == label else 0
     return [
@@ -121,8 +120,7 @@ def _by_class(counted: Statistics, classes: Sequence[str]) -> list[dict[str, Any
 def _confusion(counted: Statistics) -> list[dict[str, Any]]:
     """Pairs of a known and a predicted class that occur, the most frequent first."""
     return [
-        {"truth": pair.partition("\t")[0], "label": pair.partition("\t")[2], "count": count}
-        for pair, count in counted.confusion.most_common()
+        {"truth": truth, "label": label, "count": count} for (truth, label), count in counted.confusion.most_common()
     ]
 
 
