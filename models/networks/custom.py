@@ -19,7 +19,7 @@ from models.networks.spec import DATA_PARAMETERS, NetworkSpec, check_logits, set
 SIZE = 32  # the default of `convscope summary`
 _OURS = ("models", "training", "export", "service")
 _ROOT = Path(__file__).resolve().parents[2]
-_theirs: dict[str, ModuleType] = {}  # the user's modules with names of ours, kept between uses
+_theirs: dict[Path, dict[str, ModuleType]] = {}  # the user's modules with names of ours, by folder, kept between uses
 
 
 def custom_spec(name: str) -> NetworkSpec:
@@ -96,14 +96,14 @@ def _current_directory_first() -> Iterator[None]:
     names = [name for name in _OURS if (here / name).is_dir() or (here / f"{name}.py").is_file()]
     names = [name for name in names if (here / name).resolve() != _ROOT / name]
     ours = _taken_out(names)
-    sys.modules.update(_theirs)
+    sys.modules.update(_theirs.get(here, {}))
     sys.path.insert(0, str(here))
     importlib.invalidate_caches()  # files may be newer than the finder's cache
     try:
         yield
     finally:
         sys.path.remove(str(here))
-        _theirs.update(_taken_out(names))
+        _theirs[here] = _taken_out(names)
         sys.modules.update(ours)
 
 

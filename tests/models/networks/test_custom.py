@@ -86,6 +86,23 @@ def test_it_gets_the_keywords_it_takes() -> None:
     assert build("own_nets:needs", alpha=1)(torch.zeros(1, 3, 8, 8)).shape == (1, 5)
 
 
+def test_every_folder_has_its_own_modules_of_our_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = sys.modules["models"]
+    for name, width in (("first", 4), ("second", 6)):
+        (tmp_path / name / "models").mkdir(parents=True)
+        (tmp_path / name / "models" / "__init__.py").write_text("")
+        (tmp_path / name / "models" / "mine.py").write_text(
+            f"from torch import nn\n\n\ndef net(classes):\n"
+            f"    return nn.Sequential(nn.Conv2d(3, {width}, 3), nn.Flatten(), nn.LazyLinear(classes))\n"
+        )
+    for name, width in (("first", 4), ("second", 6), ("first", 4)):
+        monkeypatch.chdir(tmp_path / name)
+        assert build("models.mine:net")[0].out_channels == width
+        monkeypatch.chdir(tmp_path)  # in which there is no such folder
+        assert build("own_nets:flat")[1].out_features == 5
+        assert sys.modules["models"] is ours
+
+
 def test_its_own_parameters_are_its_options() -> None:
     assert list(find_network("own_nets:Own").options) == ["depth", "kernels"]
     assert find_network("own_nets:Own").options["kernels"].default == (3,)
