@@ -6,10 +6,11 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from export.artifact.manifest import INDEPENDENT_SCORES, ONNX_FILE, check_name, read_manifest
-from export.onnx_import.class_names import METADATA_KEYS, names_in_metadata, names_in_text
+from export.onnx_import.class_names import METADATA_KEYS, names_in_metadata, names_in_text, names_in_yaml
 from export.onnx_import.input_spec import Mode, choose_mode, choose_size, make_spec, parse_numbers, parse_size
 from export.onnx_import.source import OnnxClassifier, read_onnx
 from models.errors import UserError
+from models.images.header import DEFAULT_LIMIT_PIXELS
 from training.cli.arguments import usage_errors
 from training.cli.console import make_console
 
@@ -30,6 +31,7 @@ def import_onnx(
     channel_order: Literal["rgb", "bgr"] = "rgb",
     output: str | None = None,
     images: Annotated[list[Path] | None, Parameter(consume_multiple=True, negative="")] = None,
+    image_limit_pixels: int = DEFAULT_LIMIT_PIXELS,
     name: str | None = None,
     out: Path = Path("artifacts"),
 ) -> None:
@@ -47,7 +49,8 @@ def import_onnx(
         mean: imagenet, or comma-separated numbers, one per channel (or one for all); 0 for no subtraction.
         std: Likewise; 1 for no division.
         classes: A file with class names, one per line, by index (0,tench), or a list or dictionary (also Hugging Face's
-            config.json); or comma-separated names, in the order of the scores [default: the file's metadata].
+            config.json, or YAML such as Ultralytics' data.yaml); or comma-separated names, in the order of the scores
+            [default: the file's metadata].
         input: Size of the network's input, HxW or one number [default: the file's].
         mode: RGB or L (grey) [default: by the file's channels].
         resize: HxW stretches; one number scales the shorter side to it [default: the size of --input].
@@ -58,6 +61,7 @@ def import_onnx(
         channel_order: Order in which the network takes the channels; mean and std are in the order of RGB in any case.
         output: Name of the output to use if there are several.
         images: Files and folders to compare on [default: crops of two photographs].
+        image_limit_pixels: Largest of these images, as width x height of what is decoded.
         name: The artifact's name [default: the file's].
         out: The folder of artifacts; the import writes the next free version.
     """
@@ -68,6 +72,8 @@ def import_onnx(
         check_name(name or file.stem)
         if not 0 <= background <= 255:
             raise UserError(f"--background is {background}; it must be 0 to 255")
+        if image_limit_pixels < 1:
+            raise UserError(f"--image-limit-pixels is {image_limit_pixels}; it must be at least 1")
     if not file.is_file():
         raise UserError(f"the file {file} does not exist")
     from export.onnx_import.importer import import_model  # imports torch, which takes seconds
@@ -96,6 +102,7 @@ def import_onnx(
         out=out,
         name=name,
         images=images or (),
+        image_limit_pixels=image_limit_pixels,
         channel_order="BGR" if channel_order == "bgr" else "RGB",
         classes_from="its metadata" if classes is None else "--classes",
         report=lambda line: console.print(line, markup=False),
@@ -133,7 +140,8 @@ def read_classes(given: str) -> list[str]:
     path = Path(given)
     if path.is_file():
         try:
-            names = names_in_text(path.read_text(encoding="utf-8-sig"))
+            text = path.read_text(encoding="utf-8-sig")
+            names = names_in_yaml(text) if path.suffix in (".yaml", ".yml") else names_in_text(text)
         except UnicodeDecodeError:
             raise UserError(f"--classes: {given} is not a text file in UTF-8") from None
         except UserError as error:

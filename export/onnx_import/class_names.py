@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import yaml
+
 from models.errors import UserError
 
 METADATA_KEYS = ("names", "id2label", "labels", "class_names", "classes")
@@ -34,6 +36,21 @@ def names_in_text(text: str) -> list[str]:
         return found
     lines = [line.strip() for line in text.splitlines()]
     return _indexed(lines) or lines
+
+
+def names_in_yaml(text: str) -> list[str]:
+    """Class names by index in YAML: a list or dictionary, or such a one under `names`, as in Ultralytics' data.yaml.
+
+    Raises:
+        ValueError: there are none, or it is not YAML.
+    """
+    try:
+        found = _names(yaml.load(text, yaml.BaseLoader))  # which keeps all as text; else `no` would be False
+    except (yaml.YAMLError, RecursionError) as error:
+        raise UserError(f"it is not YAML: {str(error).splitlines()[0]}") from None
+    if found is None:
+        raise UserError("it has no list or dictionary of class names by index from 0")
+    return found
 
 
 def names_in_metadata(metadata: Mapping[str, str]) -> list[str] | None:

@@ -10,7 +10,7 @@ from sklearn.datasets import load_sample_image
 from models.checkpoint.samples import VerificationImages
 from models.errors import UserError
 from models.images.decode import Pixels
-from models.images.header import SUFFIXES
+from models.images.header import DEFAULT_LIMIT_PIXELS, SUFFIXES
 from models.images.input_spec import InputSpec
 from training.data.in_memory import load_into_memory
 from training.data.raw import LabeledImages, RawDataset
@@ -22,16 +22,19 @@ CROPS = 32  # of each photograph
 SIDE = 224  # of a crop, in pixels
 
 
-def verification_images(paths: Sequence[Path], spec: InputSpec) -> tuple[VerificationImages, str]:
+def verification_images(
+    paths: Sequence[Path], spec: InputSpec, limit_pixels: int = DEFAULT_LIMIT_PIXELS
+) -> tuple[VerificationImages, str]:
     """The images, and a phrase that describes their source.
 
     Args:
         paths: image files and folders, of which `COUNT` images are used; without any, the built-in photographs.
         spec: the network's input.
+        limit_pixels: maximum width x height of an image.
 
     Raises:
-        ValueError: a path is neither a file nor a folder, a folder has no images, or a file is damaged; the message
-            names it.
+        ValueError: a path is neither a file nor a folder, a folder has no images, or a file is damaged or too large;
+            the message names it.
     """
     chosen: Pixels | list[Path]
     if paths:
@@ -45,7 +48,8 @@ def verification_images(paths: Sequence[Path], spec: InputSpec) -> tuple[Verific
     raw = RawDataset(
         name=source, classes=(), train=split, test=split, mode=spec.mode, size=None, background=0, sha256=""
     )
-    return sample_test_images(raw, load_into_memory(split, spec)), source
+    loaded = load_into_memory(split, spec, limit_pixels=limit_pixels)
+    return sample_test_images(raw, loaded, limit_pixels=limit_pixels), source
 
 
 def _files(path: Path) -> list[Path]:

@@ -25,6 +25,7 @@ from export.verify.parity import Parity, ParityError, compare
 from export.verify.speed import measure_speed
 from models.checkpoint.directory import CheckpointConfig
 from models.images.decode import Pixels, preprocess_image, to_pil
+from models.images.header import DEFAULT_LIMIT_PIXELS
 from models.images.input_spec import InputSpec
 
 _ROUNDING = 0.02  # of a sum of probabilities in half precision
@@ -38,6 +39,7 @@ def import_model(
     out: Path,
     name: str | None = None,
     images: Sequence[Path] = (),
+    image_limit_pixels: int = DEFAULT_LIMIT_PIXELS,
     channel_order: ChannelOrder = "RGB",
     classes_from: str = "--classes",
     report: Callable[[str], None] = lambda line: None,
@@ -55,6 +57,7 @@ def import_model(
         out: the folder of artifacts.
         name: the artifact's name; the file's if None.
         images: files and folders to compare on; by default scikit-learn's photographs.
+        image_limit_pixels: maximum width x height of an image.
         channel_order: in which the network takes the channels.
         classes_from: source of the names, for messages.
         report: receives a line for each step.
@@ -71,7 +74,7 @@ def import_model(
     if channel_order == "BGR" and spec.mode != "RGB":
         raise OnnxImportError(f"{file.path} takes grey images, which have no channel order")
     _check_pixels(file, spec)
-    samples, source = verification_images(images, spec)
+    samples, source = verification_images(images, spec, image_limit_pixels)
     conventions = Conventions(
         output=file.output, gives=output_kind(file), layout=file.layout, channel_order=channel_order
     )

@@ -17,6 +17,7 @@ from models.checkpoint.directory import CheckpointConfig, load_checkpoint
 from models.checkpoint.names import CONFIG_FILE
 from models.errors import UserError
 from training.data.datasets import load_dataset
+from training.data.folder import instead_of
 from training.data.in_memory import load_into_memory
 from training.data.options import SOURCE_DEFAULTS, DataOptions, SourceOptions
 from training.data.raw import LabeledImages, RawDataset
@@ -120,7 +121,8 @@ def _labelled(
         split = split.take(np.linspace(0, len(split) - 1, most).astype(np.int64))
     there = [raw.classes[label] for label in np.unique(split.labels)]
     if unknown := [name for name in there if name not in classes]:
-        raise UserError(f"{data} has the classes {', '.join(unknown)}; the network has {', '.join(classes)}")
+        instead = instead_of(Path(data)) if len(unknown) == len(there) else ""
+        raise UserError(f"{data} has the classes {', '.join(unknown)}; the network has {', '.join(classes)}{instead}")
     if several := [name for name in there if classes.count(name) > 1]:
         raise UserError(f"the network has two classes called {several[0]!r}, so {data} leaves it open which is right")
     if len(there) < len(classes):
@@ -160,6 +162,7 @@ def load_export_data(data: str, network: Network, options: SourceOptions = SOURC
     if raw.classes != network.classes:
         raise UserError(
             f"{data} has the classes {', '.join(raw.classes)}; the network has {', '.join(network.classes)}"
+            f"{'' if set(raw.classes) & set(network.classes) else instead_of(Path(data))}"
         )
     count = min(CALIBRATION_IMAGES, len(raw.train))
     drawn = np.sort(np.random.default_rng(0).choice(len(raw.train), count, replace=False))

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageChops
 
-from models.images.depth import DEEP, Depth, darkness, depth_of, note_on, to_grey
+from models.images.depth import DEEP, Depth, darkness, depth_of, note_on, to_grey, with_stated_scale
 from models.images.errors import ImageError, ImageTooNarrow, ImageUndecodable, UnsupportedMode
 from models.images.fast import decode_plain, with_end
 from models.images.geometry import crop_origin, orientation_of, oriented_size, resized_size, turned
@@ -67,7 +67,11 @@ def decode_picture(data: bytes, spec: InputSpec, *, limit_pixels: int = DEFAULT_
 def decode_opened(image: Image.Image, data: bytes, spec: InputSpec, notes: list[str] | None = None) -> Pixels:
     """Decodes an image from `open_image`, of the file `data`, and brings it to the size and mode of `spec`."""
     with _named(str(image.format)):
-        return preprocess_image(image, spec, depth=depth_of(image, data), notes=notes)
+        depth = depth_of(image, data)
+        scaled = with_stated_scale(image, data, depth)
+        if scaled is not image:
+            image = turned(scaled, orientation_of(image))
+        return preprocess_image(image, spec, depth=depth, notes=notes)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
+import pyspng
 from PIL import Image, ImageFile
 
 from models.images.png import png_header, significant_bits
@@ -12,6 +13,7 @@ from models.images.png import png_header, significant_bits
 DARK = 16  # an image whose levels stay below this part of its scale is noted
 _BITS, _PHOTOMETRIC, _MAXIMUM, _SAMPLE_FORMAT = 258, 262, 281, 339  # TIFF tags
 _WHITE_IS_ZERO, _SIGNED = 0, 2
+_COLOURS = ("RGB", "RGBA", "LA")  # modes of 16-bit PNGs of which Pillow reads the upper 8 bits
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,25 @@ def _scale(levels: npt.NDArray[np.integer[Any]], depth: Depth) -> int:
     return full if depth.shift and moved else stated
 
 
+def with_stated_scale(image: Image.Image, data: bytes, depth: Depth) -> Image.Image:
+    """A PNG of 16-bit colours by the scale that it states; any other image as it is, and a damaged one."""
+    if depth.maximum is None or image.mode not in ("RGB", "RGBA") or png_header(data) is None:
+        return image
+    try:
+        levels = pyspng.load(data)  # RGBA
+    except (ValueError, RuntimeError):
+        return image
+    scale = _scale(levels[..., :3], depth)
+    if scale == 2**depth.bits - 1:
+        return image
+    bands = [levels[..., band].clip(0, scale).astype(np.uint32) * 255 // scale for band in range(4)]
+    clear = image.info.get("transparency")
+    if isinstance(clear, tuple):
+        bands[3][(levels[..., :3] == clear).all(axis=2)] = 0
+    opaque = image.mode == "RGB" and clear is None
+    return Image.fromarray(np.stack(bands[:3] if opaque else bands, axis=2).astype(np.uint8))
+
+
 def darkness(image: Image.Image, depth: Depth) -> tuple[int, int] | None:
     """The largest level and that of white, of a loaded image whose levels are suspiciously dark; None for others.
 
@@ -95,7 +116,7 @@ def darkness(image: Image.Image, depth: Depth) -> tuple[int, int] | None:
     if image.mode.startswith("I"):
         levels = _levels(image, depth)
         largest, scale = int(levels.max(initial=0)), _scale(levels, depth)
-    elif depth.bits == 16 and image.mode in ("RGB", "RGBA", "LA"):  # of which Pillow reads the upper 8 bits
+    elif depth.bits == 16 and image.mode in _COLOURS:
         bands = [int(high) for _, high in cast(tuple[tuple[float, float], ...], image.getextrema())]
         largest, scale = 256 * max(bands[:3] if len(bands) > 2 else bands[:1]), 65535
     else:

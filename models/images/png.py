@@ -49,10 +49,10 @@ def intact_kinds(data: bytes) -> set[bytes]:
 
 
 def significant_bits(data: bytes) -> int | None:
-    """The number that the chunk sBIT gives for the first channel; None without it."""
+    """The largest number that the chunk sBIT gives for a channel; None without it."""
     for kind, start, end in chunks(data):
         if kind == b"sBIT" and end > start:
-            return data[start]
+            return max(data[start:end])
         if kind == b"IDAT":
             return None
     return None

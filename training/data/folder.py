@@ -14,7 +14,7 @@ import numpy.typing as npt
 from models.errors import UserError
 from models.files import printable, sha256_of
 from models.images.decode import decode_image, decode_opened
-from models.images.depth import darkness, depth_of
+from models.images.depth import darkness, depth_of, with_stated_scale
 from models.images.errors import ImageError
 from models.images.header import DEFAULT_LIMIT_PIXELS, SUFFIXES, open_image
 from models.images.input_spec import InputSpec
@@ -119,7 +119,7 @@ def _splits_in(root: Path, *, test_only: bool) -> dict[str, Path]:
         wanted = "test" if test_only else "train and test"
         raise UserError(
             f"{root} has the folder {min(found)} but not test, to measure on; wanted {wanted}, or class folders only"
-            f"{'' if test_only else _instead_of(root)}"
+            f"{'' if test_only else instead_of(root)}"
         )
     if "train" not in found and not test_only:
         raise UserError(
@@ -155,11 +155,11 @@ def _scan(
     if not names:
         raise UserError(
             f"{folder} has no class folders; wanted <class>/<image>, or train/<class>/<image> and test/<class>/<image>"
-            f"{_instead_of(folder)}"
+            f"{instead_of(folder)}"
         )
     if len(names) < least:
         raise UserError(
-            f"{folder} has the one class folder {names[0]!r}; a classifier needs at least 2{_instead_of(folder)}"
+            f"{folder} has the one class folder {names[0]!r}; a classifier needs at least 2{instead_of(folder)}"
         )
     images: dict[str, list[Path]] = {}
     for name in names:
@@ -179,8 +179,10 @@ def _scan(
     return images
 
 
-def _instead_of(folder: Path) -> str:
+def instead_of(folder: Path) -> str:
     """The end of a refusal: the nearest folder, below or above, that is a data set; empty if there is none."""
+    if not folder.is_dir():
+        return ""
     below, level = [], [folder]
     for _ in range(NESTED):
         level = [path for place in level for path in subfolders(place)][:NEARBY]
@@ -262,7 +264,7 @@ def _common(
                 depth = depth_of(image, data)
                 if depth.bits > 8:
                     decode_opened(image, data, TINY)
-                    if levels := darkness(image, depth):
+                    if levels := darkness(with_stated_scale(image, data, depth), depth):
                         dark[path] = levels
         except ImageError as error:  # all damaged files are named together when they are decoded
             fault = f"{path}: {reason_of(error)}"

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from export.onnx_import.class_names import names_in_metadata, names_in_text
+from export.onnx_import.class_names import names_in_metadata, names_in_text, names_in_yaml
 from models.errors import UserError
 
 NAMES = ["tench, Tinca tinca", "café", "chat's"]
@@ -75,3 +75,25 @@ def test_names_in_metadata(metadata: dict[str, str]) -> None:
 
 def test_metadata_without_names() -> None:
     assert names_in_metadata({"classes": "10", "names": "", "labels": "labels.txt", "task": "classify"}) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "names: {0: tench, 1: 'no', 2: 'on: off'}",
+        "path: ../data\nnc: 3\nnames:\n  0: tench\n  1: no\n  2: 'on: off'\n",
+        "names: [tench, no, 'on: off']",
+        "- tench\n- no\n- 'on: off'\n",
+        "# by hand\ntench: 0\nno: 1\n'on: off': 2\n",
+    ],
+)
+def test_names_in_yaml(text: str) -> None:
+    assert names_in_yaml(text) == ["tench", "no", "on: off"]
+
+
+@pytest.mark.parametrize(
+    "text, reason", [("names: [", "it is not YAML"), ("train: a\nval: b\n", "no list or dictionary"), ("", "no list")]
+)
+def test_other_yaml_is_refused(text: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        names_in_yaml(text)

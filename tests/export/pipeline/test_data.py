@@ -217,6 +217,15 @@ def test_classes_that_the_network_does_not_have_or_has_twice_are_named(lenet_che
         load(lenet_checkpoint, tmp_path)
 
 
+def test_the_data_set_inside_a_folder_without_any_class_of_the_network_is_named(
+    lenet_checkpoint: Path, tmp_path: Path
+) -> None:
+    for split in ("train", "test"):
+        write_digits(tmp_path / "unpacked/digits" / split, {"2": 3, "5": 3})
+    with pytest.raises(ValueError, match=r"has the classes digits; .* 9; did you mean .*/unpacked/digits\?$"):
+        load(lenet_checkpoint, tmp_path / "unpacked")
+
+
 def test_a_test_split_alone_is_evaluated_and_verified_but_neither_learnt_from_nor_calibrated_on(
     run, lenet_checkpoint: Path, lenet_artifact: Path, tmp_path: Path
 ) -> None:

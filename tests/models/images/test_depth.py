@@ -9,6 +9,7 @@ import pytest
 from PIL import Image, TiffImagePlugin
 
 from models.images.decode import decode_image, preprocess_image
+from models.images.errors import ImageUndecodable
 from models.images.png import SIGNATURE
 from tests.models.images.image_files import chunk, encode, spec_of
 
@@ -108,15 +109,57 @@ def test_dark_pictures_of_8_bits_are_not_noted(form: str) -> None:
     assert notes == []
 
 
+def colours16(levels: np.ndarray, kind: int, *extra: bytes) -> bytes:
+    """A PNG of 16-bit levels (H, W, bands), of a colour type; Pillow writes none."""
+    header = struct.pack(">IIBBBBB", SIDE, SIDE, 16, kind, 0, 0, 0)
+    rows = b"".join(b"\0" + row.tobytes() for row in levels.astype(">u2"))
+    return SIGNATURE + b"".join(
+        (chunk(b"IHDR", header), *extra, chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b""))
+    )
+
+
 def test_dark_colours_of_16_bits_are_noted() -> None:
-    """Pillow writes no PNG of 16-bit colours, so this is one by hand."""
-    pixels = np.repeat(stored(12)[..., np.newaxis], 3, axis=2).astype(">u2")
-    header = struct.pack(">IIBBBBB", SIDE, SIDE, 16, 2, 0, 0, 0)
-    rows = b"".join(b"\0" + row.tobytes() for row in pixels)
-    data = SIGNATURE + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     notes: list[str] = []
-    decode_image(data, spec_of("RGB", SIDE, SIDE), notes=notes)
+    decode_image(colours16(np.stack([stored(12)] * 3, axis=2), 2), spec_of("RGB", SIDE, SIDE), notes=notes)
     assert "nearly black" in notes[0]
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14])
+@pytest.mark.parametrize("kind, bands", [(2, 3), (6, 4)])
+def test_sbit_gives_the_scale_of_colours_too(bits: int, kind: int, bands: int) -> None:
+    levels = np.stack([stored(bits), stored(bits)[::-1], stored(bits).T], axis=2)
+    wanted = np.stack([RAMP, RAMP[::-1], RAMP.T], axis=2)
+    if bands == 4:  # an opaque and a transparent half, over white
+        alpha = np.full((SIDE, SIDE, 1), 2**bits - 1)
+        alpha[: SIDE // 2] = 0
+        levels = np.concatenate([levels, alpha], axis=2)
+        wanted[: SIDE // 2] = 255
+    notes: list[str] = []
+    data = colours16(levels, kind, chunk(b"sBIT", bytes([bits - 1, *[bits] * (bands - 1)])))
+    found = decode_image(data, spec_of("RGB", SIDE, SIDE, background=(255, 255, 255)), notes=notes)
+    assert np.abs(found - wanted).max() < 1.5
+    assert notes == []
+
+
+def test_colours_in_the_upper_bits_stay_as_they_are() -> None:
+    levels = np.stack([stored(12) << 4] * 3, axis=2)
+    found = decode_image(colours16(levels, 2, chunk(b"sBIT", bytes([12] * 3))), spec_of("RGB", SIDE, SIDE))
+    np.testing.assert_array_equal(found, levels >> 8)
+
+
+def test_a_transparent_colour_of_stated_bits_shows_the_background() -> None:
+    levels = np.full((SIDE, SIDE, 3), 4095)
+    levels[2:6, 2:6] = (1, 2, 3)
+    clear = chunk(b"tRNS", struct.pack(">HHH", 1, 2, 3))
+    data = colours16(levels, 2, chunk(b"sBIT", bytes([12] * 3)), clear)
+    found = decode_image(data, spec_of("RGB", SIDE, SIDE, background=(7, 8, 9)))
+    np.testing.assert_array_equal(found, np.where(levels == 4095, 255, (7, 8, 9)))
+
+
+def test_a_damaged_png_of_deep_colours_is_refused() -> None:
+    data = colours16(np.stack([stored(12)] * 3, axis=2), 2, chunk(b"sBIT", bytes([12] * 3)))
+    with pytest.raises(ImageUndecodable, match="the PNG image is truncated or damaged"):
+        decode_image(data[:-30], spec_of("RGB", SIDE, SIDE))
 
 
 @pytest.mark.parametrize("bits", [8, 16])

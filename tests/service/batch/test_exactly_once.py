@@ -85,7 +85,7 @@ def test_a_part_without_a_record_is_written_again_once(tmp_path, digits_folder, 
 def test_kills_at_random_moments_lose_nothing(victims, tmp_path, digits_folder, lenet_artifact, expected):
     out, choice = tmp_path / "rows.jsonl", random.Random(victims)
     source = tmp_path / "many"
-    for copy in range(12):  # a job of some seconds
+    for copy in range(40):  # a job of some seconds
         shutil.copytree(digits_folder, source / f"{copy:02}", copy_function=os.link)
     words = [*BATCH, source, "--artifact", lenet_artifact, "--out", out, "--resume", "--processes", "1"]
     killed = 0
@@ -93,7 +93,7 @@ def test_kills_at_random_moments_lose_nothing(victims, tmp_path, digits_folder, 
         process = subprocess.Popen(words, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         while process.poll() is None and not (decoders := decoding_processes(process.pid)):
             time.sleep(0.02)  # it ends without any once all is done
-        time.sleep(choice.uniform(0, 0.8))
+        time.sleep(choice.uniform(0, 0.6))
         if process.poll() is None:
             if victims == "group":
                 os.killpg(process.pid, signal.SIGKILL)
@@ -108,7 +108,7 @@ def test_kills_at_random_moments_lose_nothing(victims, tmp_path, digits_folder, 
     done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     rows = by_key([json.loads(line) for line in out.read_text().splitlines()])
-    wanted = {f"{copy:02}/{key}": labels for copy in range(12) for key, labels in expected.items()}
+    wanted = {f"{copy:02}/{key}": labels for copy in range(40) for key, labels in expected.items()}
     assert {key: row["label"] for key, row in rows.items()} == {key: labels[0][0] for key, labels in wanted.items()}
 
 

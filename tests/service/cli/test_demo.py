@@ -4,8 +4,10 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 
 import httpx
+import psutil
 import pytest
 from rich.console import Console
 
@@ -45,11 +47,24 @@ def run_demo(home, port):
         image = (home / "runs/lenet-digits/example.png").read_bytes()
         answer = httpx.post(f"http://127.0.0.1:{port}/v1/classify", content=image).json()
         process.send_signal(signal.SIGINT)
-        lines += [line.decode() for line in process.stdout]
-        return process.wait(timeout=60), answer, "".join(lines)
+        try:
+            rest, _ = process.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"Ctrl-C did not end all of it:\n{''.join(lines)}\n{processes_of(process.pid)}")
+        return process.returncode, answer, "".join([*lines, rest.decode()])
     finally:
         stop(process)
         process.stdout.close()
+
+
+def processes_of(session):
+    """A line about each process of a session, orphans too."""
+    lines = []
+    for process in psutil.process_iter(["pid", "ppid", "status", "cmdline"]):
+        with suppress(ProcessLookupError, psutil.NoSuchProcess):
+            if os.getsid(process.pid) == session:
+                lines.append(str(process.info))
+    return "\n".join(lines)
 
 
 def test_the_demo_trains_exports_verifies_serves_and_a_second_run_reuses_it(home, first_run):
