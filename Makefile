@@ -8,7 +8,7 @@ demo: .venv/installed  ## train on built-in digits, export, verify, serve on 127
 	$(BIN)/convscope demo
 
 test: .venv/installed-dev  ## all tests except the long ones
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist worksteal
 
 check: .venv/installed-dev  ## format, lint, types, import rules
 	$(BIN)/ruff format --check .

@@ -4,7 +4,7 @@ import errno
 import os
 import posixpath
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from socket import gethostname
@@ -15,6 +15,7 @@ import fsspec
 from models.errors import UserError
 from models.files import UnwritableError
 
+_REMOTE = ("botocore", "gcsfs", "azure")  # modules with errors that are no OSError
 _WHOLE = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "memory"}  # a file appears there when it is complete
 
 
@@ -68,6 +69,53 @@ def read_bytes(name: str) -> bytes:
         if reason := why_no_file(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, reason)
         return file.read()
+
+
+def files_below(url: str, prefix: str = "", vanished: Callable[[str], None] = lambda path: None) -> Iterator[str]:
+    """Paths of all files in a folder elsewhere and below it, relative to it, in an order that does not change.
+
+    S3 is listed by pages of a thousand names, so that memory does not grow with their number; of other file systems,
+    the names in one folder are in memory at a time.
+
+    Args:
+        url: of the folder.
+        prefix: of the paths wanted; other file systems than S3 may give further ones.
+        vanished: is called with a folder that is gone before it has been listed.
+
+    Raises:
+        UserError: it cannot be listed.
+    """
+    fs = file_system(url)
+    root = str(fs._strip_protocol(url)).rstrip("/")
+    try:
+        yield from _s3_pages(fs, root, prefix) if hasattr(fs, "call_s3") else _walk(fs, root, vanished)
+    except Exception as error:  # each file system has errors of its own
+        if isinstance(error, OSError) or type(error).__module__.startswith(_REMOTE):
+            raise UserError(f"{url} cannot be listed: {_reason(error)}") from error
+        raise
+
+
+def _s3_pages(fs: Any, root: str, prefix: str) -> Iterator[str]:
+    bucket, _, folder = root.partition("/")
+    folder += "/" if folder else ""
+    page: dict[str, Any] = {"NextContinuationToken": None}
+    while "NextContinuationToken" in page:
+        token = page["NextContinuationToken"]
+        following = {} if token is None else {"ContinuationToken": token}
+        page = fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=folder + prefix, **following)
+        names = (str(found["Key"]) for found in page.get("Contents", ()))
+        yield from (name[len(folder) :] for name in names if not name.endswith("/"))  # those stand for empty folders
+
+
+def _walk(fs: Any, root: str, vanished: Callable[[str], None]) -> Iterator[str]:
+    def failed(error: Exception) -> None:  # which `walk` would pass over
+        if not isinstance(error, FileNotFoundError):
+            raise error
+        vanished(str(error))
+
+    for place, folders, files in fs.walk(root, on_error=failed):
+        folders.sort()
+        yield from (posixpath.relpath(f"{place}/{name}", root) for name in sorted(files))
 
 
 def why_no_file(mode: int) -> str:
@@ -150,7 +198,7 @@ class Folder:
             if not self._whole:
                 with suppress(Exception):
                     self._fs.rm_file(temporary)
-            if isinstance(error, OSError) or type(error).__module__.startswith(("botocore", "gcsfs", "azure")):
+            if isinstance(error, OSError) or type(error).__module__.startswith(_REMOTE):
                 raise UnwritableError(f"{place} cannot be written: {_reason(error)}") from error
             raise
 

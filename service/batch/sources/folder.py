@@ -3,7 +3,6 @@
 import heapq
 import os
 import pickle
-import posixpath
 import re
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -17,7 +16,7 @@ from fsspec.utils import glob_translate
 from models.images.header import SUFFIXES
 from models.results import ImageFailure
 from service.batch.entries import Entry, Remark, Shard, batched, key_of
-from service.batch.storage import file_system, why_no_file
+from service.batch.storage import file_system, files_below, why_no_file
 from training.data.walk import is_hidden, is_system
 
 NO_COLUMNS = pa.schema([])
@@ -150,25 +149,25 @@ class RemoteSource:
         return None
 
     def shards(self, remark: Remark, block_rows: int) -> Iterator[Shard]:
-        """As in `FolderSource`; one folder after the other is listed."""
+        """As in `FolderSource`, but S3's files come in the order of their whole keys."""
         for files in batched(self._files(remark), block_rows):
             yield KeysShard(files[0][0], files, remote=True, classes=self.classes)
 
     def _files(self, remark: Remark) -> Iterator[tuple[str, str]]:
         protocol = self.url.partition("://")[0]
-        fs, matches = file_system(self.url), _matcher(self.pattern)
-        root = str(fs._strip_protocol(self.url)).rstrip("/")
-        for place, folders, files in fs.walk(root):
-            folders.sort()
-            for name in [name for name in folders if is_hidden(name) or is_system(name)]:
-                remark(posixpath.relpath(f"{place}/{name}", root), "a hidden folder, or one that a system made")
-                folders.remove(name)
-            for name in sorted(files):
-                key = posixpath.relpath(f"{place}/{name}", root)
-                if is_hidden(name) or not matches(key):
-                    remark(key, "a hidden file" if is_hidden(name) else "no image by its name")
-                else:
-                    yield key, f"{protocol}://{place}/{name}"
+        root = str(file_system(self.url)._strip_protocol(self.url)).rstrip("/")
+        matches, hidden = _matcher(self.pattern), ""
+        literal = re.split(r"[*?\[]", self.pattern, maxsplit=1)[0]
+        for key in files_below(self.url, literal, lambda path: remark(path, "a folder that vanished")):
+            *folders, name = key.split("/")
+            place = next((i for i, one in enumerate(folders, 1) if is_hidden(one) or is_system(one)), 0)
+            if place:
+                if hidden != (hidden := "/".join(folders[:place])):  # its files follow one another
+                    remark(hidden, "a hidden folder, or one that a system made")
+            elif is_hidden(name) or not matches(key):
+                remark(key, "a hidden file" if is_hidden(name) else "no image by its name")
+            else:
+                yield key, f"{protocol}://{root}/{key}"
 
 
 def sorted_names(folder: str, run: int = _RUN) -> Iterator[tuple[str, bool]]:

@@ -39,7 +39,7 @@ def read_text_rows(path):
     return [json.loads(line) for line in lines] if path.suffix == ".jsonl" else list(csv.reader(lines))
 
 
-@pytest.mark.parametrize("kind", ["folder", "tar", "tar.gz", "parquet"])
+@pytest.mark.parametrize("kind", ["folder", pytest.param("tar", marks=pytest.mark.acceptance), "tar.gz", "parquet"])
 def test_a_resumed_job_gives_the_same_rows_whatever_its_processes_and_batches(
     kind, tmp_path, digits_folder, files, lenet_artifact, whole
 ):
@@ -81,7 +81,7 @@ def test_a_part_without_a_record_is_written_again_once(tmp_path, digits_folder, 
     assert read_rows(out) == whole
 
 
-@pytest.mark.parametrize("victims", ["group", "decoder"])
+@pytest.mark.parametrize("victims", ["group", pytest.param("decoder", marks=pytest.mark.acceptance)])
 def test_kills_at_random_moments_lose_nothing(victims, tmp_path, digits_folder, lenet_artifact, expected):
     out, choice = tmp_path / "rows.jsonl", random.Random(victims)
     source = tmp_path / "many"

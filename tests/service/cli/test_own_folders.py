@@ -45,13 +45,14 @@ def test_a_command_that_starts_processes_finds_our_packages(folder, lenet_artifa
     assert "does not run" not in found and "fastest here" in found
 
 
+@pytest.mark.acceptance
 def test_training_with_several_processes_finds_our_packages(folder):
     words = ("--nproc-per-node", 2, "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "-m", "convscope")
     options = ("train", "lenet", "--data", "digits", "--epochs", 1, "--device", "cpu")
     assert "2 processes train together" in run("-m", "torch.distributed.run", *words, *options)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.acceptance), 2])
 def test_a_server_and_its_workers_find_our_packages(folder, lenet_artifact, workers):
     settings = read_settings(artifacts=lenet_artifact, port=free_port(), workers=workers, device="cpu")
     server = subprocess.Popen(command(settings), env=environment(settings), start_new_session=True)
@@ -87,8 +88,7 @@ def test_a_network_of_your_own_may_lie_in_a_folder_models(folder):
         "        return self.last(self.features(x).mean((2, 3)))\n"
     )
     run("-m", "convscope", "train", "models.mine:Mine", "--data", "digits", "--epochs", 1, "--out", "run")
-    run("-m", "convscope", "export", "run", "--out", "artifacts")
-    assert "features.0" in run("-m", "convscope", "summary", "artifacts/run")
+    assert "features.0" in run("-m", "convscope", "summary", "run")
     checkpoint = load_checkpoint(folder / "run")  # in this process our own `models` stays
     assert type(checkpoint.network).__name__ == "Mine"
     assert Path(sys.modules["models"].__path__[0]).parent == CHECKOUT

@@ -94,6 +94,7 @@ def test_no_client_with_persistent_connections_loses_a_request(lenet_artifact, t
     assert "close" in asked
 
 
+@pytest.mark.acceptance
 def test_one_worker_that_is_told_to_end_leaves_the_others_reachable(lenet_artifact, tmp_path):
     with running_server(lenet_artifact.parent.parent, tmp_path / "log", workers=2) as server:
         until(lambda: server.log.count("Service convscope initialized") == 2)

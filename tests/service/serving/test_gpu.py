@@ -165,6 +165,7 @@ def test_a_gpu_that_is_lost_at_start_leaves_the_worker_unready_with_the_reason(l
     assert "the worker ends" not in server.log
 
 
+@pytest.mark.acceptance
 def test_in_a_container_the_server_ends_with_its_worker(lenet_artifact, tmp_path, monkeypatch):
     monkeypatch.setenv("BENTOML_CONTAINERIZED", "true")
     with running_server(lenet_artifact, tmp_path / "log", service=LOSING) as server:

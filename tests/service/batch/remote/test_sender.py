@@ -143,6 +143,7 @@ def test_a_server_that_is_killed_and_started_again_loses_nothing(lenet_artifact,
     check_rows(read_rows(tmp_path / "rows.parquet"), expected)
 
 
+@pytest.mark.acceptance
 def test_a_job_stops_when_the_server_stays_away_and_can_be_resumed(lenet_artifact, tmp_path, digits_folder, expected):
     out, port = tmp_path / "rows.parquet", free_port()
     killed = []
@@ -164,6 +165,7 @@ def test_a_job_stops_when_the_server_stays_away_and_can_be_resumed(lenet_artifac
     check_rows(read_rows(out), expected)
 
 
+@pytest.mark.acceptance
 def test_another_artifact_is_noticed_when_resuming_and_while_running(lenet_artifact, tmp_path, digits_folder):
     folder, out, port = tmp_path / "artifacts", tmp_path / "rows.parquet", free_port()
     shutil.copytree(lenet_artifact.parent.parent, folder)
@@ -190,6 +192,7 @@ def test_another_artifact_is_noticed_when_resuming_and_while_running(lenet_artif
                 again.__exit__(None, None, None)
 
 
+@pytest.mark.acceptance
 def test_a_new_version_does_not_mix_with_the_old(lenet_artifact, tmp_path, digits_folder):
     folder, out = tmp_path / "artifacts", tmp_path / "rows.jsonl"
     shutil.copytree(lenet_artifact.parent.parent, folder)
