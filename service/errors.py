@@ -272,3 +272,10 @@ def error_answer(error: RequestError | ImageError, path: str) -> tuple[int, byte
     if isinstance(error, Unauthorized):
         headers.append((b"www-authenticate", b"Bearer"))
     return STATUS[type(error)], error_json(path, error.code, str(error)), headers
+
+
+def forget_frames(error: BaseException | None) -> None:
+    """Breaks the circle of an error and a frame that has it as a local variable, which would hold a request's images
+    until the garbage collector runs."""
+    while error is not None:
+        error.__traceback__, error = None, error.__context__

@@ -21,6 +21,7 @@ from service.errors import (
     RequestError,
     UnknownPath,
     error_json,
+    forget_frames,
 )
 from service.http.bodies import BodyReader
 from service.http.disconnect import ClientDisconnect
@@ -122,10 +123,12 @@ class Application:
                 await direct(scope, receive, send)
         except (RequestError, ImageError) as error:
             await send_error(send, error, scope["path"])
+            forget_frames(error)
         except HTTPException as error:
             await send_error(send, _router_error(error, scope), scope["path"])
         except EngineError as error:
             await send_error(send, _engine_error(error), scope["path"])
+            forget_frames(error)
         except TimeoutError:  # from the `asyncio.timeout` around the work of every route
             late = DeadlinePassed(
                 f"no answer within {self._deadline_s:g} s (CONVSCOPE_DEADLINE_S); the work was dropped"

@@ -15,6 +15,7 @@ from service.http.requests import get_header, media_type_of
 from service.settings import Limit, Settings
 
 T = TypeVar("T")
+Hold = Callable[[int], None]
 _JSON = ("application/json", "text/json")
 # Clients send JSON under these too: curl -d, fetch with a string, requests with data=json.dumps(...).
 _MAYBE_JSON = (*_JSON, URL_ENCODED, "text/plain", "")
@@ -48,7 +49,7 @@ class BodyReader:
         """The whole body: `async with body_reader.body(...) as body`, counted as held until the block ends."""
         limit_bytes = min(limit_bytes or self._limit_bytes, self._limit_bytes)
 
-        async def whole(body: bytes) -> bytes:
+        async def whole(body: bytes, hold: Hold) -> bytes:
             return body
 
         return BodyContext(self, scope, receive, limit_bytes, whole)
@@ -76,22 +77,21 @@ class BodyReader:
 
         media_type, limit = media_type_of(scope), limit_images or self._limit_images
 
-        async def images(body: bytes) -> Uploads:
+        async def images(body: bytes, hold: Hold) -> Uploads:
             if media_type == MULTIPART:
                 return parse_multipart(body, content_type, limit=limit, fields=fields)
             if not body:
                 raise BodyEmpty(f"the body is empty; send the bytes of an image, or {MULTIPART} with files")
             if is_json(body, media_type):
                 uploads = await parse_json_images(body, limit=limit, limit_bytes=self._limit_json_bytes, fields=fields)
-                context.hold(sum(map(len, uploads)))
+                hold(sum(map(len, uploads)))
                 return uploads
             check_body(body, media_type)
             uploads = Uploads()
             uploads.append(body)
             return uploads
 
-        context = BodyContext(self, scope, receive, self._limit_bytes, images)
-        return context
+        return BodyContext(self, scope, receive, self._limit_bytes, images)
 
     def acquire(self, count: int) -> None:
         """Counts bytes as held.
@@ -109,7 +109,13 @@ class BodyReader:
 
 
 class BodyContext(Generic[T]):
-    """One body, read under the limits when the block is entered, and released when it ends."""
+    """One body, read under the limits when the block is entered, and released when it ends.
+
+    Args:
+        parse: gets the body, and a function that counts further bytes as held. It must not refer to the context: such
+            a circle in each request would be left to the garbage collector, which stops the worker for a tenth of a
+            second then.
+    """
 
     def __init__(
         self,
@@ -117,7 +123,7 @@ class BodyContext(Generic[T]):
         scope: Scope,
         receive: Receive,
         limit_bytes: Limit,
-        parse: Callable[[bytes], Awaitable[T]],
+        parse: Callable[[bytes, Hold], Awaitable[T]],
     ) -> None:
         announced = get_header(scope, b"content-length") or "0"
         if not (announced.isascii() and announced.isdecimal() and len(announced) < 19):
@@ -129,7 +135,7 @@ class BodyContext(Generic[T]):
 
     async def __aenter__(self) -> T:
         try:
-            return await self._parse(await self._read())
+            return await self._parse(await self._read(), self.hold)
         except BaseException:
             self._reader.release(self._read_bytes)
             raise

@@ -14,6 +14,7 @@ from models.images.errors import ImageError, ImageTooLarge
 from models.images.input_spec import InputSpec
 from models.images.jpeg import jpeg_header
 from models.images.png import png_header
+from service.errors import forget_frames
 from service.settings import Limit
 from service.telemetry.request_context import current
 
@@ -68,6 +69,7 @@ def decode_or_error(
     try:
         return decode_upload(data, spec, limit_pixels, notes)
     except ImageError as error:
+        forget_frames(error)
         return error
 
 
