@@ -88,7 +88,7 @@ def files_below(url: str, prefix: str = "", vanished: Callable[[str], None] = la
     fs = file_system(url)
     root = str(fs._strip_protocol(url)).rstrip("/")
     try:
-        yield from _s3_pages(fs, root, prefix) if hasattr(fs, "call_s3") else _walk(fs, root, vanished)
+        yield from _s3_pages(fs, root, prefix) if hasattr(fs, "call_s3") else _walk(fs, root, root, vanished)
     except Exception as error:  # each file system has errors of its own
         if isinstance(error, OSError) or type(error).__module__.startswith(_REMOTE):
             raise UserError(f"{url} cannot be listed: {_reason(error)}") from error
@@ -107,15 +107,18 @@ def _s3_pages(fs: Any, root: str, prefix: str) -> Iterator[str]:
         yield from (name[len(folder) :] for name in names if not name.endswith("/"))  # those stand for empty folders
 
 
-def _walk(fs: Any, root: str, vanished: Callable[[str], None]) -> Iterator[str]:
-    def failed(error: Exception) -> None:  # which `walk` would pass over
-        if not isinstance(error, FileNotFoundError):
-            raise error
-        vanished(str(error))
-
-    for place, folders, files in fs.walk(root, on_error=failed):
-        folders.sort()
-        yield from (posixpath.relpath(f"{place}/{name}", root) for name in sorted(files))
+def _walk(fs: Any, folder: str, root: str, vanished: Callable[[str], None]) -> Iterator[str]:
+    """`fs.walk` would pass over errors in folders below the first."""
+    try:
+        found = {str(one["name"]).rstrip("/"): one["type"] == "directory" for one in fs.ls(folder, detail=True)}
+    except FileNotFoundError:
+        vanished(posixpath.relpath(folder, root))
+        return
+    found.pop(folder, None)  # an object that stands for the folder
+    yield from (posixpath.relpath(path, root) for path in sorted(found) if not found[path])
+    for path in sorted(found):
+        if found[path]:
+            yield from _walk(fs, path, root, vanished)
 
 
 def why_no_file(mode: int) -> str:

@@ -4,6 +4,9 @@ import fsspec
 import pyarrow.dataset
 import pytest
 
+from models.errors import UserError
+from service.batch.sources.folder import RemoteSource
+from service.batch.storage import file_system, files_below
 from tests.service.batch.conftest import by_key, read_rows, write_parquet, write_tar
 from tests.service.batch.jobs import Interrupted, run_job, stop_after
 
@@ -91,3 +94,46 @@ def test_files_that_are_not_there_get_errors(bucket, lenet_artifact, tmp_path):
 def test_a_url_that_leads_nowhere_is_refused(bucket, source, lenet_artifact, tmp_path):
     with pytest.raises(ValueError, match=source):
         run_job(source, tmp_path / "rows.parquet", lenet_artifact)
+
+
+def test_s3_is_listed_by_pages_of_whole_keys(bucket):
+    names = [f"{number:04}.png" for number in range(1010)]
+    names += ["0500.png/in a folder.png", "a b/ü #1?.png", ".hidden/a.png", "x//y.png"]
+    bucket.pipe({f"s3://bucket/many/{name}": b"x" for name in names})
+    bucket.call_s3("put_object", Bucket="bucket", Key="many/empty/", Body=b"")
+    bucket.pipe("s3://bucket/manyfold/other.png", b"x")
+    assert list(files_below("s3://bucket/many")) == sorted(names)
+    assert list(files_below("s3://bucket/many", "100")) == [f"{number:04}.png" for number in range(1000, 1010)]
+    remarks = []
+    (shard,) = RemoteSource("s3://bucket/many", "0*").shards(lambda *remark: remarks.append(remark), 5000)
+    assert [entry.key for entry in shard.entries(lambda position: True)] == names[:1000]
+
+
+def test_a_hidden_folder_in_s3_is_remarked_on_once(bucket):
+    bucket.pipe(
+        {f"s3://bucket/hidden/{name}": b"x" for name in (".git/a.png", ".git/b/c.png", "d/@eaDir/e.png", "f.png")}
+    )
+    remarks = []
+    (shard,) = RemoteSource("s3://bucket/hidden").shards(lambda key, reason: remarks.append(key), 100)
+    assert [entry.url for entry in shard.entries(lambda position: True)] == ["s3://bucket/hidden/f.png"]
+    assert remarks == [".git", "d/@eaDir"]
+
+
+@pytest.mark.parametrize("place", ["s3://bucket/denied", "memory://denied"])
+def test_a_listing_that_fails_stops_the_job(place, bucket, memory, files, lenet_artifact, tmp_path, monkeypatch):
+    fs = file_system(place)
+    for number, path in enumerate(files[:3]):
+        fs.pipe(f"{place}/{number}/image.png", path.read_bytes())
+    method = "call_s3" if place.startswith("s3") else "ls"
+    working = getattr(fs, method)
+
+    def denied(name, *positions, **options):
+        if name == "list_objects_v2" or str(name).endswith("/1"):
+            raise PermissionError(13, "Access Denied")
+        return working(name, *positions, **options)
+
+    monkeypatch.setattr(fs, method, denied)
+    with pytest.raises(UserError, match=f"{place} cannot be listed: Access Denied"):
+        run_job(place, tmp_path / "rows.parquet", lenet_artifact)
+    monkeypatch.undo()
+    assert run_job(place, tmp_path / "rows.parquet", lenet_artifact, resume=True).statistics.rows == 3
