@@ -11,7 +11,7 @@ import math
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -27,6 +27,7 @@ from sklearn.datasets import load_sample_images
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
+from benchmarks.training import rate
 from models.images import decode
 from models.images.decode import decode_image
 from models.images.input_spec import InputSpec
@@ -37,6 +38,7 @@ from training.recipes.defaults import default_recipe
 
 SIZE, RESIZED = 224, 256
 BATCH = 64
+Step = Callable[[torch.Tensor, torch.Tensor], object]
 
 
 def write_photographs(folder: Path, count: int) -> list[Path]:
@@ -74,25 +76,24 @@ def _decoded(paths: list[Path], spec: InputSpec) -> float:
     return len(files) / (time.perf_counter() - began)
 
 
-def _streamed(data: StreamingDataset, step: Callable[[torch.Tensor, torch.Tensor], object]) -> float:
-    order = sequential_batches(len(data), BATCH)
-    began = math.nan
-    for number, batch in enumerate(data.batches(order)):
-        if number == 1:  # by which the workers have started
-            began = time.perf_counter()
-        step(batch.images, batch.labels)
-    return (len(data) - BATCH) / (time.perf_counter() - began)
+def _rate(batches: Iterable[tuple[torch.Tensor, torch.Tensor]], step: Step) -> float:
+    def steps() -> Iterator[int]:
+        for images, labels in batches:
+            step(images, labels)
+            yield len(images)
+
+    return rate(steps(), seconds=math.inf)
 
 
-def _usual(folder: Path, workers: int, step: Callable[[torch.Tensor, torch.Tensor], object]) -> float:
+def _streamed(data: StreamingDataset, step: Step) -> float:
+    batches = data.batches(sequential_batches(len(data), BATCH))
+    return _rate(((batch.images, batch.labels) for batch in batches), step)
+
+
+def _usual(folder: Path, workers: int, step: Step) -> float:
     steps = (transforms.Resize(RESIZED), transforms.CenterCrop(SIZE), transforms.ToTensor())
     images = datasets.ImageFolder(str(folder), transform=transforms.Compose(steps))
-    began = math.nan
-    for number, (batch, labels) in enumerate(DataLoader(images, batch_size=BATCH, num_workers=workers)):
-        if number == 1:
-            began = time.perf_counter()
-        step(batch, labels)
-    return (len(images) - BATCH) / (time.perf_counter() - began)
+    return _rate(DataLoader(images, batch_size=BATCH, num_workers=workers), step)
 
 
 def main(*, count: int = 1280, rounds: int = 3, workers: int = 2, model: str = "simple_cnn") -> None:
@@ -115,7 +116,7 @@ def main(*, count: int = 1280, rounds: int = 3, workers: int = 2, model: str = "
         rates.setdefault(row, {}).setdefault(column, []).append(rate)
         print(f"{row}, {column}: {rate:,.0f} images/s", flush=True)
 
-    def make_step() -> Callable[[torch.Tensor, torch.Tensor], object]:
+    def make_step() -> Step:
         network = build_network(model, channels=3, height=SIZE, width=SIZE, classes=2)
         learner = make_learner(network, spec, recipe, steps=10**6)
         learner.forward = training_forward(network, spec, recipe)

@@ -13,6 +13,7 @@ from models.errors import UserError
 from models.images.header import DEFAULT_LIMIT_PIXELS
 from training.cli.arguments import usage_errors
 from training.cli.console import make_console
+from training.data.options import SourceOptions
 
 
 def import_onnx(
@@ -72,8 +73,7 @@ def import_onnx(
         check_name(name or file.stem)
         if not 0 <= background <= 255:
             raise UserError(f"--background is {background}; it must be 0 to 255")
-        if image_limit_pixels < 1:
-            raise UserError(f"--image-limit-pixels is {image_limit_pixels}; it must be at least 1")
+        SourceOptions(image_limit_pixels=image_limit_pixels).check()
     if not file.is_file():
         raise UserError(f"the file {file} does not exist")
     from export.onnx_import.importer import import_model  # imports torch, which takes seconds

@@ -7,14 +7,13 @@ from collections.abc import Sequence
 
 from models.errors import UserError
 from service.batch.entries import Source
-from service.batch.sources.folder import FolderSource, RemoteSource
+from service.batch.sources.folder import MAGIC, FolderSource, RemoteSource
 from service.batch.sources.listing import FORMS, STDIN, ListSource
 from service.batch.sources.table import TableSource
 from service.batch.sources.tar import TAR_SUFFIXES, TarSource
 from service.batch.storage import file_system, is_url
 from training.data.datasets import DATASETS
 
-_MAGIC = re.compile(r"[*?\[]")
 _BRACES = re.compile(r"^(.*)\{(\d+)\.\.(\d+)\}(.*)$")
 
 
@@ -64,7 +63,7 @@ def _places(name: str) -> tuple[str, ...]:
         names = [f"{match[1]}{number:0{width}}{match[4]}" for number in range(int(match[2]), int(match[3]) + 1)]
         return tuple(names)
     if _suffix(name) in (*TAR_SUFFIXES, ".parquet"):
-        if _MAGIC.search(name):
+        if MAGIC.search(name):
             found = _remote_matches(name) if is_url(name) else sorted(glob.glob(name, recursive=True))
             if not found:
                 raise UserError(f"no file matches {name}")
@@ -76,7 +75,7 @@ def _places(name: str) -> tuple[str, ...]:
 
 
 def _images(name: str, classes: frozenset[str], output: tuple[str, ...]) -> Source:
-    if match := _MAGIC.search(name):
+    if match := MAGIC.search(name):
         root = name[: match.start()].rpartition("/")[0]
         pattern = name[len(root) + 1 :] if root or name.startswith("/") else name
         if is_url(name):

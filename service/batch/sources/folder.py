@@ -16,10 +16,11 @@ from fsspec.utils import glob_translate
 from models.images.header import SUFFIXES
 from models.results import ImageFailure
 from service.batch.entries import Entry, Remark, Shard, batched, key_of
-from service.batch.storage import file_system, files_below, why_no_file
+from service.batch.storage import files_below, why_no_file
 from training.data.walk import is_hidden, is_system
 
 NO_COLUMNS = pa.schema([])
+MAGIC = re.compile(r"[*?\[]")  # makes a name a pattern
 _RUN = 100_000  # names of one folder that are sorted in memory
 
 
@@ -154,10 +155,8 @@ class RemoteSource:
             yield KeysShard(files[0][0], files, remote=True, classes=self.classes)
 
     def _files(self, remark: Remark) -> Iterator[tuple[str, str]]:
-        protocol = self.url.partition("://")[0]
-        root = str(file_system(self.url)._strip_protocol(self.url)).rstrip("/")
         matches, hidden = _matcher(self.pattern), ""
-        literal = re.split(r"[*?\[]", self.pattern, maxsplit=1)[0]
+        literal = MAGIC.split(self.pattern, maxsplit=1)[0]
         for key in files_below(self.url, literal, lambda path: remark(path, "a folder that vanished")):
             *folders, name = key.split("/")
             place = next((i for i, one in enumerate(folders, 1) if is_hidden(one) or is_system(one)), 0)
@@ -167,7 +166,7 @@ class RemoteSource:
             elif is_hidden(name) or not matches(key):
                 remark(key, "a hidden file" if is_hidden(name) else "no image by its name")
             else:
-                yield key, f"{protocol}://{root}/{key}"
+                yield key, f"{self.url.rstrip('/')}/{key}"
 
 
 def sorted_names(folder: str, run: int = _RUN) -> Iterator[tuple[str, bool]]:

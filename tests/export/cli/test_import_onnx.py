@@ -179,6 +179,7 @@ def assert_refused(outcome: tuple[int, str, str], status: int, says: str) -> Non
         ({"resize": "20", "crop": "12"}, "do not end at 16x16"),
         ({"input": "16 x 16"}, "--input is '16 x 16'; wanted HEIGHTxWIDTH"),
         ({"background": "256"}, "--background is 256; it must be 0 to 255"),
+        ({"image-limit-pixels": "0"}, "--image-limit-pixels is 0; it must be at least 1"),
         ({"name": "a/b"}, "'a/b' cannot be an artifact's name"),
         ({"mode": "BGR"}, "BGR"),
     ],
