@@ -4,8 +4,9 @@
     python -m benchmarks.batch artifacts/resnet18-224 photographs --weights runs/resnet18-224
 
 With d and e the rates of decoding alone and of the engine alone, each on all cores, no job on these cores is faster
-than 1 / (1 / d + 1 / e). The peers read the same images, decode them with Pillow and transforms of torchvision, and
-write no rows: torch's DataLoader with a loop of eager torch and with ONNX Runtime, and Ray Data.
+than 1 / (1 / d + 1 / e), and with a GPU none is faster than the slower one. The peers read the same images, decode them
+with Pillow and transforms of torchvision, and write no rows: torch's DataLoader with a loop of eager torch and with
+ONNX Runtime, and Ray Data.
 """
 
 import io
@@ -17,7 +18,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
@@ -35,8 +36,9 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from torchvision.transforms import v2
 
 from export.artifact.directory import newest_version
-from export.artifact.formats import PrecisionName
+from export.artifact.formats import EngineName, PrecisionName
 from export.artifact.manifest import read_manifest
+from export.engines.cuda import Device
 from models.checkpoint.directory import load_checkpoint
 from models.images.input_spec import InputSpec
 from service.batch.decoding import Decoders, Slots, encoded
@@ -56,6 +58,7 @@ def main(
     *,
     weights: Path,
     precision: PrecisionName = "fp32",
+    device: Device = "cpu",
     rounds: int = 3,
     peers: bool = True,
     ray: bool = True,
@@ -67,41 +70,66 @@ def main(
         source: a folder of images or a tar file.
         weights: the checkpoint directory, for the loop of eager torch.
         precision: of the artifact's file.
+        device: on which networks run; on a GPU from TorchScript.
         rounds: measured in turns.
         peers: measure the peers too.
         ray: measure Ray Data too.
     """
-    directory = newest_version(artifact)
-    opening = Opening(artifact=directory, precision=precision)
-    spec = read_manifest(directory).input
-    ways: dict[str, Callable[[], Measured]] = {
-        "decoding alone": partial(_decode_all, source, opening),
-        "engine alone": partial(_run_all, opening),
-        "convscope batch": partial(_job, source, opening),
-    }
-    if peers:
-        ways["DataLoader, eager torch"] = partial(_loop, source, spec, partial(_eager, weights, spec))
-        ways["DataLoader, ONNX Runtime"] = partial(_loop, source, spec, partial(_onnx, directory))
-        if ray:
-            ways["Ray Data, ONNX Runtime"] = partial(_ray_data, source, directory, spec)
+    opening = opening_of(newest_version(artifact), precision, device)
+    ways = ways_of(opening, source, weights, peers=peers, ray=ray)
     rates: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, way in ways.items():
-            with ProcessPoolExecutor(1, get_context("spawn")) as pool:  # a loader must not fork from another's threads
-                count, seconds = pool.submit(way).result()
-            rates[name].append(count / seconds)
-            print(f"{name}: {count / seconds:,.0f} images/s", file=sys.stderr, flush=True)
+            rates[name].append(rate_of(way))
+            print(f"{name}: {rates[name][-1]:,.0f} images/s", file=sys.stderr, flush=True)
     found = {name: statistics.median(values) for name, values in rates.items()}
-    bound = 1 / (1 / found["decoding alone"] + 1 / found["engine alone"])
-    table = Table(
-        "", "images/s", "of the bound", "convscope is", title=f"{directory.parent.name}, {precision}, {source.name}"
-    )
+    bound = bound_of(found, device)
+    name = opening.artifact.parent.name
+    table = Table("", "images/s", "of the bound", "convscope is", title=f"{name}, {precision}, {source.name}")
     for name, rate in found.items():
         alone = name.endswith("alone")
         ratio = "" if alone or name == "convscope batch" else f"{found['convscope batch'] / rate:.2f}x"
         table.add_row(name, f"{rate:,.0f}", "" if alone else f"{rate / bound:.0%}", ratio)
     table.add_row("bound", f"{bound:,.0f}", "", "")
     Console().print(table)
+
+
+def opening_of(directory: Path, precision: PrecisionName, device: Device) -> Opening:
+    """How the artifact is opened: on a GPU from TorchScript, as the server is measured there."""
+    engine: EngineName = "auto" if device == "cpu" else "torchscript"
+    return Opening(artifact=directory, precision=precision, engine=engine, device=device)
+
+
+def ways_of(
+    opening: Opening, source: Path, weights: Path, *, peers: bool, ray: bool
+) -> dict[str, Callable[[], Measured]]:
+    """What is measured, by name; each is to be called in a process of its own."""
+    spec = read_manifest(opening.artifact).input
+    ways: dict[str, Callable[[], Measured]] = {
+        "decoding alone": partial(_decode_all, source, opening),
+        "engine alone": partial(_run_all, opening),
+        "convscope batch": partial(_job, source, opening),
+    }
+    if peers:
+        ways["DataLoader, eager torch"] = partial(_loop, source, spec, partial(_eager, weights, spec, opening))
+        if opening.device == "cpu":
+            ways["DataLoader, ONNX Runtime"] = partial(_loop, source, spec, partial(_onnx, opening.artifact))
+        if ray:
+            ways["Ray Data, ONNX Runtime"] = partial(_ray_data, source, opening.artifact, spec)
+    return ways
+
+
+def rate_of(way: Callable[[], Measured]) -> float:
+    """Images/s, measured in a process of its own: a loader must not fork from another's threads."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        count, seconds = pool.submit(way).result()
+    return count / seconds
+
+
+def bound_of(rates: Mapping[str, float], device: Device) -> float:
+    """Images/s that no job exceeds: the network shares the cores with decoding, or has a GPU of its own."""
+    decoding, engine = rates["decoding alone"], rates["engine alone"]
+    return 1 / (1 / decoding + 1 / engine) if device == "cpu" else min(decoding, engine)
 
 
 def _batches(source: Path, network: Network) -> Iterator[Batch]:
@@ -113,7 +141,7 @@ def _batches(source: Path, network: Network) -> Iterator[Batch]:
 
 def _decode_all(source: Path, opening: Opening) -> Measured:
     """Reading and decoding in as many processes as there are cores, without a network."""
-    network = Network(opening, Wanted(top_k=5))
+    network = Network(Opening(artifact=opening.artifact, device="cpu"), Wanted(top_k=5))
     spec, cores = network.predictor.manifest.input, len(os.sched_getaffinity(0))
     slots = Slots(2 * cores + 2, (network.batch_size, *spec.shape))
     decoders, count = Decoders(cores, slots, spec, 10**9), 0
@@ -150,7 +178,7 @@ def _job(source: Path, opening: Opening) -> Measured:
     """The command, in a process of its own: the start of its processes and its rows included, its imports not."""
     with tempfile.TemporaryDirectory() as folder:
         words: list[Any] = ["batch", source, "--artifact", opening.artifact, "--out", Path(folder, "rows.parquet")]
-        words += ["--precision", opening.precision]
+        words += ["--precision", opening.precision, "--engine", opening.engine, "--device", opening.device]
         done = subprocess.run([sys.executable, "-m", "convscope", *words], capture_output=True, text=True, check=False)
     found = re.search(r"^([\d,]+) images in ([\d.]+) s", done.stdout, re.M)
     if found is None:
@@ -186,21 +214,27 @@ class _Files(IterableDataset):  # type: ignore[type-arg]
 
 
 def _loop(source: Path, spec: InputSpec, make: Callable[[], Callable[[torch.Tensor], Any]]) -> Measured:
-    loader = iter(DataLoader(_Files(source, spec), batch_size=BATCH, num_workers=len(os.sched_getaffinity(0))))
+    workers, gpu = len(os.sched_getaffinity(0)), torch.cuda.is_available()
+    loader = iter(DataLoader(_Files(source, spec), batch_size=BATCH, num_workers=workers, pin_memory=gpu))
     run, count, began = make(), 0, time.perf_counter()
     for images in loader:
-        run(images).argmax(1)
+        run(images).argmax(1).tolist()  # waits for the GPU
         count += len(images)
     return count, time.perf_counter() - began
 
 
-def _eager(weights: Path, spec: InputSpec) -> Callable[[torch.Tensor], Any]:
-    network = load_checkpoint(weights).network.eval()
-    mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (spec.mean, spec.std))
+def _eager(weights: Path, spec: InputSpec, opening: Opening) -> Callable[[torch.Tensor], Any]:
+    dtype = torch.float16 if opening.precision == "fp16" else torch.float32
+    layout = torch.contiguous_format if opening.device == "cpu" else torch.channels_last
+    network = load_checkpoint(weights).network.eval().to(opening.device, dtype, memory_format=layout)
+    mean, std = (
+        torch.tensor(values, dtype=dtype, device=opening.device).view(1, -1, 1, 1) for values in (spec.mean, spec.std)
+    )
 
     def run(images: torch.Tensor) -> Any:
         with torch.no_grad():
-            return network((images.float() / 255 - mean) / std)
+            x = images.to(opening.device, non_blocking=True).to(dtype, memory_format=layout)
+            return network((x / 255 - mean) / std)
 
     return run
 

@@ -1,4 +1,4 @@
-"""Measurements on a GPU: serving, engines, inspection and training, in one run of a few minutes.
+"""Measurements on a GPU: serving, engines, inspection, batch jobs and training, in one run of a few minutes.
 
     python -m benchmarks.gpu --out results --data ../shared/data
     python -m benchmarks.gpu --device cpu --quick --sections serving,inspection
@@ -21,7 +21,7 @@ from benchmarks.gpu.options import Options
 
 ROOT = Path(__file__).parents[2]
 # Each section gets this share of the remaining time, in proportion to the shares of the sections still to run.
-SHARES = {"serving": 4, "engines": 2.5, "inspection": 2, "training": 2.5}
+SHARES = {"serving": 4, "engines": 2.5, "inspection": 2, "batch": 2, "training": 2.5}
 
 
 def main() -> None:
@@ -34,6 +34,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=7.5, help="after which nothing new is begun")
     parser.add_argument("--wheels", type=Path, nargs="+", help="parts that benchmarks.gpu.packages collected")
     parser.add_argument("--data", type=Path, help="folder with MNIST/raw and cifar10-jpeg")
+    parser.add_argument("--only", default="", help="measure only rows whose names have one of these, split at commas")
     parser.add_argument("--work", type=Path, help="scratch folder that is kept, with artifacts and logs")
     given = parser.parse_args()
     sections = [name for name in given.sections.split(",") if name]
@@ -46,7 +47,8 @@ def main() -> None:
         work.mkdir(parents=True, exist_ok=True)
         if given.wheels:
             sys.exit(_run_with_wheels(given, Path(temporary)))
-        options = Options(device=given.device, quick=given.quick, data=given.data, work=work)
+        only = tuple(part for part in given.only.split(",") if part)
+        options = Options(device=given.device, quick=given.quick, data=given.data, work=work, only=only)
         _run(sections, options, given.out, 60 * given.minutes)
 
 
@@ -59,7 +61,7 @@ def _run_with_wheels(given: argparse.Namespace, folder: Path) -> int:
     os.environ["PYTHONPATH"] = os.pathsep.join([str(site), os.environ["PYTHONPATH"]])
     words = [sys.executable, "-m", "benchmarks.gpu", "--device", given.device, "--sections", given.sections]
     words += ["--minutes", str(given.minutes - (time.monotonic() - began) / 60)]
-    words += ["--quick"] if given.quick else []
+    words += [*(["--quick"] if given.quick else []), "--only", given.only]
     for name, path in (("--out", given.out), ("--work", given.work), ("--data", given.data or data)):
         words += [name, str(path)] if path and (path != data or path.is_dir()) else []
     with subprocess.Popen(words) as process:

@@ -33,8 +33,8 @@ GPU_PART = "onnxruntime-gpu"
 # Runtime; the GPU build has its own parts, and loads the CUDA libraries that come with the host's torch.
 HOST_HAS = (
     *("aiohttp", "frozenlist", "markupsafe", "matplotlib", "ml-dtypes", "mpmath", "multidict", "numpy", "onnx"),
-    *("onnxruntime-gpu", "onnxscript", "pillow", "propcache", "protobuf", "psutil", "pyyaml", "safetensors"),
-    *("scikit-learn", "sympy", "torch", "torchvision", "uvloop", "yarl"),
+    *("onnxruntime-gpu", "onnxscript", "pillow", "propcache", "protobuf", "psutil", "pyarrow", "pyyaml"),
+    *("safetensors", "scikit-learn", "sympy", "torch", "torchvision", "uvloop", "yarl"),
 )
 _README = """# Parts for a GPU host without a network
 

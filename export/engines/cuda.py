@@ -11,16 +11,16 @@ _LOSS_SIGNS = ("CUDA error", "CUDA failure", "CUDNN_STATUS_EXECUTION_FAILED", "C
 
 
 def cuda_unavailable_reason() -> str | None:
-    """None if the driver reports at least one GPU; otherwise a description of what is missing."""
+    """None if the driver reports at least one GPU; otherwise why not, as a clause."""
     return count_gpus()[1]
 
 
 def count_gpus() -> tuple[int, str | None]:
-    """Number of GPUs the driver shows this process, and what is missing if there are none."""
+    """Number of GPUs the driver shows this process, and why, as a clause, if there are none."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
-        return 0, "no NVIDIA driver (libcuda.so.1) on this machine"
+        return 0, "there is no NVIDIA driver (libcuda.so.1) on this machine"
     if (code := driver.cuInit(0)) != 0:
         return 0, f"the NVIDIA driver does not start (cuInit gives error {code})"
     count = ctypes.c_int()

@@ -24,10 +24,10 @@ _FATAL_ONLY = 4  # otherwise a failing CUDA provider prints its reason, which is
 
 
 def cuda_provider_unavailable_reason() -> str | None:
-    """None if this build of ONNX Runtime can use a GPU; otherwise a description of what is missing."""
+    """None if this build of ONNX Runtime can use a GPU; otherwise why not, as a clause."""
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         return None
-    return "no CUDA provider in this build of ONNX Runtime (the package onnxruntime-gpu has one)"
+    return "there is no CUDA provider in this build of ONNX Runtime (the package onnxruntime-gpu has one)"
 
 
 def open_session(content: bytes, *, device: Device, threads: int) -> onnxruntime.InferenceSession:
@@ -45,7 +45,7 @@ def open_session(content: bytes, *, device: Device, threads: int) -> onnxruntime
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
     reason = None if device == "cpu" else cuda_unavailable_reason() or cuda_provider_unavailable_reason()
     if device == "cuda" and reason:
-        raise EngineError(f"device is cuda, but there is {reason}")
+        raise EngineError(f"device is cuda, but {reason}")
     try:
         if device != "cpu" and reason is None:
             onnxruntime.preload_dlls()

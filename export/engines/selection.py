@@ -51,7 +51,7 @@ def open_engine(
         raise EngineError(f"{directory} has no {file} for the engine {chosen}; it has {there}{why}")
     content = read_file(directory, manifest, file)
     if device == "cuda" and (reason := cuda_unavailable_reason()):
-        raise EngineError(f"device is cuda, but there is {reason}")
+        raise EngineError(f"device is cuda, but {reason}")
     return open_file(chosen, directory / file, content, device=device, threads=threads)
 
 

@@ -42,7 +42,7 @@ def preflight(settings: Settings) -> list[Manifest]:
         manifests.append(read_manifest(directory))
         check_files(directory, manifests[-1])
     if settings.device == "cuda" and (reason := cuda_unavailable_reason()):
-        raise UserError(f"--device is cuda, but there is {reason}; `auto` would take the CPU")
+        raise UserError(f"--device is cuda, but {reason}; `auto` would take the CPU")
     check_port(settings.host, settings.port)
     return manifests
 

@@ -134,7 +134,7 @@ def describe(model: ServedModel) -> str:
         f"{model.predictor.label}: {model.engine.file} on {model.engine.name} "
         f"({model.engine.device}), golden images within {model.golden_difference:.1g}, "
         f"batches of up to {model.batch_size.images}, which take {1000 * model.batch_size.seconds:.3g} ms"
-        + (f"; inspection runs on the CPU, as there is {reason}" if reason else "")
+        + (f"; inspection runs on the CPU, as {reason}" if reason else "")
     )
 
 

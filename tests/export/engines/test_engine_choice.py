@@ -56,7 +56,7 @@ def test_onnx_runtime_is_taken_where_one_of_these_is_missing(
 ) -> None:
     manifest = read_manifest(lenet_artifact)
     if missing == "GPU":
-        machine.setattr("export.engines.selection.cuda_unavailable_reason", lambda: "no NVIDIA driver")
+        machine.setattr("export.engines.selection.cuda_unavailable_reason", lambda: "there is no NVIDIA driver")
     if missing == "CPU-only package":
         machine.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
     if missing == "torch's GPU":
@@ -71,7 +71,7 @@ def test_onnx_runtime_is_taken_where_one_of_these_is_missing(
 def test_torch_is_not_imported_to_find_out_where_there_is_no_gpu(
     lenet_artifact: Path, machine: pytest.MonkeyPatch
 ) -> None:
-    machine.setattr("export.engines.selection.cuda_unavailable_reason", lambda: "no NVIDIA driver")
+    machine.setattr("export.engines.selection.cuda_unavailable_reason", lambda: "there is no NVIDIA driver")
     machine.setattr(torch.cuda, "is_available", lambda: pytest.fail("torch was asked"))
     assert chosen(lenet_artifact, read_manifest(lenet_artifact)) == "model.onnx"
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from training.optim.muon import convolution_kernels
+from training.optim.muon import BatchedMuon, convolution_kernels
 from training.optim.schedules import make_optimizer
 from training.recipes.recipe import Recipe
 
@@ -42,6 +42,25 @@ def test_kernels_learn_as_the_weights_of_a_linear_layer_on_patches_do() -> None:
         torchs.step()
     torch.testing.assert_close(network.weight.flatten(1), flat, rtol=0, atol=1e-3)
     assert (network.weight.detach().flatten(1) - flat).abs().mean() < 1e-4
+
+
+def test_matrices_that_share_a_batch_learn_as_with_torchs_own() -> None:
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(8, 27), (27, 8), (8, 12), (16, 16), (8, 27), (4, 9)]
+    start = [torch.randn(shape, generator=generator) for shape in shapes]
+    ours, torchs = ([nn.Parameter(matrix.clone()) for matrix in start] for _ in range(2))
+    settings: dict[str, float] = {"lr": 0.02, "weight_decay": 0.1}
+    batched = BatchedMuon(ours, **settings)
+    single = torch.optim.Muon(torchs, **settings, adjust_lr_fn="match_rms_adamw")
+    for step in range(3):
+        for index, (found, wanted) in enumerate(zip(ours, torchs, strict=True)):
+            gradient = torch.randn(found.shape, generator=generator)
+            found.grad, wanted.grad = (None, None) if step == index == 1 else (gradient, gradient.clone())
+        batched.step()
+        single.step()
+    for found, wanted, before in zip(ours, torchs, start, strict=True):
+        assert (found - wanted).norm() < 0.01 * (wanted - before).norm()  # of bf16's rounding
+    assert [sorted(state) for state in batched.state_dict()["state"].values()] == [["momentum_buffer"]] * 6
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
