@@ -30,6 +30,7 @@ class RunStarted:
     ambiguous: tuple[int, tuple[str, str]] | None = None  # contents that are in two classes, and the first two files
     dark: str = ""  # a sentence about images that are nearly black
     test_folder: str = ""  # used in place of a missing test/
+    no_onnx: str = ""  # why the network cannot be converted to ONNX
     duplicates: int = 0  # test images that are also training images
     weights: str = ""  # description of the initial weights
 

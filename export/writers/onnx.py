@@ -6,10 +6,6 @@ the extra outputs are removed from the list again, and the values stay. Runtimes
 they load the file (ONNX Runtime at its basic level), so serving loses nothing.
 """
 
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,9 +17,9 @@ from export.writers.deployable import DeployableWithFeatures
 from models.checkpoint.directory import Checkpoint
 from models.errors import UserError
 from models.graph.node import Node
+from models.graph.onnx_program import onnx_program
 from models.graph.trace import trace
 
-OPSET = 20  # the newest opset that torch's exporter writes without conversion; ONNX Runtime reads it from 1.17 on
 OUTPUTS = ("probabilities", "logits")
 _TAKEN = {"image", *OUTPUTS}
 _OURS = "convscope:"  # the exporter gives no value this prefix
@@ -43,20 +39,8 @@ def write_onnx(
     traced = trace(checkpoint.network, (spec.channels, spec.height, spec.width))
     tapped = DeployableWithFeatures(checkpoint, traced.returning([node.name for node in nodes[:-1]]))
     example = torch.zeros(2, *spec.shape, dtype=torch.uint8)  # the exporter would treat batch 1 as a constant
-    with _quiet():
-        program = torch.onnx.export(
-            tapped,
-            (example,),
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-            opset_version=OPSET,
-            input_names=["image"],
-            output_names=[*OUTPUTS, *(f"{_OURS}{node.value}" for node in nodes[:-1])],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-        )
-    if program is None:
-        raise UserError("torch.onnx.export returned nothing")
+    names = [*OUTPUTS, *(f"{_OURS}{node.value}" for node in nodes[:-1])]
+    program = onnx_program(tapped, example, traced, input_names=["image"], output_names=names)
     model = program.model_proto
     kept = [output for output in model.graph.output if output.name in OUTPUTS]
     del model.graph.output[:]
@@ -102,19 +86,3 @@ def _strip(model: onnx.ModelProto) -> None:
     del model.graph.metadata_props[:]
     del model.metadata_props[:]
     model.graph.doc_string = model.doc_string = ""
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silences the exporter's warnings about its own internals; the result is checked instead."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

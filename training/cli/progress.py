@@ -105,6 +105,10 @@ class TrainingProgress:
             count, (one, other) = event.ambiguous
             are = "image is" if count == 1 else "images are"
             self._line(f"{count} {are} in two classes, for example {one} and {other}: at least one is mislabelled")
+        if event.no_onnx:
+            self._line(
+                f"{event.no_onnx}: this network can be exported with `--formats torchscript` only, and not be inspected"
+            )
         if event.dark:
             self._line(event.dark)
         if event.test_folder:

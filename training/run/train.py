@@ -14,6 +14,8 @@ from models.checkpoint.samples import SAMPLES_FILE, save_samples
 from models.checkpoint.weights import load_pretrained, load_tensors
 from models.errors import UserError
 from models.files import UnwritableError, atomic_write
+from models.graph.onnx_program import why_not_onnx
+from models.networks.registry import is_custom
 from training.evaluate.evaluation import Evaluation, logits_of
 from training.evaluate.plots import MISTAKES, draw_confusion, draw_curves, draw_mistakes, write_figures
 from training.evaluate.predictions import write_predictions
@@ -80,6 +82,9 @@ def _train(
     device = pick_device(recipe.device, local_rank=group.local_rank if group.size > 1 else None)
     with fork_rng(recipe.seed, device):
         network = build(config)
+    height, width, channels = config.input.shape
+    tried = group.is_main and state is None and is_custom(config.model)  # all others are known to work
+    no_onnx = why_not_onnx(network, (channels, height, width)) if tried else ""
     loaded = ""
     if weights is not None and state is None:
         found = load_pretrained(network, weights.path)
@@ -115,6 +120,7 @@ def _train(
             left_out=plan.left_out,
             passed_over=config.dataset.get("passed_over", {}),
             ambiguous=_ambiguous(config.dataset),
+            no_onnx=no_onnx,
             dark=config.dataset.get("dark", ""),
             test_folder=config.dataset.get("test_folder", ""),
             duplicates=config.dataset.get("duplicates", 0),

@@ -43,6 +43,14 @@ class Careless(Own):
         return {}["auxiliary"]
 
 
+class Bessel(Own):
+    def learning(self, y):
+        return y
+
+    def forward(self, x):
+        return super().forward(torch.special.bessel_j0(x))
+
+
 class Picky(Own):
     def forward(self, x):
         assert x.shape[1] == 3, "colour only"
@@ -226,3 +234,19 @@ def test_a_network_that_asserts_shapes_and_works_in_place_is_trained(capsys: pyt
     Path("on_shapes.py").write_text(UNTRACEABLE)
     words = ["--data", "digits", "--epochs", "1", "--out", "out"]
     assert run("train", "on_shapes:OnShapes", *words) == 0, capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_an_operation_that_onnx_lacks_is_named_before_training_and_by_export(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path("bessel.py").write_text(OWN)
+    words = ["--data", "digits", "--epochs", "1", "--precision", "fp32", "--out", "out"]
+    assert run("train", "bessel:Bessel", *words) == 0
+    number = 1 + OWN.splitlines().index("        return super().forward(torch.special.bessel_j0(x))")
+    named = f"(bessel.py:{number}: `return super().forward(torch.special.bessel_j0(x))`)"
+    told, _, rest = capsys.readouterr().out.partition("epoch 1/1")
+    assert named in told and "--formats torchscript" in told and rest
+    assert run("export", "out") == 1
+    assert named in capsys.readouterr().err
+    assert run("export", "out", "--formats", "torchscript", "--out", "artifacts") == 0
