@@ -41,9 +41,10 @@ from export.artifact.manifest import read_manifest
 from export.engines.cuda import Device
 from models.checkpoint.directory import load_checkpoint
 from models.images.input_spec import InputSpec
-from service.batch.decoding import Decoders, Slots, encoded
+from service.batch.decoding import Decoders, Slots
 from service.batch.entries import Batch, batches_of
 from service.batch.network import Network, Opening, Wanted
+from service.batch.reading import encoded
 from service.batch.sources.find import open_source
 
 BATCH = 64  # of the peers

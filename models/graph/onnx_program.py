@@ -90,8 +90,8 @@ def _explained(error: BaseException, traced: Trace) -> str:
     operator = next((found[1] for text in causes if (found := _OPERATOR.search(text))), "")
     if not operator:
         return f"the network cannot be converted to ONNX: {(causes[-1] or type(error).__name__).splitlines()[0]}"
-    found = [line for node, line in traced.lines.items() if line and _same(operator, node.target)]
-    return f"ONNX has no operation for {operator}{found[0].quoted if found else ''}"
+    lines = [line for node, line in traced.lines.items() if line and _same(operator, node.target)]
+    return f"ONNX has no operation for {operator}{lines[0].quoted if lines else ''}"
 
 
 def _same(operator: str, target: Any) -> bool:

@@ -12,25 +12,19 @@ from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing import get_context, parent_process
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from models.errors import ConvscopeError
 from models.images.decode import Pixels, decode_image, preprocess_image, to_pil
 from models.images.errors import ImageError
 from models.images.input_spec import InputSpec
 from models.results import ImageFailure
-from service.batch.entries import Entry
-from service.batch.storage import read_bytes
+from service.batch.reading import Encoded, content_of, read_ahead
 
-# A file's bytes, its path, its URL in a tuple, a decoded array, why there is nothing to decode, or nothing wanted.
-Encoded = bytes | str | tuple[str] | npt.NDArray[Any] | ImageFailure | None
 SHARED_MEMORY = Path("/dev/shm")
 _NICENESS = 10  # below the network, whose threads wait for each other in every layer; a tenth more images/s
 _TRIES = 2  # of a batch in which a process dies, before its images are tried one by one
-_FETCHES = 4  # tries to read a file elsewhere, with growing waits
 
 
 @dataclass(frozen=True)
@@ -179,10 +173,14 @@ _decode: Callable[[Encoded, list[str]], Pixels]
 
 
 def decode_batch(slot: int, sources: Sequence[Encoded], first: int = 0) -> Decoded:
-    """Decodes into a slot, from its place `first` on; runs in a process that `_prepare` has prepared."""
+    """Decodes into a slot, from its place `first` on; runs in a process that `_prepare` has prepared.
+
+    Raises:
+        StorageFailed: see `read_ahead`.
+    """
     began, found = time.perf_counter(), Decoded()
     places = _places[slot]
-    for place, source in enumerate(sources, first):
+    for place, source in enumerate(read_ahead(sources), first):
         notes: list[str] = []
         failure = decode_into(places[place], source, notes, _decode)
         if failure is not None:
@@ -221,52 +219,6 @@ def decoder(spec: InputSpec, limit_pixels: int) -> Callable[[Encoded, list[str]]
         return decode_image(content_of(source), spec, limit_pixels=limit_pixels, notes=notes)
 
     return decode
-
-
-def content_of(source: bytes | str | tuple[str]) -> bytes:
-    """The bytes of a file that are given, at a path, or at a URL.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    if isinstance(source, tuple):
-        return fetch(source[0])
-    return read_bytes(source) if isinstance(source, str) else source
-
-
-def fetch(url: str) -> bytes:
-    """The content of a URL; tries again, with growing waits, unless the file is missing or may not be read.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    for attempt in range(1, _FETCHES + 1):
-        try:
-            return read_bytes(url)
-        except (FileNotFoundError, PermissionError, IsADirectoryError):
-            raise
-        except Exception as error:  # each file system has errors of its own
-            if attempt == _FETCHES:
-                raise OSError(f"{url} cannot be read: {error}") from error
-            time.sleep(0.25 * 4**attempt)
-    raise AssertionError("the last attempt returns or raises")
-
-
-def encoded(entry: Entry) -> Encoded:
-    """What `Decoders.submit` takes for an entry."""
-    if entry.failure is not None:
-        return entry.failure
-    if entry.url is not None:
-        if not entry.url.startswith("memory://"):
-            return (entry.url,)
-        try:  # only this process has it
-            return read_bytes(entry.url)
-        except OSError as error:
-            return ImageFailure("file_unreadable", str(error))
-    for content in (entry.path, entry.data, entry.pixels):
-        if content is not None:
-            return content
-    raise AssertionError("a needed entry has content")
 
 
 def _prepare(path: str, count: int, shape: tuple[int, ...], spec: InputSpec, limit_pixels: int) -> None:

@@ -12,9 +12,10 @@ import numpy as np
 
 from models.images.decode import Floats
 from models.results import ImageFailure
-from service.batch.decoding import Decoded, Decoders, Decoding, Slots, encoded
+from service.batch.decoding import Decoded, Decoders, Decoding, Slots
 from service.batch.entries import Batch, Entry
 from service.batch.network import Network
+from service.batch.reading import encoded
 from service.batch.rows import Outputs
 
 _POLL_S = 0.2

@@ -16,7 +16,19 @@ from models.errors import UserError
 from models.files import UnwritableError
 
 _REMOTE = ("botocore", "gcsfs", "azure")  # modules with errors that are no OSError
+# Codes of S3's for credentials that it does not, or no longer, know; and names of exceptions for credentials.
+_CREDENTIALS = {
+    *("ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired", "InvalidAccessKeyId"),
+    *("SignatureDoesNotMatch", "RequestTimeTooSkewed", "InvalidClientTokenId", "NotSignedUp", "AccountProblem"),
+    *("NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "TokenRetrievalError"),
+    *("ClientAuthenticationError", "RefreshError", "DefaultCredentialsError"),
+}
+_BUSY = {"SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "500", "502", "503", "504"}
 _WHOLE = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "memory"}  # a file appears there when it is complete
+
+
+class StorageFailed(UserError):
+    """A store that refuses the credentials or does not answer: the job cannot go on, and can be resumed."""
 
 
 def is_url(name: str) -> bool:
@@ -38,7 +50,9 @@ def file_system(url: str) -> Any:
 
 @cache
 def _file_system(protocol: str) -> Any:
-    return fsspec.filesystem(protocol, use_listings_cache=False)  # listings of millions of keys would stay in memory
+    # Listings of millions of keys would stay in memory; and s3fs would ask for the size of each file first.
+    options = {"max_concurrency": 1} if protocol in ("s3", "s3a") else {}
+    return fsspec.filesystem(protocol, use_listings_cache=False, **options)
 
 
 @contextmanager
@@ -47,13 +61,19 @@ def open_binary(name: str) -> Iterator[IO[bytes]]:
 
     Raises:
         OSError: it cannot be read.
+        StorageFailed: its store refuses the credentials or does not answer, while it is opened or read.
     """
     if not is_url(name):
         with open(name, "rb") as file:
             yield file
         return
-    with file_system(name).open(name, "rb") as file:
-        yield cast(IO[bytes], file)
+    try:
+        with file_system(name).open(name, "rb") as file:
+            yield cast(IO[bytes], file)
+    except Exception as error:  # each file system has errors of its own
+        if _refuses(error) or _is_away(error):
+            raise StorageFailed(f"{name} cannot be read: {_reason(error)}") from error
+        raise
 
 
 def read_bytes(name: str) -> bytes:
@@ -61,9 +81,15 @@ def read_bytes(name: str) -> bytes:
 
     Raises:
         OSError: it cannot be read, or is no regular file.
+        StorageFailed: its store refuses the credentials.
     """
     if is_url(name):
-        return bytes(file_system(name).cat_file(name))
+        try:
+            return bytes(file_system(name).cat_file(name))
+        except Exception as error:  # each file system has errors of its own
+            if _refuses(error):
+                raise StorageFailed(f"{name} cannot be read: {_reason(error)}") from error
+            raise
     # Without waiting: a named pipe would be opened when somebody writes to it.
     with open(os.open(name, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as file:
         if reason := why_no_file(os.fstat(file.fileno()).st_mode):
@@ -209,6 +235,31 @@ class Folder:
         """Removes the folder and all that is in it."""
         if self._fs.exists(self.name):
             self._fs.rm(self.name, recursive=True)
+
+
+def _refuses(error: BaseException) -> bool:
+    """True if a store does not, or no longer, know the credentials."""
+    return any(not _CREDENTIALS.isdisjoint((_code(one), type(one).__name__)) for one in _chain(error))
+
+
+def _is_away(error: BaseException) -> bool:
+    """True if a store does not answer, or not now."""
+    chain = list(_chain(error))
+    if any(isinstance(one, ConnectionError | TimeoutError) or _code(one) in _BUSY for one in chain):
+        return True
+    return any(type(one).__module__.startswith(("botocore", "aiohttp")) and not _code(one) for one in chain)
+
+
+def _code(error: BaseException) -> str:
+    """The code of S3's in an error of botocore's; empty for others."""
+    response = getattr(error, "response", None)
+    return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
 
 
 def _reason(error: BaseException) -> str:

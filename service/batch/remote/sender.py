@@ -17,9 +17,9 @@ from PIL import Image
 from models.images.decode import to_pil
 from models.images.errors import EmptyImage
 from models.results import ImageFailure
-from service.batch.decoding import Encoded, content_of, encoded
 from service.batch.entries import Batch
 from service.batch.local import Seconds, Work
+from service.batch.reading import Encoded, content_of, encoded, read_ahead
 from service.batch.remote.server import ONE_PIXEL, TIMEOUT_S, Server, ServerError, failure_of
 from service.batch.remote.window import Window
 from service.batch.rows import Outputs
@@ -123,7 +123,7 @@ class Sender:
     ) -> None:
         loop = asyncio.get_running_loop()
         began = time.perf_counter()
-        contents = await loop.run_in_executor(self._readers, lambda: list(map(file_of, sources)))
+        contents = await loop.run_in_executor(self._readers, lambda: list(map(file_of, read_ahead(sources))))
         self.seconds.reading += time.perf_counter() - began
         ready: list[tuple[int, bytes]] = []
         for place, content in zip(batch.runs, contents, strict=True):

@@ -11,9 +11,9 @@ from PIL import Image
 from models.errors import ConvscopeError
 from models.images.decode import decode_picture, to_pil
 from models.images.input_spec import InputSpec
-from service.batch.decoding import content_of, encoded
 from service.batch.entries import Entry, ShardError, block_name, path_of, shard_of
 from service.batch.job import Job
+from service.batch.reading import content_of, encoded
 from service.batch.sources.folder import FolderSource, RemoteSource
 from service.batch.sources.listing import ListedShard, ListSource
 from service.batch.storage import file_system

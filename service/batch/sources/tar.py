@@ -18,7 +18,7 @@ from models.images.header import SUFFIXES
 from models.results import ImageFailure
 from service.batch.entries import Entry, Remark, Shard, ShardError, key_of
 from service.batch.sources.folder import NO_COLUMNS, class_in
-from service.batch.storage import open_binary
+from service.batch.storage import StorageFailed, open_binary
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 LABEL_SUFFIX = ".cls"
@@ -70,6 +70,8 @@ class TarShard:
                                 yield from self._entries(images, label, seen)
                                 images.clear()
                         yield from self._entries(images, label, seen)
+        except StorageFailed:
+            raise
         except (tarfile.TarError, OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
             raise ShardError(f"{self.name} cannot be read beyond its file {number}: {error}") from None
 

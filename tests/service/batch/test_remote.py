@@ -11,7 +11,9 @@ from tests.service.batch.conftest import by_key, read_rows, write_parquet, write
 from tests.service.batch.jobs import Interrupted, run_job, stop_after
 
 pytest.importorskip("s3fs", reason="s3fs is not installed: pip install -e '.[s3]'")
-moto_server = pytest.importorskip("moto.server", reason="moto is not installed")
+pytest.importorskip("moto.server", reason="moto is not installed")
+
+from tests.service.batch.s3_server import s3_server
 
 
 @pytest.fixture
@@ -23,22 +25,10 @@ def memory():
 
 @pytest.fixture(scope="module")
 def bucket():
-    """A bucket on a server of moto's, which processes find by their environment."""
-    with pytest.MonkeyPatch.context() as environment:
-        server = moto_server.ThreadedMotoServer(port=0, verbose=False)
-        server.start()
-        host, port = server.get_host_and_port()
-        for name, value in {
-            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-            "AWS_ACCESS_KEY_ID": "key",
-            "AWS_SECRET_ACCESS_KEY": "secret",
-            "AWS_DEFAULT_REGION": "us-east-1",
-        }.items():
-            environment.setenv(name, value)
-        fs = fsspec.filesystem("s3", use_listings_cache=False, skip_instance_cache=True)
+    """A server with a bucket."""
+    with s3_server() as (fs, _):
         fs.mkdir("bucket")
         yield fs
-        server.stop()
 
 
 def labels_in(out, filesystem=None):
