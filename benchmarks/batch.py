@@ -249,13 +249,15 @@ def _ray_data(source: Path, directory: Path, spec: InputSpec) -> Measured:
     """`read_images`, or `read_webdataset` for a tar file, and ONNX Runtime in an actor."""
     import ray
 
+    from benchmarks import batch  # as `__main__`, workers would not find it
+
     cores = len(os.sched_getaffinity(0))
     ray.init(num_cpus=cores, log_to_driver=False, configure_logging=False, include_dashboard=False)
-    files = _Files(source, spec)
+    files = batch._Files(source, spec)
 
     class Model:
         def __init__(self) -> None:
-            self.run = _onnx(directory)
+            self.run = batch._onnx(directory)
 
         def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
             images = torch.stack([files._decoded(data) for data in batch["bytes"]])

@@ -39,7 +39,7 @@ class Settings(BaseSettings):
     artifacts: Path = Field(Path("artifacts"), description="folder of artifacts, one artifact, or bentoml:NAME:VERSION")
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(3000, ge=1, le=65535, description="port to listen on")
-    engine: EngineName = Field("auto", description="auto, onnxruntime or torchscript")
+    engine: EngineName = Field("auto", description="auto, onnxruntime, openvino or torchscript")
     precision: PrecisionName = Field("auto", description="auto, fp32, fp16, bf16 or int8; artifacts need a file of it")
     device: Device = Field("auto", description="auto, cpu or cuda; auto takes CUDA when it works")
     workers: int = Field(1, ge=1, le=256, description="server processes")

@@ -23,15 +23,13 @@ DEFAULT_FORMATS = ("onnx", "torchscript")
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
 
 
-EngineName = Literal["auto", "onnxruntime", "torchscript"]  # values of the server's setting
-
-
-FormatEngine = Literal["onnxruntime", "torchscript", "pt2", "aoti"]
+EngineName = Literal["auto", "onnxruntime", "openvino", "torchscript"]  # values of the server's setting
+FormatEngine = Literal["onnxruntime", "openvino", "torchscript", "pt2", "aoti"]
 
 
 @dataclass(frozen=True)
 class GraphFormat:
-    """One kind of graph file.
+    """One kind of graph file, and how it runs.
 
     `format` is its name on the command line; a `bound` file runs only on the kind of machine that made it.
     """
@@ -41,6 +39,13 @@ class GraphFormat:
     engine: FormatEngine
     precision: Precision
     bound: bool = False
+
+    @property
+    def key(self) -> str:
+        """The file's name; for a further way to run a file with the name of the engine (`Engine.name`) after it."""
+        if self not in OPENVINO_RUNS:
+            return self.file
+        return f"{self.file} ({self.engine}-bf16)" if self.precision == "bf16" else f"{self.file} ({self.engine})"
 
 
 GRAPH_FORMATS = (
@@ -53,21 +58,28 @@ GRAPH_FORMATS = (
     GraphFormat(PT2_FILE, "pt2", "pt2", "fp32"),
     GraphFormat(AOTI_FILE, "aoti", "aoti", "fp32", bound=True),
 )
+# OpenVINO needs no files of its own.
+OPENVINO_RUNS = (
+    GraphFormat(ONNX_FILE, "onnx", "openvino", "fp32"),
+    GraphFormat(ONNX_FILE, "onnx", "openvino", "bf16"),
+    GraphFormat(INT8_FILE, "onnx", "openvino", "int8"),
+)
+RUNS = (*GRAPH_FORMATS, *OPENVINO_RUNS)
 
 
 def formats_of(precision: Precision) -> tuple[str, ...]:
-    """The formats that have a file of a precision."""
-    return tuple(form.format for form in GRAPH_FORMATS if form.precision == precision)
+    """The formats that have a file of a precision, or one that runs in it."""
+    return tuple(dict.fromkeys(form.format for form in RUNS if form.precision == precision))
 
 
 def engines_of(precision: Precision) -> tuple[FormatEngine, ...]:
     """The engines that run a file of a precision."""
-    return tuple(form.engine for form in GRAPH_FORMATS if form.precision == precision)
+    return tuple(form.engine for form in RUNS if form.precision == precision)
 
 
 def find_format(engine: FormatEngine, precision: Precision) -> GraphFormat | None:
     """The form that an engine runs in a precision, or None."""
-    return next((form for form in GRAPH_FORMATS if (form.engine, form.precision) == (engine, precision)), None)
+    return next((form for form in RUNS if (form.engine, form.precision) == (engine, precision)), None)
 
 
 def choose_formats(formats: Sequence[str], precisions: Sequence[str], *, has_data: bool) -> list[GraphFormat]:

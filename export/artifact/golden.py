@@ -71,7 +71,8 @@ def check_golden(engine: "Engine", directory: Path, manifest: Manifest) -> float
         )
     differences = np.abs(found - expected).max(axis=1)
     worst = int(np.nan_to_num(differences, nan=np.inf).argmax())
-    parity = manifest.files[engine.file].parity if engine.file in manifest.files else {}
+    entry = manifest.runs.get(f"{engine.file} ({engine.name})") or manifest.files.get(engine.file)
+    parity = entry.parity if entry else {}
     reduced = bool(parity) and parity["limit"] is None
     tolerance = parity["maximum_difference"] + REDUCED_TOLERANCE if reduced else TOLERANCE[engine.device]
     if not differences[worst] <= tolerance:

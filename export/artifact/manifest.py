@@ -56,6 +56,15 @@ class FileEntry:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RunEntry:
+    """A further way to run a file that was verified, such as `model.onnx` with OpenVINO in bf16; see `FileEntry`."""
+
+    parity: dict[str, Any]
+    accuracy: float | None
+    images_per_s: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Manifest:
     """The content of manifest.json.
 
@@ -68,7 +77,9 @@ class Manifest:
             role of the used output of `original.onnx` (`export.engines.original.Conventions`).
         nodes: the network's values and their names in the ONNX graph.
         files: by plain file name.
-        dropped: files that were written but not kept, with the reason.
+        dropped: files that were written but not kept, and further ways to run one that are not good enough, with the
+            reason.
+        runs: further ways to run a file that were verified, by `GraphFormat.key`.
         metrics, dataset, revision, versions: from the checkpoint.
         reference: `accuracy` and `images_per_s` of the trained network in PyTorch, measured with the files.
     """
@@ -87,6 +98,7 @@ class Manifest:
     revision: str | None
     versions: dict[str, str]
     dropped: dict[str, str] = field(default_factory=dict)
+    runs: dict[str, RunEntry] = field(default_factory=dict)
     reference: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -122,6 +134,7 @@ class Manifest:
             fields["input"] = InputSpec.from_json({key: fields.pop(key) for key in ("input", "preprocess")})
             fields["nodes"] = nodes_from_json(fields["nodes"])
             fields["files"] = {name: FileEntry(**entry) for name, entry in fields["files"].items()}
+            fields["runs"] = {key: RunEntry(**entry) for key, entry in fields.get("runs", {}).items()}
             fields["classes"] = tuple(fields["classes"])
             manifest = cls(**fields)
         except KeyError as error:

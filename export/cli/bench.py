@@ -13,6 +13,7 @@ from export.artifact.manifest import check_files, read_manifest
 from export.engines.bench_record import Row, write_record
 from export.engines.cuda import Device
 from export.engines.machine import incompatible_files
+from export.engines.selection import runs_here
 from export.verify.benchmark import ROUNDS, WARM_UP_RUNS, benchmark, best_row, measurements
 from models.cores import available_cores
 from models.errors import UserError
@@ -58,14 +59,14 @@ def bench(
     check_files(directory, manifest)
     images, _ = load_golden(directory, manifest)
     console, elsewhere = make_console(), incompatible_files(manifest)
-    files = [file for file in manifest.files if file not in elsewhere]
+    forms = [form for form in runs_here(manifest) if form.file not in elsewhere]
     for file, reason in elsewhere.items():
         console.print(f"{file}: not measured: {reason}")
     with _progress(console) as progress:
-        task = progress.add_task("", total=measurements(files, sizes, device))
+        task = progress.add_task("", total=measurements(forms, sizes, device))
         rows = benchmark(
             directory,
-            files,
+            forms,
             images,
             batches=sizes,
             threads=threads,
@@ -76,11 +77,11 @@ def bench(
     print_table(console, _table(f"{manifest.name}:{manifest.version}", rows, threads=threads))
     for row in rows:
         if row.failed:
-            console.print(f"{row.form.file} on {row.device} does not run: {row.failed}")
+            console.print(f"{row.form.key} on {row.device} does not run: {row.failed}")
     best = best_row(rows)
     if best is None:
         raise UserError(f"none of its files can be served here: {'; '.join(row.failed for row in rows)}")
-    console.print(f"fastest here: {best.form.file} ({best.form.engine}, {best.device}), the mean over the batch sizes")
+    console.print(f"fastest here: {best.form.key} ({best.form.engine}, {best.device}), the mean over the batch sizes")
     try:
         path = write_record(directory, rows, threads=threads, use=use)
         then = ", which the engine auto follows" if use else "; --use lets the engine auto take it"
@@ -94,7 +95,7 @@ def _table(title: str, rows: list[Row], *, threads: int) -> Table:
     table = make_table(*headings, title=title, left=("file", "device"), compact=True)
     for row in rows:
         for index, timing in enumerate(row.timings):
-            first = (row.form.file, row.device) if index == 0 else ("", "")
+            first = (row.form.key, row.device) if index == 0 else ("", "")
             rates = (f"{timing.images_per_s:,.0f}", f"{timing.p50_ms:.3g}", f"{timing.p99_ms:.3g}", str(timing.runs))
             memory = f"{row.memory_mb:,.0f}" if index == 0 else ""
             table.add_row(*first, str(timing.batch), *rates, memory, end_section=timing is row.timings[-1])

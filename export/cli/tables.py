@@ -7,7 +7,7 @@ from typing import Any
 from rich import filesize
 from rich.table import Table
 
-from export.artifact.formats import GRAPH_FORMATS
+from export.artifact.formats import RUNS
 from export.artifact.manifest import Manifest
 from export.verify.reference import REFERENCE
 from export.verify.verification import Verification
@@ -31,9 +31,11 @@ def manifest_table(manifest: Manifest) -> Table:
     """Results of every file in an export."""
     table = _files_table(f"{manifest.name}:{manifest.version} (cpu)")
     _add_reference(table, REFERENCE, **manifest.reference)
-    for form in GRAPH_FORMATS:
-        if (entry := manifest.files.get(form.file)) is not None:
-            _add_file(table, form.file, entry.size_bytes, entry.parity, entry.accuracy, entry.images_per_s)
+    for form in RUNS:
+        entry = manifest.files.get(form.key) or manifest.runs.get(form.key)
+        if entry is not None:
+            size = manifest.files[form.file].size_bytes
+            _add_file(table, form.key, size, entry.parity, entry.accuracy, entry.images_per_s)
             if form.precision == "fp32":
                 table.caption = _caption(entry.parity)
     return table

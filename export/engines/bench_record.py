@@ -5,7 +5,7 @@ import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from export.artifact.formats import GRAPH_FORMATS, GraphFormat
+from export.artifact.formats import RUNS, GraphFormat
 from export.artifact.manifest import MANIFEST_FILE, ArtifactError
 from export.engines.machine import this_machine
 from models.files import atomic_write, sha256_of
@@ -59,7 +59,7 @@ def write_record(directory: Path, rows: list[Row], *, threads: int, use: bool) -
         UnwritableError: it cannot be written.
     """
     ran = sorted((row for row in rows if row.timings), key=lambda row: -row.images_per_s)
-    order = [(row.form.file, row.device) for row in ran]
+    order = [(row.form.key, row.device) for row in ran]
     if not use:
         try:
             order = _order_in_use(directory)
@@ -68,6 +68,8 @@ def write_record(directory: Path, rows: list[Row], *, threads: int, use: bool) -
     measured = [
         {
             "file": row.form.file,
+            "engine": row.form.engine,
+            "precision": row.form.precision,
             "device": row.device,
             "images_per_s": row.images_per_s,
             "memory_mb": row.memory_mb,
@@ -99,12 +101,12 @@ def measured_order(directory: Path, *, device: str) -> list[GraphFormat]:
     Raises:
         ArtifactError: the record cannot be read.
     """
-    forms = {form.file: form for form in GRAPH_FORMATS}
-    return [forms[file] for file, where in _order_in_use(directory) if where == device and file in forms]
+    forms = {form.key: form for form in RUNS}
+    return [forms[key] for key, where in _order_in_use(directory) if where == device and key in forms]
 
 
 def _order_in_use(directory: Path) -> list[tuple[str, str]]:
-    """Files and devices, the fastest first, that a record of this artifact on this machine decided on.
+    """Keys of forms and devices, the fastest first, that a record of this artifact on this machine decided on.
 
     Raises:
         ArtifactError: the record cannot be read.
@@ -115,7 +117,7 @@ def _order_in_use(directory: Path) -> list[tuple[str, str]]:
     try:
         content = json.loads(path.read_text())
         same = content["manifest_sha256"] == sha256_of(directory / MANIFEST_FILE)
-        order = [(file, device) for file, device in content.get("use", ())]
+        order = [(key, device) for key, device in content.get("use", ())]
         return order if content["machine"] == this_machine() and same else []
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{path}: {error!r}; run `convscope bench` again, or remove the file") from None

@@ -9,7 +9,7 @@ from export.artifact.manifest import Manifest
 from export.engines.cuda import cuda_unavailable_reason
 from models.cores import available_cores
 
-_LIBRARIES = ("onnxruntime", "onnxruntime-gpu", "torch")
+_LIBRARIES = ("onnxruntime", "onnxruntime-gpu", "openvino", "torch")
 
 
 def this_machine() -> dict[str, Any]:

@@ -25,7 +25,7 @@ class Engine(Protocol):
     """Runs one exported file.
 
     Attributes:
-        name: `onnxruntime`, `torchscript`, `pt2` or `aoti`.
+        name: `onnxruntime`, `openvino`, `openvino-bf16`, `torchscript`, `pt2` or `aoti`.
         file: the artifact's file that it runs.
         device: `cpu` or `cuda`.
     """

@@ -5,9 +5,12 @@ from typing import get_args
 
 from export.artifact.formats import (
     GRAPH_FORMATS,
+    OPENVINO_RUNS,
+    RUNS,
     EngineName,
     FormatEngine,
     GraphFormat,
+    Precision,
     PrecisionName,
     engines_of,
     find_format,
@@ -16,6 +19,7 @@ from export.artifact.manifest import Manifest, read_file
 from export.engines.bench_record import measured_order
 from export.engines.cuda import Device, cuda_unavailable_reason
 from export.engines.onnxruntime import OnnxEngine, cuda_provider_unavailable_reason
+from export.engines.openvino import OpenVinoEngine, openvino_unavailable_reason, runs_bf16
 from export.engines.protocol import Engine, EngineError
 
 
@@ -45,6 +49,8 @@ def open_engine(
     """
     form = _choose(directory, manifest, engine, precision, device)
     chosen, file = form.engine, form.file
+    if unverified := why_not_verified(form, manifest):
+        raise EngineError(f"{directory} cannot run {form.key}: {unverified}")
     if file not in manifest.files:
         why = f"; export left it out: {manifest.dropped[file]}" if file in manifest.dropped else ""
         there = ", ".join(manifest.files)
@@ -52,7 +58,24 @@ def open_engine(
     content = read_file(directory, manifest, file)
     if device == "cuda" and (reason := cuda_unavailable_reason()):
         raise EngineError(f"device is cuda, but {reason}")
-    return open_file(chosen, directory / file, content, device=device, threads=threads)
+    return open_file(chosen, directory / file, content, precision=form.precision, device=device, threads=threads)
+
+
+def why_not_verified(form: GraphFormat, manifest: Manifest) -> str:
+    """Why a further way to run a file in less than fp32 is not to be trusted; empty otherwise."""
+    if form not in OPENVINO_RUNS or form.precision == "fp32" or form.key in manifest.runs:
+        return ""
+    if form.key in manifest.dropped:
+        return f"export refused it: {manifest.dropped[form.key]}"
+    return f"its accuracy was not compared; export with --precision {form.precision}, --data, and OpenVINO installed"
+
+
+def runs_here(manifest: Manifest) -> list[GraphFormat]:
+    """The ways to run the artifact's files, with OpenVINO where it is installed, in the order of `RUNS`."""
+    there = [form for form in RUNS if form.file in manifest.files and not why_not_verified(form, manifest)]
+    if openvino_unavailable_reason():
+        return [form for form in there if form not in OPENVINO_RUNS]
+    return [form for form in there if (form.engine, form.precision) != ("openvino", "bf16") or runs_bf16()]
 
 
 def _choose(
@@ -66,7 +89,7 @@ def _choose(
         where = ("cpu" if cuda_unavailable_reason() else "cuda") if device == "auto" else device
         for form in measured_order(directory, device=where):
             fits = engine == form.engine or (engine == "auto" and form.engine in get_args(EngineName))
-            if form.file in manifest.files and fits and precision in ("auto", form.precision):
+            if form in runs_here(manifest) and fits and precision in ("auto", form.precision):
                 return form
     wanted = "fp32" if precision == "auto" else precision
     if engine == "auto":
@@ -92,18 +115,27 @@ def _torch_alone_uses_the_gpu() -> bool:
 
 
 def open_file(
-    engine: FormatEngine, path: Path, content: bytes | None = None, *, device: Device = "auto", threads: int = 0
+    engine: FormatEngine,
+    path: Path,
+    content: bytes | None = None,
+    *,
+    precision: Precision = "fp32",
+    device: Device = "auto",
+    threads: int = 0,
 ) -> Engine:
     """Opens a graph file whose hash has been checked.
 
     Args:
         content: its bytes, if they have already been read.
+        precision: that OpenVINO computes in; for other engines it is the file's.
 
     Raises:
         EngineError: it does not open, or the engine or the device is missing.
     """
     if engine == "onnxruntime":
         return OnnxEngine(path, content, device=device, threads=threads)
+    if engine == "openvino":
+        return OpenVinoEngine(path, content, precision=precision, device=device, threads=threads)
     try:  # torch takes seconds to import
         if engine == "pt2":
             from export.engines.torch import Pt2Engine

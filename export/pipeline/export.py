@@ -1,7 +1,7 @@
 """From a checkpoint directory to a published artifact."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,12 @@ import numpy as np
 
 from export.artifact import manifest as artifact
 from export.artifact.directory import file_entry, publish, stage_artifact
-from export.artifact.formats import DEFAULT_FORMATS, choose_formats
+from export.artifact.formats import DEFAULT_FORMATS, OPENVINO_RUNS, GraphFormat, choose_formats
 from export.artifact.golden import save_golden
 from export.artifact.identity import FileIdentity
-from export.artifact.manifest import FileEntry, Manifest
+from export.artifact.manifest import FileEntry, Manifest, RunEntry
 from export.engines.machine import this_machine
+from export.engines.openvino import openvino_unavailable_reason, runs_bf16
 from export.engines.protocol import Run
 from export.engines.selection import open_file
 from export.verify.accuracy import AccuracyLoss, Correct
@@ -28,6 +29,7 @@ from export.writers.torchscript import UnsupportedPrecision
 from models.checkpoint.directory import Checkpoint, load_checkpoint
 from models.checkpoint.names import WEIGHTS_FILE
 from models.checkpoint.samples import SAMPLES_FILE, VerificationImages, load_samples
+from models.errors import UserError
 from models.graph.node import Node
 from models.graph.node_table import node_table
 from models.graph.trace_check import check_trace
@@ -122,13 +124,18 @@ def export_checkpoint(
                 checked[form.file] = check_graph(engine, form, network, samples.images, test, limits)
             except ParityError as error:
                 raise ParityError(f"{form.file}: {error}; nothing was exported") from None
+        for run in _openvino_runs(checked, precisions, report):
+            report(f"{run.key}: comparing it with the trained network")
+            engine = open_file(run.engine, staging.path / run.file, precision=run.precision, device="cpu")
+            checked[run.key] = check_graph(engine, run, network, samples.images, test, limits)
         runs = {file: one.engine.run for file, one in checked.items()}
         rates = measure_speed({REFERENCE: network, **runs}, samples.images)
         correct = None if data is None else correct_of(network, data.test)
         dropped = _judge(checked, rates, correct, limits, report)
         for file, reason in dropped.items():
-            (staging.path / file).unlink()
+            (staging.path / file).unlink(missing_ok=True)  # a further way to run a file has none of its own
             report(f"{file}: not kept: {reason}")
+        kept = {key: one for key, one in checked.items() if not {key, one.form.file} & dropped.keys()}
         files = {
             file: file_entry(
                 staging.path / file,
@@ -137,15 +144,50 @@ def export_checkpoint(
                 images_per_s=rates[file],
                 machine=this_machine() if one.form.bound else {},
             )
-            for file, one in checked.items()
-            if file not in dropped
+            for file, one in kept.items()
+            if file == one.form.file
+        }
+        further = {
+            key: RunEntry(parity=asdict(one.parity), accuracy=one.accuracy, images_per_s=rates[key])
+            for key, one in kept.items()
+            if key != one.form.file
         }
         _write_golden(checkpoint, network, samples, staging.path)
         files[artifact.WEIGHTS_FILE] = weights
         files[artifact.GOLDEN_FILE] = file_entry(staging.path / artifact.GOLDEN_FILE)
         accuracy = None if correct is None else float(correct.mean())
         trained = {"accuracy": accuracy, "images_per_s": rates[REFERENCE]}
-        return publish(staging, _manifest(name, checkpoint, nodes, files, unwritable | dropped, trained))
+        return publish(staging, _manifest(name, checkpoint, nodes, files, further, unwritable | dropped, trained))
+
+
+def _openvino_runs(
+    checked: Mapping[str, CheckedFile], precisions: Sequence[str], report: Callable[[str], None]
+) -> list[GraphFormat]:
+    """The ways to run written files with OpenVINO below fp32 that can be tried here.
+
+    Raises:
+        UserError: a precision is wanted that has no file, and OpenVINO cannot run one in it here.
+    """
+    wanted = [run for run in OPENVINO_RUNS if run.file in checked and run.precision in precisions]
+    reason = openvino_unavailable_reason()
+    found: list[GraphFormat] = []
+    for run in wanted:
+        if run.precision == "fp32":
+            continue  # compared with the golden images whenever it is opened
+        why_not = reason or ("this processor has no instructions for it" if not _runs(run) else "")
+        if not why_not:
+            found.append(run)
+        elif run.precision not in {one.form.precision for one in checked.values()}:
+            raise UserError(
+                f"there is no {run.precision} file in these formats, and {run.key} cannot be tried: {why_not}"
+            )
+        elif reason is None:
+            report(f"{run.key}: not tried: {why_not}")
+    return found
+
+
+def _runs(run: GraphFormat) -> bool:
+    return run.precision != "bf16" or runs_bf16()
 
 
 def _write_golden(checkpoint: Checkpoint, network: Run, samples: VerificationImages, staging: Path) -> None:
@@ -170,7 +212,7 @@ def _judge(
             reasons[file] = reason
             continue
         report(f"{file}: {loss.describe()}")
-        if one.form.precision == "int8":
+        if one.form.file == artifact.INT8_FILE and one.form.engine == "onnxruntime":
             slower = {size: rate for size, rate in rates[file].items() if rate <= rates[artifact.ONNX_FILE][size]}
             if slower:
                 size, rate = next(iter(slower.items()))
@@ -184,6 +226,7 @@ def _manifest(
     checkpoint: Checkpoint,
     nodes: tuple[Node, ...],
     files: dict[str, FileEntry],
+    runs: dict[str, RunEntry],
     dropped: dict[str, str],
     trained: dict[str, Any],
 ) -> Manifest:
@@ -203,5 +246,6 @@ def _manifest(
         revision=config.revision,
         versions=config.versions,
         dropped=dropped,
+        runs=runs,
         reference=trained,
     )

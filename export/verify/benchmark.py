@@ -11,7 +11,7 @@ from typing import TypeVar, get_args
 
 import numpy as np
 
-from export.artifact.formats import GRAPH_FORMATS, EngineName, FormatEngine, GraphFormat
+from export.artifact.formats import EngineName, GraphFormat
 from export.engines.bench_record import Row, Timing
 from export.engines.cuda import Device, cuda_unavailable_reason
 from export.engines.machine import peak_memory_mb
@@ -57,7 +57,7 @@ class _Candidate:
 
 def benchmark(
     directory: Path,
-    files: Sequence[str],
+    forms: Sequence[GraphFormat],
     images: Pixels,
     *,
     batches: Sequence[int],
@@ -66,14 +66,14 @@ def benchmark(
     device: Device = "auto",
     report: Callable[[], None] = lambda: None,
 ) -> list[Row]:
-    """Measures graph files; the rows are in the order of `GRAPH_FORMATS`, on the CPU first.
+    """Measures ways to run graph files; the rows are in their order, on the CPU first.
 
     Every file has its own process, so that its memory can be measured. The processes take turns, batch size by batch
     size and round by round, so that other load on the machine affects all of them equally.
 
     Args:
         directory: the artifact.
-        files: its files; those that are not graphs are skipped.
+        forms: of its files; OpenVINO's are measured on the CPU only.
         images: uint8 (N, H, W, C), repeated to fill a batch.
         batches: batch sizes.
         threads: per run.
@@ -82,17 +82,12 @@ def benchmark(
         report: called after each measurement, of which there are `measurements`.
     """
     with ExitStack() as stack:
-        candidates = [
-            _Candidate(form, where, stack.enter_context(_process()))
-            for where in devices(device)
-            for form in GRAPH_FORMATS
-            if form.file in files
-        ]
+        candidates = [_Candidate(form, where, stack.enter_context(_process())) for form, where in _tasks(forms, device)]
         for batch in batches:
             filled = images[np.resize(np.arange(len(images)), batch)]
             for _ in range(ROUNDS):
                 for one in candidates:
-                    opened = (one.form.engine, directory / one.form.file, one.device, threads)
+                    opened = (one.form, directory / one.form.file, one.device, threads)
                     one.seconds.setdefault(batch, []).extend(one.ask(_measure, *opened, filled, seconds / ROUNDS) or ())
                     report()
         return [one.row() for one in candidates]
@@ -105,9 +100,13 @@ def devices(device: Device) -> tuple[Device, ...]:
     return ("cpu",) if cuda_unavailable_reason() else ("cpu", "cuda")
 
 
-def measurements(files: Sequence[str], batches: Sequence[int], device: Device) -> int:
+def measurements(forms: Sequence[GraphFormat], batches: Sequence[int], device: Device) -> int:
     """Number of reports that `benchmark` makes."""
-    return len([form for form in GRAPH_FORMATS if form.file in files]) * len(batches) * ROUNDS * len(devices(device))
+    return len(_tasks(forms, device)) * len(batches) * ROUNDS
+
+
+def _tasks(forms: Sequence[GraphFormat], device: Device) -> list[tuple[GraphFormat, Device]]:
+    return [(form, where) for where in devices(device) for form in forms if form.engine != "openvino" or where == "cpu"]
 
 
 def best_row(rows: Sequence[Row]) -> Row | None:
@@ -131,15 +130,15 @@ def _process() -> ProcessPoolExecutor:
 
 
 @cache
-def _engine(engine: FormatEngine, path: Path, device: Device, threads: int) -> Engine:
-    opened = open_file(engine, path, device=device, threads=threads)
+def _engine(form: GraphFormat, path: Path, device: Device, threads: int) -> Engine:
+    opened = open_file(form.engine, path, precision=form.precision, device=device, threads=threads)
     if opened.device != device:
         raise EngineError(f"asked for {device}, but it runs on {opened.device}")
     return opened
 
 
 def _measure(
-    engine: FormatEngine, path: Path, device: Device, threads: int, images: Pixels, seconds: float
+    form: GraphFormat, path: Path, device: Device, threads: int, images: Pixels, seconds: float
 ) -> list[float]:
-    opened = _engine(engine, path, device, threads)
+    opened = _engine(form, path, device, threads)
     return run_times(opened.run, images, seconds=seconds, warm_up=WARM_UP_RUNS, least=LEAST_RUNS)

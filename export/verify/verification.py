@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from export.artifact.formats import GRAPH_FORMATS
 from export.artifact.golden import check_golden, load_golden
 from export.artifact.manifest import ArtifactError, check_files, read_manifest
 from export.engines.machine import incompatible_files
-from export.engines.selection import open_engine
+from export.engines.selection import open_engine, runs_here
 from export.verify.accuracy import AccuracyLoss
 from export.verify.check import CheckedFile, check_graph, checking_device, correct_of
 from export.verify.limits import Limits
@@ -22,7 +21,8 @@ class FileReport:
     """Results of one exported file on this machine.
 
     Attributes:
-        file, engine, device, precision: the file, and how it ran.
+        file: its name, or `GraphFormat.key`.
+        engine, device, precision: how it ran.
         size_bytes: size of the file.
         golden_difference: largest difference of a golden image's probabilities.
         parity: comparison with the network in PyTorch.
@@ -60,6 +60,8 @@ class Verification:
 def verify_artifact(directory: Path, *, test: Dataset | None = None, limits: Limits | None = None) -> Verification:
     """Checks every hash, then compares every graph file on this machine with the network rebuilt from the weights.
 
+    Files that were verified with OpenVINO too are compared with it as well.
+
     Args:
         directory: the artifact.
         test: labelled images as the network takes them; None uses the golden images alone.
@@ -75,9 +77,10 @@ def verify_artifact(directory: Path, *, test: Dataset | None = None, limits: Lim
     network = reference_for(directory, manifest)
     images = load_golden(directory, manifest)[0]
     elsewhere = incompatible_files(manifest)
-    forms = [form for form in GRAPH_FORMATS if form.file in manifest.files and form.file not in elsewhere]
+    recorded = {*manifest.files, *manifest.runs}
+    forms = [form for form in runs_here(manifest) if form.key in recorded and form.file not in elsewhere]
     engines = {
-        form.file: open_engine(
+        form.key: open_engine(
             directory, manifest, engine=form.engine, precision=form.precision, device=checking_device(form)
         )
         for form in forms
@@ -85,7 +88,7 @@ def verify_artifact(directory: Path, *, test: Dataset | None = None, limits: Lim
     wanted = None if test is None else correct_of(network, test)
     found: dict[str, tuple[float, CheckedFile]] = {}
     for form in forms:
-        engine, path = engines[form.file], directory / form.file
+        engine, path = engines[form.key], directory / form.key
         golden = check_golden(engine, directory, manifest)
         try:
             checked = check_graph(engine, form, network, images if test is None else test, test, limits)
@@ -95,7 +98,7 @@ def verify_artifact(directory: Path, *, test: Dataset | None = None, limits: Lim
             reason = AccuracyLoss.between(wanted, checked.correct).refusal(limits)
             if reason:
                 raise ArtifactError(f"{path}: {reason}")
-        found[form.file] = golden, checked
+        found[form.key] = golden, checked
     runs = {file: engine.run for file, engine in engines.items()}
     rates = measure_speed({REFERENCE: network, **runs}, images)
     files = tuple(
@@ -104,7 +107,7 @@ def verify_artifact(directory: Path, *, test: Dataset | None = None, limits: Lim
             engine=checked.engine.name,
             device=checked.engine.device,
             precision=checked.form.precision,
-            size_bytes=manifest.files[file].size_bytes,
+            size_bytes=manifest.files[checked.form.file].size_bytes,
             golden_difference=golden,
             parity=checked.parity,
             accuracy=checked.accuracy,
@@ -113,4 +116,5 @@ def verify_artifact(directory: Path, *, test: Dataset | None = None, limits: Lim
         for file, (golden, checked) in found.items()
     )
     accuracy = None if wanted is None else float(wanted.mean())
-    return Verification(files, accuracy, rates[REFERENCE], elsewhere)
+    absent = dict.fromkeys(manifest.runs.keys() - found.keys(), "OpenVINO does not run it here")
+    return Verification(files, accuracy, rates[REFERENCE], elsewhere | absent)

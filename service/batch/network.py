@@ -8,6 +8,7 @@ from typing import Any
 from export.artifact.formats import EngineName, PrecisionName
 from export.artifact.manifest import MANIFEST_FILE
 from export.engines.cuda import Device
+from export.engines.protocol import Engine
 from export.predictor import Predictor
 from models.errors import UserError
 from models.files import sha256_of
@@ -49,6 +50,11 @@ class Opening:
     threads: int = 0
 
 
+def label_of(engine: Engine) -> str:
+    """The file that an engine runs; for OpenVINO with its name, as it runs ONNX Runtime's files with other results."""
+    return f"{engine.file} ({engine.name})" if engine.name.startswith("openvino") else engine.file
+
+
 class Network:
     """An artifact's file, and the layer that is wanted beside its answers.
 
@@ -85,7 +91,7 @@ class Network:
             "artifact": sha256_of(self.predictor.directory / MANIFEST_FILE),
             "model": manifest.name,
             "version": manifest.version,
-            "file": self.predictor.engine.file,
+            "file": label_of(self.predictor.engine),
         }
 
     @property

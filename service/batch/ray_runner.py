@@ -25,6 +25,12 @@ from service.batch.sources.folder import KeysShard
 from service.batch.sources.listing import ListedShard
 from service.batch.storage import is_url
 
+_ENGINES: dict[str, EngineName] = {  # by `Engine.name`
+    "onnxruntime": "onnxruntime",
+    "openvino": "openvino",
+    "openvino-bf16": "openvino",
+    "torchscript": "torchscript",
+}
 _TRIES = 5  # workers that may die in turn with the same shard, without a new block
 _POLL_S = 1.0
 _PATIENCE_S = 30.0  # without any worker, until that is reported
@@ -332,7 +338,7 @@ def _plan_of(job: Job, device: Device, *, processes: int) -> Plan:
     request, network = job.request, job.network
     assert isinstance(request.opening, Opening) and isinstance(network, Network), "a server runs where it is"
     predictor = network.predictor
-    engine: EngineName = "torchscript" if predictor.engine.name == "torchscript" else "onnxruntime"
+    engine = _ENGINES[predictor.engine.name]
     opening = replace(
         request.opening,
         artifact=Path(predictor.directory).absolute(),

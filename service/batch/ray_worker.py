@@ -16,7 +16,7 @@ from models.files import sha256_of
 from service.batch.blocks import Blocks
 from service.batch.entries import Batch, Shard, shard_of
 from service.batch.local import Pipeline, Seconds, Work
-from service.batch.network import Network, Opening, Wanted
+from service.batch.network import Network, Opening, Wanted, label_of
 from service.batch.output import Output, Record
 from service.batch.rows import Columns
 
@@ -95,7 +95,7 @@ class Worker:
             raise UserError(f"the node {node} does not see {plan.out}; wanted a path that all nodes share, or a URL")
         network = Network(plan.opening, plan.wanted)
         predictor = network.predictor
-        found = {"artifact": sha256_of(predictor.directory / MANIFEST_FILE), "file": predictor.engine.file}
+        found = {"artifact": sha256_of(predictor.directory / MANIFEST_FILE), "file": label_of(predictor.engine)}
         for name, value in found.items():
             if value != plan.description[name]:
                 wanted = plan.description[name]

@@ -156,7 +156,7 @@ _MODEL: dict[str, Json] = {
     "input": INPUT,
     "preprocess": PREPROCESS,
     "file": described("the serving file; null while the model is not in memory", nullable(TEXT)),
-    "engine": nullable(one_of("onnxruntime", "torchscript")),
+    "engine": nullable(one_of("onnxruntime", "openvino", "openvino-bf16", "torchscript")),
     "device": nullable(one_of("cpu", "cuda")),
     "max_batch_size": described("maximum batch size, once measured", nullable(FROM_1)),
     "inspectable": FLAG,

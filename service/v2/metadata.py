@@ -18,7 +18,12 @@ from service.v2.paths import PER_MODEL
 from service.v2.request import INPUT, SCORES
 
 EXTENSIONS = ("binary_tensor_data", "classification", "model_repository", "statistics")
-PLATFORMS = {"onnxruntime": "onnxruntime_onnx", "torchscript": "pytorch_libtorch"}  # Triton's names
+PLATFORMS = {  # Triton's names
+    "onnxruntime": "onnxruntime_onnx",
+    "openvino": "openvino",
+    "openvino-bf16": "openvino",
+    "torchscript": "pytorch_libtorch",
+}
 
 
 class MetadataRoutes:
@@ -82,7 +87,7 @@ MODEL = Component(
     object_schema(
         name=TEXT,
         versions=array(TEXT, minItems=1),
-        platform=one_of(*PLATFORMS.values()),
+        platform=one_of(*dict.fromkeys(PLATFORMS.values())),
         inputs=array(_INPUT, minItems=1, maxItems=1),
         outputs=array(object_schema(**_TENSOR), minItems=2, maxItems=2),
         parameters=object_schema(layers=_LAYERS),

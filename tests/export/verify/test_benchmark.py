@@ -38,10 +38,10 @@ def artifact(lenet_artifact: Path, tmp_path: Path) -> Path:
 
 
 def test_every_file_runs_at_every_batch_and_one_that_cannot_stops_no_other(lenet_artifact: Path) -> None:
-    files, calls = ["model.onnx", "model.int8.onnx", "model.ts", "golden.npz"], list[None]()
+    forms, calls = [ONNX, INT8, TORCHSCRIPT], list[None]()
     rows = benchmark(
         lenet_artifact,
-        files,
+        forms,
         np.zeros((2, 28, 28, 1), np.uint8),
         batches=[1, 3],
         threads=1,
@@ -59,7 +59,7 @@ def test_every_file_runs_at_every_batch_and_one_that_cannot_stops_no_other(lenet
         assert [timing.batch for timing in found.timings] == [1, 3]
         assert all(timing.runs >= 15 and 0 < timing.p50_ms <= timing.p99_ms for timing in found.timings)
         assert all(timing.images_per_s * timing.p50_ms == pytest.approx(1e3 * timing.batch) for timing in found.timings)
-    assert len(calls) == measurements(files, [1, 3], "cpu") == 18
+    assert len(calls) == measurements(forms, [1, 3], "cpu") == 18
     assert rows[2].memory_mb > rows[0].memory_mb + 50  # torch is larger than ONNX Runtime
 
 

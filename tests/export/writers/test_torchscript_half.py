@@ -208,7 +208,7 @@ def test_a_precision_gives_a_file_of_each_format_that_has_it(
 @pytest.mark.parametrize(
     ("formats", "precision", "says"),
     [
-        (["onnx"], "bf16", "there is no bf16 file in onnx; add torchscript"),
+        (["pt2"], "bf16", "there is no bf16 file in pt2; add torchscript or onnx"),
         (["torchscript"], "int8", "there is no int8 file in torchscript; add onnx"),
         (["pt2"], "fp16", "there is no fp16 file in pt2; add onnx or torchscript"),
     ],
