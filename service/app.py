@@ -21,7 +21,7 @@ from service.process.connections import install_protocol
 from service.process.home import remove_temporary_home
 from service.process.placement import export_visible_gpus, select_gpu
 from service.process.shutdown import Shutdown
-from service.process.supervision import report_workers
+from service.process.supervision import supervise
 from service.serving.version_catalog import VersionCatalog
 from service.serving.worker_files import files_of, make_directory
 from service.settings import read_settings
@@ -70,7 +70,7 @@ class Classifier:
         configure_logging(SETTINGS)
         make_directory()
         remove_temporary_home()
-        report_workers()
+        supervise()
         export_visible_gpus(SETTINGS.device)
         gc.freeze()  # otherwise the last collection, at exit, takes most of a second
 

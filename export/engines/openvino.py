@@ -2,6 +2,7 @@
 
 import importlib.util
 import queue
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +25,7 @@ def openvino_unavailable_reason() -> str | None:
     return 'the package openvino is not installed; pip install -e ".[openvino]"'
 
 
+@cache
 def runs_bf16() -> bool:
     """True if OpenVINO is installed and this processor has instructions for bf16."""
     if openvino_unavailable_reason() is not None:

@@ -1,16 +1,36 @@
-"""Log lines of the process that starts the workers, about their deaths and restarts, which BentoML does not report."""
+"""The process that starts the workers: it logs their deaths and restarts, and no signal to end is lost."""
 
 import signal
 from typing import Any
 
-from circus import watcher
+from circus import sighandler, watcher
+from circus.client import make_json
 
 from service.telemetry.request_log import log
 
+_AGAIN_S = 0.1
 
-def report_workers() -> None:
-    """Makes BentoML, before it creates its watcher of the workers, take one that reports."""
+
+def supervise() -> None:
+    """Makes BentoML, before it creates its supervisor of the workers, take our parts of it."""
     watcher.Watcher = ReportingWatcher
+    sighandler.SysHandler.quit = _quit
+
+
+def _quit(handler: Any) -> None:
+    """Ends the server, in place of `SysHandler.quit`.
+
+    Circus refuses a command while it runs another one, such as starting or replacing a worker, and forgets it: SIGTERM
+    would do nothing. It is repeated until it is obeyed.
+    """
+    controller = handler.controller
+
+    def attempt() -> None:
+        if not controller.arbiter._stopping:
+            controller.dispatch((None, make_json("quit")))
+            controller.loop.call_later(_AGAIN_S, attempt)
+
+    controller.loop.add_callback_from_signal(attempt)
 
 
 class ReportingWatcher(watcher.Watcher):  # type: ignore[misc]  # circus has no types

@@ -139,7 +139,7 @@ def test_a_bento_holds_every_module_the_server_can_come_to_import(bento, reached
 
 def test_a_bento_requires_what_the_server_imports_and_no_torch(bento, reached):
     distributions = packages_distributions()
-    with_torch = {"torch", "torchvision", "safetensors"}  # imported if TorchScript or gradients are asked for
+    with_torch = {"torch", "torchvision", "safetensors", "openvino"}  # if engines or gradients are asked for
     imported = {name for package in reached - with_torch for name in distributions.get(package, [])}
     brought = {"pydantic", *distributions["opentelemetry"], *distributions["circus"]}  # by pydantic-settings, bentoml
     assert {requirement.name for requirement in requirements(bento)} == (imported - brought) | NOT_IMPORTED

@@ -30,12 +30,19 @@ def verified(trained: Path, data: ExportData, tmp_path_factory: pytest.TempPathF
     return export_checkpoint(trained, out=out, precisions=["fp32", "bf16"], formats=["onnx"], data=data)
 
 
-def test_fp32_gives_the_answers_of_onnx_runtime(exported: Exported) -> None:
-    manifest = read_manifest(exported.artifact)
+def test_fp32_gives_the_answers_of_onnx_runtime(lenet_artifact: Path) -> None:
+    assert_as_onnx_runtime(lenet_artifact)
+
+
+@pytest.mark.acceptance
+def test_fp32_of_every_network_gives_the_answers_of_onnx_runtime(exported: Exported) -> None:
+    assert_as_onnx_runtime(exported.artifact)
+
+
+def assert_as_onnx_runtime(artifact: Path) -> None:
+    manifest = read_manifest(artifact)
     images = np.random.default_rng(0).integers(0, 256, (9, *manifest.input.shape), np.uint8)
-    one, other = (
-        open_engine(exported.artifact, manifest, engine=name, device="cpu") for name in ("openvino", "onnxruntime")
-    )
+    one, other = (open_engine(artifact, manifest, engine=name, device="cpu") for name in ("openvino", "onnxruntime"))
     assert (one.name, one.file, one.device) == ("openvino", "model.onnx", "cpu")
     for count in (1, 9, 2):
         for found, wanted in zip(one.run(images[:count]), other.run(images[:count]), strict=True):

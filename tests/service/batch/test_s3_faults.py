@@ -83,6 +83,7 @@ def test_an_output_that_may_no_longer_be_written_stops_a_job_that_can_be_resumed
     }
 
 
+@pytest.mark.acceptance
 def test_a_throttled_store_is_tried_again(server, faults, lenet_artifact, expected):
     out = "s3://faulty/slow/rows.parquet"
     reads, writes = refusing("InternalError", every=9), refusing("SlowDown", every=4, method="PUT")
@@ -92,6 +93,7 @@ def test_a_throttled_store_is_tried_again(server, faults, lenet_artifact, expect
     assert {"GET", "PUT"} == {line.partition(" ")[0] for line in faults.refused}
 
 
+@pytest.mark.acceptance
 def test_what_may_not_be_read_gets_errors(faults, lenet_artifact, tmp_path):
     faults.code = refusing("AccessDenied", part="/folder/3/")
     done = run_job("s3://faulty/folder", tmp_path / "rows.parquet", lenet_artifact)

@@ -36,7 +36,13 @@ def run_demo(home, port):
     """Runs the demo until it has said its last line, asks its server once, presses Ctrl-C."""
     environment = {**os.environ, "CONVSCOPE_PORT": str(port)}
     process = subprocess.Popen(
-        DEMO, cwd=home, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+        DEMO,
+        cwd=home,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )
     lines = []
     try:

@@ -2,6 +2,8 @@
 
 import json
 import signal
+import subprocess
+import sys
 
 import psutil
 import pytest
@@ -31,6 +33,36 @@ def test_a_workers_death_and_its_successor_are_lines_with_worker_and_process(len
         assert died["pid"] == replaced["pid"] == server.process.pid and "worker" not in died
         before = len(rows(server))
     assert not [row for row in rows(server)[before:] if "(process" in row["message"]]  # the end is no death
+
+
+BUSY = """
+import sys
+from circus import get_arbiter
+from service.process.supervision import supervise
+
+supervise()
+arbiter = get_arbiter([{"cmd": "sleep 60", "copy_env": True}], background=False)
+
+def busy():
+    arbiter._exclusive_running_command = "manage_watchers"
+    print("busy", flush=True)
+    arbiter.loop.call_later(2, idle)
+
+def idle():
+    arbiter._exclusive_running_command = None
+
+arbiter.start(cb=lambda future: arbiter.loop.call_later(0.5, busy))
+"""
+
+
+def test_sigterm_is_obeyed_once_circus_is_not_busy():
+    with subprocess.Popen([sys.executable, "-c", BUSY], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline() == "busy\n"
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize(
