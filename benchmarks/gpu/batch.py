@@ -57,5 +57,7 @@ def _folder(options: Options) -> Path:
         first = folder / f"{number:04}-00.jpg"
         first.write_bytes(file)
         for copy in range(1, _QUICK_COPIES if options.quick else _COPIES):
-            folder.joinpath(f"{number:04}-{copy:02}.jpg").hardlink_to(first)
+            link = folder / f"{number:04}-{copy:02}.jpg"
+            if not link.exists():  # from an earlier run
+                link.hardlink_to(first)
     return folder

@@ -41,11 +41,14 @@ class GraphFormat:
     bound: bool = False
 
     @property
+    def engine_name(self) -> str:
+        """`Engine.name` of the engine that runs it."""
+        return f"{self.engine}-bf16" if (self.engine, self.precision) == ("openvino", "bf16") else self.engine
+
+    @property
     def key(self) -> str:
-        """The file's name; for a further way to run a file with the name of the engine (`Engine.name`) after it."""
-        if self not in OPENVINO_RUNS:
-            return self.file
-        return f"{self.file} ({self.engine}-bf16)" if self.precision == "bf16" else f"{self.file} ({self.engine})"
+        """The file's name, for a further way to run a file with the engine's after it."""
+        return run_key(self.file, self.engine_name)
 
 
 GRAPH_FORMATS = (
@@ -65,6 +68,11 @@ OPENVINO_RUNS = (
     GraphFormat(INT8_FILE, "onnx", "openvino", "int8"),
 )
 RUNS = (*GRAPH_FORMATS, *OPENVINO_RUNS)
+
+
+def run_key(file: str, engine_name: str) -> str:
+    """`GraphFormat.key` of a file and the name of an engine: OpenVINO runs other engines' files."""
+    return f"{file} ({engine_name})" if engine_name.startswith("openvino") else file
 
 
 def formats_of(precision: Precision) -> tuple[str, ...]:

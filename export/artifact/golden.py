@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from export.artifact.formats import run_key
 from export.artifact.manifest import GOLDEN_FILE, ArtifactError, Manifest
 from models.files import NPZ_ERRORS, atomic_write
 from models.images.decode import Floats, Pixels, preprocess_image, to_pil
@@ -71,7 +72,7 @@ def check_golden(engine: "Engine", directory: Path, manifest: Manifest) -> float
         )
     differences = np.abs(found - expected).max(axis=1)
     worst = int(np.nan_to_num(differences, nan=np.inf).argmax())
-    entry = manifest.runs.get(f"{engine.file} ({engine.name})") or manifest.files.get(engine.file)
+    entry = manifest.runs.get(run_key(engine.file, engine.name)) or manifest.files.get(engine.file)
     parity = entry.parity if entry else {}
     reduced = bool(parity) and parity["limit"] is None
     tolerance = parity["maximum_difference"] + REDUCED_TOLERANCE if reduced else TOLERANCE[engine.device]

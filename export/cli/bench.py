@@ -81,7 +81,9 @@ def bench(
     best = best_row(rows)
     if best is None:
         raise UserError(f"none of its files can be served here: {'; '.join(row.failed for row in rows)}")
-    console.print(f"fastest here: {best.form.key} ({best.form.engine}, {best.device}), the mean over the batch sizes")
+    console.print(
+        f"fastest here: {best.form.file} ({best.form.engine_name}, {best.device}), the mean over the batch sizes"
+    )
     try:
         path = write_record(directory, rows, threads=threads, use=use)
         then = ", which the engine auto follows" if use else "; --use lets the engine auto take it"

@@ -18,18 +18,16 @@ from models.images.decode import Floats, Pixels
 _HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 
 
-def openvino_unavailable_reason() -> str | None:
-    """None if OpenVINO is installed; otherwise how to install it, as a clause."""
-    if importlib.util.find_spec("openvino") is not None:
-        return None
-    return 'the package openvino is not installed; pip install -e ".[openvino]"'
+def openvino_unavailable_reason(precision: Precision = "fp32") -> str | None:
+    """None if OpenVINO is installed and computes in that precision here; otherwise why not, as a clause."""
+    if importlib.util.find_spec("openvino") is None:
+        return 'the package openvino is not installed; pip install -e ".[openvino]"'
+    return "this processor has no instructions for bf16" if precision == "bf16" and not runs_bf16() else None
 
 
 @cache
 def runs_bf16() -> bool:
-    """True if OpenVINO is installed and this processor has instructions for bf16."""
-    if openvino_unavailable_reason() is not None:
-        return False
+    """True if this processor has instructions for bf16; asks OpenVINO, which is installed."""
     import openvino
 
     return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -61,10 +59,8 @@ class OpenVinoEngine:
     ) -> None:
         if device == "cuda":
             raise EngineError("device is cuda, but OpenVINO is used on the CPU only")
-        if reason := openvino_unavailable_reason():
-            raise EngineError(f"the engine openvino cannot be used: {reason}")
-        if precision == "bf16" and not runs_bf16():
-            raise EngineError("this processor has no instructions for bf16; use fp32")
+        if reason := openvino_unavailable_reason(precision):
+            raise EngineError(f"the engine openvino cannot be used in {precision}: {reason}")
         import openvino
 
         self.file, self.name = path.name, "openvino-bf16" if precision == "bf16" else "openvino"

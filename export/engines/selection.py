@@ -19,7 +19,7 @@ from export.artifact.manifest import Manifest, read_file
 from export.engines.bench_record import measured_order
 from export.engines.cuda import Device, cuda_unavailable_reason
 from export.engines.onnxruntime import OnnxEngine, cuda_provider_unavailable_reason
-from export.engines.openvino import OpenVinoEngine, openvino_unavailable_reason, runs_bf16
+from export.engines.openvino import OpenVinoEngine, openvino_unavailable_reason
 from export.engines.protocol import Engine, EngineError
 
 
@@ -73,9 +73,7 @@ def why_not_verified(form: GraphFormat, manifest: Manifest) -> str:
 def runs_here(manifest: Manifest) -> list[GraphFormat]:
     """The ways to run the artifact's files, with OpenVINO where it is installed, in the order of `RUNS`."""
     there = [form for form in RUNS if form.file in manifest.files and not why_not_verified(form, manifest)]
-    if openvino_unavailable_reason():
-        return [form for form in there if form not in OPENVINO_RUNS]
-    return [form for form in there if (form.engine, form.precision) != ("openvino", "bf16") or runs_bf16()]
+    return [form for form in there if form.engine != "openvino" or not openvino_unavailable_reason(form.precision)]
 
 
 def _choose(
@@ -87,9 +85,11 @@ def _choose(
 ) -> GraphFormat:
     if "auto" in (engine, precision):
         where = ("cpu" if cuda_unavailable_reason() else "cuda") if device == "auto" else device
-        for form in measured_order(directory, device=where):
+        order = measured_order(directory, device=where)
+        there = runs_here(manifest) if order else []
+        for form in order:
             fits = engine == form.engine or (engine == "auto" and form.engine in get_args(EngineName))
-            if form in runs_here(manifest) and fits and precision in ("auto", form.precision):
+            if form in there and fits and precision in ("auto", form.precision):
                 return form
     wanted = "fp32" if precision == "auto" else precision
     if engine == "auto":

@@ -15,7 +15,7 @@ from export.artifact.golden import save_golden
 from export.artifact.identity import FileIdentity
 from export.artifact.manifest import FileEntry, Manifest, RunEntry
 from export.engines.machine import this_machine
-from export.engines.openvino import openvino_unavailable_reason, runs_bf16
+from export.engines.openvino import openvino_unavailable_reason
 from export.engines.protocol import Run
 from export.engines.selection import open_file
 from export.verify.accuracy import AccuracyLoss, Correct
@@ -133,7 +133,8 @@ def export_checkpoint(
         correct = None if data is None else correct_of(network, data.test)
         dropped = _judge(checked, rates, correct, limits, report)
         for file, reason in dropped.items():
-            (staging.path / file).unlink(missing_ok=True)  # a further way to run a file has none of its own
+            if file == checked[file].form.file:  # a further way to run a file has none of its own
+                (staging.path / file).unlink()
             report(f"{file}: not kept: {reason}")
         kept = {key: one for key, one in checked.items() if not {key, one.form.file} & dropped.keys()}
         files = {
@@ -168,26 +169,20 @@ def _openvino_runs(
     Raises:
         UserError: a precision is wanted that has no file, and OpenVINO cannot run one in it here.
     """
-    wanted = [run for run in OPENVINO_RUNS if run.file in checked and run.precision in precisions]
-    reason = openvino_unavailable_reason()
     found: list[GraphFormat] = []
-    for run in wanted:
-        if run.precision == "fp32":
-            continue  # compared with the golden images whenever it is opened
-        why_not = reason or ("this processor has no instructions for it" if not _runs(run) else "")
-        if not why_not:
+    for run in OPENVINO_RUNS:
+        if run.precision == "fp32" or run.precision not in precisions or run.file not in checked:
+            continue  # fp32 is compared with the golden images whenever it is opened
+        why_not = openvino_unavailable_reason(run.precision)
+        if why_not is None:
             found.append(run)
         elif run.precision not in {one.form.precision for one in checked.values()}:
             raise UserError(
                 f"there is no {run.precision} file in these formats, and {run.key} cannot be tried: {why_not}"
             )
-        elif reason is None:
+        elif openvino_unavailable_reason() is None:  # who has not installed it does not want it
             report(f"{run.key}: not tried: {why_not}")
     return found
-
-
-def _runs(run: GraphFormat) -> bool:
-    return run.precision != "bf16" or runs_bf16()
 
 
 def _write_golden(checkpoint: Checkpoint, network: Run, samples: VerificationImages, staging: Path) -> None:

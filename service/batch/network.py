@@ -5,10 +5,9 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from export.artifact.formats import EngineName, PrecisionName
+from export.artifact.formats import EngineName, PrecisionName, run_key
 from export.artifact.manifest import MANIFEST_FILE
 from export.engines.cuda import Device
-from export.engines.protocol import Engine
 from export.predictor import Predictor
 from models.errors import UserError
 from models.files import sha256_of
@@ -50,11 +49,6 @@ class Opening:
     threads: int = 0
 
 
-def label_of(engine: Engine) -> str:
-    """The file that an engine runs; for OpenVINO with its name, as it runs ONNX Runtime's files with other results."""
-    return f"{engine.file} ({engine.name})" if engine.name.startswith("openvino") else engine.file
-
-
 class Network:
     """An artifact's file, and the layer that is wanted beside its answers.
 
@@ -91,7 +85,7 @@ class Network:
             "artifact": sha256_of(self.predictor.directory / MANIFEST_FILE),
             "model": manifest.name,
             "version": manifest.version,
-            "file": label_of(self.predictor.engine),
+            "file": run_key(self.predictor.engine.file, self.predictor.engine.name),
         }
 
     @property
