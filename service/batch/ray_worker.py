@@ -10,10 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from export.artifact.formats import run_key
-from export.artifact.manifest import MANIFEST_FILE
 from models.errors import UserError
-from models.files import sha256_of
 from service.batch.blocks import Blocks
 from service.batch.entries import Batch, Shard, shard_of
 from service.batch.local import Pipeline, Seconds, Work
@@ -95,11 +92,7 @@ class Worker:
         if self._output.job() is None:
             raise UserError(f"the node {node} does not see {plan.out}; wanted a path that all nodes share, or a URL")
         network = Network(plan.opening, plan.wanted)
-        predictor = network.predictor
-        found = {
-            "artifact": sha256_of(predictor.directory / MANIFEST_FILE),
-            "file": run_key(predictor.engine.file, predictor.engine.name),
-        }
+        found = {name: network.about[name] for name in ("artifact", "file")}
         for name, value in found.items():
             if value != plan.description[name]:
                 wanted = plan.description[name]
