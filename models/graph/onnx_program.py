@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.onnx import OnnxExporterError, ONNXProgram
 
-from models.errors import UserError
+from models.errors import UserError, causes
 from models.graph.example import blank_images
 from models.graph.trace import Trace, trace
 
 OPSET = 20  # the newest opset that torch's exporter writes without conversion; ONNX Runtime reads it from 1.17 on
+_FREE_BATCH = ({0: torch.export.Dim("batch")},)
 _OPERATOR = re.compile(r"target=torch\.ops\.\w+\.(\w+)")
 
 
@@ -40,8 +41,7 @@ def onnx_program(module: nn.Module, example: Tensor, traced: Trace, **names: lis
         except OnnxExporterError as error:
             failure = error
         try:
-            shapes = ({0: torch.export.Dim("batch")},)
-            simpler = torch.export.export(module, (example,), dynamic_shapes=shapes).run_decompositions()
+            simpler = torch.export.export(module, (example,), dynamic_shapes=_FREE_BATCH).run_decompositions()
             return _convert(simpler, example, names)
         except Exception:  # torch.export raises many kinds of errors; the first failure tells more
             raise UserError(_explained(failure, traced)) from failure
@@ -73,7 +73,7 @@ def _convert(module: Any, example: Tensor, names: dict[str, list[str]]) -> ONNXP
         external_data=False,
         verbose=False,
         opset_version=OPSET,
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        dynamic_shapes=_FREE_BATCH,
         **names,  # type: ignore[arg-type]  # mypy tries every argument
     )
     if program is None:
@@ -82,14 +82,10 @@ def _convert(module: Any, example: Tensor, names: dict[str, list[str]]) -> ONNXP
 
 
 def _explained(error: BaseException, traced: Trace) -> str:
-    causes: list[str] = []
-    cause: BaseException | None = error
-    while cause is not None:
-        causes.append(str(cause))
-        cause = cause.__cause__
-    operator = next((found[1] for text in causes if (found := _OPERATOR.search(text))), "")
+    texts = [str(cause) for cause in causes(error)]
+    operator = next((found[1] for text in texts if (found := _OPERATOR.search(text))), "")
     if not operator:
-        return f"the network cannot be converted to ONNX: {(causes[-1] or type(error).__name__).splitlines()[0]}"
+        return f"the network cannot be converted to ONNX: {(texts[-1] or type(error).__name__).splitlines()[0]}"
     lines = [line for node, line in traced.lines.items() if line and _same(operator, node.target)]
     return f"ONNX has no operation for {operator}{lines[0].quoted if lines else ''}"
 

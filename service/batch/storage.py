@@ -12,7 +12,7 @@ from typing import IO, Any, cast
 
 import fsspec
 
-from models.errors import UserError
+from models.errors import UserError, causes
 from models.files import UnwritableError
 
 _REMOTE = ("botocore", "gcsfs", "azure")  # modules with errors that are no OSError
@@ -239,12 +239,12 @@ class Folder:
 
 def _refuses(error: BaseException) -> bool:
     """True if a store does not, or no longer, know the credentials."""
-    return any(not _CREDENTIALS.isdisjoint((_code(one), type(one).__name__)) for one in _chain(error))
+    return any(not _CREDENTIALS.isdisjoint((_code(one), type(one).__name__)) for one in causes(error))
 
 
 def _is_away(error: BaseException) -> bool:
     """True if a store does not answer, or not now."""
-    chain = list(_chain(error))
+    chain = list(causes(error))
     if any(isinstance(one, ConnectionError | TimeoutError) or _code(one) in _BUSY for one in chain):
         return True
     return any(type(one).__module__.startswith(("botocore", "aiohttp")) and not _code(one) for one in chain)
@@ -254,12 +254,6 @@ def _code(error: BaseException) -> str:
     """The code of S3's in an error of botocore's; empty for others."""
     response = getattr(error, "response", None)
     return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__
 
 
 def _reason(error: BaseException) -> str:

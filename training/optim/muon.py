@@ -1,7 +1,7 @@
 """Muon for the kernels of convolutions, AdamW for all other parameters."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from itertools import groupby
 from typing import Any
 
 import torch
@@ -103,9 +103,10 @@ def _orthogonal(matrices: Sequence[Tensor], coefficients: tuple[float, float, fl
     """
     a, b, c = coefficients
     found: dict[int, Tensor] = {}
-    by_rows = sorted(range(len(matrices)), key=lambda index: min(matrices[index].shape))
-    for _, group in groupby(by_rows, key=lambda index: min(matrices[index].shape)):
-        indices = list(group)
+    by_rows: dict[int, list[int]] = defaultdict(list)
+    for index, matrix in enumerate(matrices):
+        by_rows[min(matrix.shape)].append(index)
+    for indices in by_rows.values():
         parts = [_wide(matrices[index]) for index in indices]
         width = max(part.size(1) for part in parts)
         x = torch.stack([pad(part.bfloat16(), (0, width - part.size(1))) for part in parts])  # (B, R, C)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from export.artifact.manifest import Manifest, read_manifest
 from export.engines.onnxruntime import OnnxFeatureExtractor
+from export.engines.openvino import openvino_unavailable_reason
 from export.engines.selection import open_engine
 from export.onnx_import.importer import import_model
 from export.onnx_import.input_spec import make_spec
@@ -213,6 +214,9 @@ def test_a_network_for_one_image_that_cannot_be_freed_runs_them_one_by_one(tmp_p
     assert "cannot be freed; images run one by one" in lines[-1]
     assert manifest.options["batch"] == 1
     np.testing.assert_allclose(served(artifact, manifest)[1], original(path), atol=1e-5)
+    if openvino_unavailable_reason() is None:
+        by_openvino = open_engine(artifact, manifest, engine="openvino").run(photographs())[1]
+        np.testing.assert_allclose(by_openvino, original(path), atol=1e-5)
     extractor = OnnxFeatureExtractor(artifact / "model.onnx", manifest.nodes)
     whole = extractor.run(photographs(), ["logits"])[1][0]
     tail = extractor.tail(photographs()[:1], "image")

@@ -25,10 +25,9 @@ STATUSES = {
 
 @dataclass
 class Faults:
-    """What is refused: `code(method, path, number)` gives a code of S3's, or none; numbers count requests."""
+    """What is refused: `code(method, path)` gives a code of S3's, or none."""
 
-    code: Callable[[str, str, int], str] = lambda method, path, number: ""
-    count: int = 0
+    code: Callable[[str, str], str] = lambda method, path: ""
     refused: list[str] = field(default_factory=list)
 
 
@@ -56,8 +55,7 @@ def _running() -> Iterator[tuple[str, Faults]]:
     def application(environ, start_response):
         method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
         with lock:
-            faults.count += 1
-            code = faults.code(method, path, faults.count)
+            code = faults.code(method, path)
         if not code:
             return backend(environ, start_response)
         environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))

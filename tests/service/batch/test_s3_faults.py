@@ -28,9 +28,9 @@ def server(digits_folder, files, tmp_path_factory):
 @pytest.fixture
 def faults(server):
     faults = server[1]
-    faults.count, faults.refused = 0, []
+    faults.refused = []
     yield faults
-    faults.code = lambda method, path, number: ""
+    faults.code = lambda method, path: ""
 
 
 def rows_in(out):
@@ -41,7 +41,7 @@ def refusing(code, *, first=0, method="GET", part="faulty/", every=1):
     """Refuses a method from a request on."""
     seen = []
 
-    def refused(verb, path, number):
+    def refused(verb, path):
         if verb != method or part not in path:
             return ""
         seen.append(path)
@@ -119,6 +119,6 @@ def test_a_store_that_goes_away_stops_a_job_that_can_be_resumed(faults, lenet_ar
 
 def test_each_image_in_s3_is_one_request(faults, lenet_artifact, tmp_path):
     requests = []
-    faults.code = lambda method, path, number: requests.append((method, path)) or ""
+    faults.code = lambda method, path: requests.append((method, path)) or ""
     run_job("s3://faulty/folder", tmp_path / "rows.parquet", lenet_artifact)
     assert len([path for method, path in requests if path.endswith(".png")]) == 180
