@@ -8,14 +8,17 @@ import asyncio
 from typing import Any
 
 from uvicorn.config import HTTP_PROTOCOLS
+from uvicorn.protocols.http import httptools_impl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from service.process.answers import Answer
 
 _PROBE_S = 1.0
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 def install_protocol(*, keep_alive_s: float) -> None:
-    """Makes `Connection` the protocol of the servers that this process then configures.
+    """Makes `Connection` the protocol of the servers that this process then configures, with `Answer` for its answers.
 
     Args:
         keep_alive_s: how long a connection stays open between two requests.
@@ -25,6 +28,7 @@ def install_protocol(*, keep_alive_s: float) -> None:
         return Connection(keep_alive_s=keep_alive_s, **options)
 
     HTTP_PROTOCOLS["auto"] = connect  # type: ignore[assignment]  # uvicorn imports names, and takes other objects as is
+    httptools_impl.RequestResponseCycle = Answer  # type: ignore[misc]  # looked up there for each request
 
 
 class Connection(HttpToolsProtocol):

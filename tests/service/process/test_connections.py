@@ -7,6 +7,7 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 from uvicorn.config import HTTP_PROTOCOLS, Config
+from uvicorn.protocols.http import httptools_impl
 from uvicorn.server import ServerState
 
 from service.process.connections import install_protocol
@@ -78,7 +79,8 @@ def test_an_idle_connection_is_closed_after_the_setting(lenet_artifact, tmp_path
 
 
 def test_uvicorn_takes_the_idle_time_of_the_settings(monkeypatch):
-    monkeypatch.setitem(HTTP_PROTOCOLS, "auto", HTTP_PROTOCOLS["auto"])  # restores it afterwards
+    monkeypatch.setitem(HTTP_PROTOCOLS, "auto", HTTP_PROTOCOLS["auto"])  # both restored afterwards
+    monkeypatch.setattr(httptools_impl, "RequestResponseCycle", httptools_impl.RequestResponseCycle)
     default = read_settings().keep_alive_s
     install_protocol(keep_alive_s=default)
     config = Config(Starlette())
