@@ -60,16 +60,20 @@ def of_aiohttp(files: list[bytes]) -> Form:
 
 
 def of_starlettes_parser(body: bytes, content_type: str) -> list[bytes]:
-    async def parsed() -> list[bytes]:
+    return [data for data, _ in files_of_starlettes_parser(body, content_type)]
+
+
+def files_of_starlettes_parser(body: bytes, content_type: str) -> list[tuple[bytes, tuple[str, str]]]:
+    async def parsed() -> list[tuple[bytes, tuple[str, str]]]:
         async def stream():
             yield body
 
         form = await MultiPartParser(Headers({"content-type": content_type}), stream()).parse()
         try:
-            parts = [part for _, part in form.multi_items()]
-            if any(isinstance(part, str) for part in parts):
+            parts = form.multi_items()
+            if any(isinstance(part, str) for _, part in parts):
                 raise ValueError("it takes an image without a file's name for a text")
-            return [await part.read() for part in parts]
+            return [(await part.read(), (field, part.filename)) for field, part in parts]
         finally:
             await form.close()
 
@@ -116,6 +120,29 @@ def test_damaged_forms_are_refused_or_read_as_another_parser_reads_them() -> Non
         assert found == wanted
         same += 1
     assert same > 500 and refused > 200, (same, refused)
+
+
+@pytest.mark.parametrize("header", [0, 1, 2])
+def test_names_in_the_usual_headers_are_read_as_another_parser_reads_them(header: int) -> None:
+    spelled = [
+        b'Content-Disposition: form-data; name="%b"; filename="%b"\r\nContent-Type: image/png',
+        b'content-disposition: Form-Data; name="%b"; filename="%b"\r\ncontent-type: Image/JPEG',
+        b'Content-Disposition: form-data; name="%b"; filename="%b"\r\nContent-Type: application/octet-stream',
+    ][header]
+    random = np.random.default_rng(header)
+    characters = [b"a", b".png", b" ", b"%22", b"\\", b'\\"', b";", b"=", b"*", b"'", b"\xc3\xbc", b"C:\\", b"\t", b"/"]
+    same = 0
+    for _ in range(1000):
+        field, name = (b"".join(random.choice(characters, random.integers(1, 5)).tolist()) for _ in range(2))
+        if (field[-1:] + name[-1:]).count(b"\\"):
+            continue  # it escapes the quote that ends the name
+        body = b"--x\r\n" + spelled % (field, name) + b"\r\n\r\n\x89PNG\r\n--x--\r\n"
+        content_type = ["multipart/form-data; boundary=x", 'multipart/form-data;boundary="x"'][random.integers(2)]
+        found = parse_multipart(body, content_type, limit=Limit(1))
+        wanted = files_of_starlettes_parser(body, content_type)
+        assert list(zip(found, found.places, strict=True)) == wanted, body
+        same += b"\\" not in field + name
+    assert 100 < same < 900  # names with a backslash are no usual ones
 
 
 def part(disposition: str, content: bytes, kind: str = "") -> bytes:
