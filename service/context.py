@@ -10,6 +10,7 @@ from starlette.types import Receive
 
 from models.images.decode import Floats, Pixels
 from service.http.bodies import BodyReader
+from service.http.deadline import Deadline
 from service.http.disconnect import cancel_on_disconnect
 from service.inspection.queue import InspectionQueue
 from service.serving.reconciler import Reconciler
@@ -33,6 +34,7 @@ class ServerContext:
     body_reader: BodyReader
     decoders: Executor
     inspection_queue: InspectionQueue
+    deadline: Deadline
 
     def entry(self, name: str | None, version: str | None = None) -> ModelEntry:
         """Looks a model up with `VersionCatalog.entry`, and records it for the request's metrics and log."""

@@ -13,7 +13,6 @@ from service.asgi import operations
 from service.asgi.errors import send_error
 from service.context import ServerContext
 from service.errors import (
-    DeadlinePassed,
     GpuLost,
     GpuMemoryFull,
     MethodNotAllowed,
@@ -24,6 +23,7 @@ from service.errors import (
     forget_frames,
 )
 from service.http.bodies import BodyReader
+from service.http.deadline import Deadline
 from service.http.disconnect import ClientDisconnect
 from service.http.responses import send_json
 from service.http.route import Route
@@ -67,6 +67,7 @@ def build_application(catalog: VersionCatalog, settings: Settings) -> "Applicati
         body_reader=BodyReader(settings),
         decoders=Decoders(lambda: _decoding_threads(catalog, settings)),
         inspection_queue=InspectionQueue(settings.limit("inspection_queue_size")),
+        deadline=Deadline(settings.deadline_s),
     )
     routes = [route for module in _MODULES for route in module.routes(context)] + page.routes()
     routes.append(openapi_route(routes, settings))
@@ -86,7 +87,6 @@ class Application:
         self.context = context
         self.metrics = context.metrics
         self.routes = routes
-        self._deadline_s = context.settings.deadline_s
         self._direct_routes: dict[str, ASGIApp] = {}
         self._routes_by_endpoint: dict[tuple[object, ...], list[routing.Route]] = {}
         routed = []
@@ -129,11 +129,6 @@ class Application:
         except EngineError as error:
             await send_error(send, _engine_error(error), scope["path"])
             forget_frames(error)
-        except TimeoutError:  # from the `asyncio.timeout` around the work of every route
-            late = DeadlinePassed(
-                f"no answer within {self._deadline_s:g} s (CONVSCOPE_DEADLINE_S); the work was dropped"
-            )
-            await send_error(send, late, scope["path"])
         except ClientDisconnect:
             return
         except Exception as error:

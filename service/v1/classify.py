@@ -1,6 +1,5 @@
 """POST /v1/classify: image bytes in, labels with probabilities out."""
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -56,7 +55,6 @@ class ClassifyRoute:
 
     def __init__(self, context: ServerContext) -> None:
         self._context = context
-        self._deadline_s = context.settings.deadline_s
         self._limit_top_k = context.settings.limit("top_k_limit")
         self._limit_pixels = context.settings.limit("image_limit_pixels")
         self.parameters = (
@@ -74,7 +72,7 @@ class ClassifyRoute:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request; the caller maps raised errors."""
         values = parse_query(scope["query_string"], self._names)
-        async with asyncio.timeout(self._deadline_s):
+        with self._context.deadline.limit():
             early = "model" in values or not may_hold_options(scope)  # else the body may name it
             choice = await self._choose(values) if early else None
             async with self._context.body_reader.images(scope, receive, fields=self._names) as uploads:

@@ -1,6 +1,5 @@
 """POST /v1/models/{m}/compare: two images in one model, or one image in two models, layer by layer."""
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import asdict
 
@@ -58,7 +57,7 @@ class CompareRoute:
 
     async def answer(self, request: Request) -> Response:
         """Differences layer by layer between two images, or between two models on one image."""
-        async with asyncio.timeout(self._settings.deadline_s):
+        with self._context.deadline.limit():
             values = parse_query(request.scope["query_string"], query_names(PARAMETERS))
             first = await self._context.find(request.path_params["model"])
             other = single(values, "with")

@@ -9,7 +9,8 @@ import orjson
 from starlette.types import Receive, Scope, Send
 
 from models.images.errors import ImageError
-from service.errors import DeadlinePassed, RequestError, error_body
+from service.errors import RequestError, error_body
+from service.http.deadline import Deadline
 from service.http.disconnect import cancel_on_disconnect
 from service.http.requests import get_header
 from service.telemetry.metrics import INTERNAL
@@ -35,11 +36,11 @@ class EventStream:
     Args:
         work: takes a function that reports progress, callable from any thread, and returns the result as JSON.
         held: what ends with the response.
-        deadline_s: the work is cancelled then.
+        deadline: the work is cancelled then.
     """
 
-    def __init__(self, work: Callable[[Report], Awaitable[bytes]], held: AsyncExitStack, *, deadline_s: float) -> None:
-        self._work, self._held, self._deadline_s = work, held, deadline_s
+    def __init__(self, work: Callable[[Report], Awaitable[bytes]], held: AsyncExitStack, deadline: Deadline) -> None:
+        self._work, self._held, self._deadline = work, held, deadline
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Sends the events; raises ClientDisconnect if the client goes, and the work is cancelled."""
@@ -71,15 +72,11 @@ class EventStream:
 
     async def _finished(self, report: Report) -> bytes:
         try:
-            async with asyncio.timeout(self._deadline_s):
+            with self._deadline.limit():
                 return encode_event("result", await self._work(report))
         except (RequestError, ImageError) as error:
             current().fail(error.code, str(error))
             return _error_event(error_body(error))
-        except TimeoutError:
-            late = DeadlinePassed(f"no answer within {self._deadline_s:g} s; the work was dropped")
-            current().fail(late.code, str(late))
-            return _error_event(error_body(late))
         except Exception as error:
             message = "the server failed on this request; its log says why"
             current().fail(INTERNAL, message, error)

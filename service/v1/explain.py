@@ -117,22 +117,23 @@ class ExplainRoute:
 
     async def answer(self, request: Request) -> Response | EventStream:
         """Class activation or attribution map of one image, and how far to trust it."""
-        async with asyncio.timeout(self._settings.deadline_s), AsyncExitStack() as held:
+        with self._context.deadline.limit():
             question = read_question(parse_query(request.scope["query_string"], query_names(PARAMETERS)))
             model = await self._context.find(request.path_params["model"])
             if question.class_name is not None:
                 class_index(model.manifest.classes, question.class_name)
             streams = request.scope, request.receive
             body = self._context.body_reader.images(*streams, limit_images=Limit(1))
-            (upload,) = await held.enter_async_context(body)
-            if wants_events(request.scope) and not question.as_png:
+            async with AsyncExitStack() as held:
+                (upload,) = await held.enter_async_context(body)
+                if wants_events(request.scope) and not question.as_png:
 
-                async def work(report: Report) -> bytes:
-                    return bytes((await self._answered(model, upload, question, report)).body)
+                    async def work(report: Report) -> bytes:
+                        return bytes((await self._answered(model, upload, question, report)).body)
 
-                return EventStream(work, held.pop_all(), deadline_s=self._settings.deadline_s)
-            answering = self._answered(model, upload, question, lambda _: None)
-            return await cancel_on_disconnect(asyncio.ensure_future(answering), request.receive)
+                    return EventStream(work, held.pop_all(), self._context.deadline)
+                answering = self._answered(model, upload, question, lambda _: None)
+                return await cancel_on_disconnect(asyncio.ensure_future(answering), request.receive)
 
     async def _answered(self, model: ServedModel, upload: bytes, question: Question, report: Report) -> Response:
         stopped = threading.Event()

@@ -1,6 +1,5 @@
 """POST /v1/models/{m}/feature-maps: the values of layers for one image, as numbers or pictures."""
 
-import asyncio
 import base64
 import io
 import threading
@@ -70,7 +69,7 @@ class FeatureMapsRoute:
 
     async def answer(self, request: Request) -> Response:
         """Feature maps of one image, of every layer of the served file."""
-        async with asyncio.timeout(self._settings.deadline_s):
+        with self._context.deadline.limit():
             return await self._answered(request)
 
     async def _answered(self, request: Request) -> Response:

@@ -1,6 +1,5 @@
 """POST /v1/models/{m}[/versions/{v}]:predict: inference for clients of TensorFlow Serving and KServe V1."""
 
-import asyncio
 from collections.abc import Mapping
 
 import numpy as np
@@ -43,7 +42,6 @@ class InstancesRoute:
     def __init__(self, context: ServerContext) -> None:
         settings = context.settings
         self._context = context
-        self._deadline_s = settings.deadline_s
         self._limit_bytes = settings.limit("body_limit_bytes")
         self._limit_pixels = settings.limit("image_limit_pixels")
         self._limits = {
@@ -58,7 +56,7 @@ class InstancesRoute:
         # Like TensorFlow Serving, this takes JSON under any media type; curl -d sends another one.
         if (media_type := media_type_of(scope)) == MULTIPART or media_type.startswith("image/"):
             raise UnsupportedType(f"{scope['path']} takes JSON, not {media_type}; image files go to /v1/classify")
-        async with asyncio.timeout(self._deadline_s):
+        with self._context.deadline.limit():
             model = await self._context.find(named["model"], named.get("version"))
             request, images = await self._read(model, scope, receive)
             probabilities, _ = await run_model(model, images, receive)

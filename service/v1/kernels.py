@@ -1,6 +1,5 @@
 """GET /v1/models/{m}/layers/{n}/kernels: the weights of one layer, as numbers or a picture."""
 
-import asyncio
 import io
 from typing import Any
 
@@ -68,7 +67,7 @@ class KernelsRoute:
 
     async def answer(self, request: Request) -> Response:
         """Weights and bias of one layer of the served file."""
-        async with asyncio.timeout(self._settings.deadline_s):
+        with self._context.deadline.limit():
             values = parse_query(request.scope["query_string"], query_names(PARAMETERS))
             form = choice(values, "format", FORMATS)
             effective = choice(values, "effective", EFFECTIVE) == "true"

@@ -3,8 +3,6 @@
 BentoML itself would parse this body on the event loop, without a limit, and with answers in its own format.
 """
 
-import asyncio
-
 import numpy as np
 import orjson
 from starlette.types import Receive, Scope, Send
@@ -46,7 +44,7 @@ class PredictRoute:
         if content_type.partition(";")[0].strip().lower() != "application/json":
             raise UnsupportedType(f"{PATH} takes application/json, not {content_type[:80]}; files go to /v1/classify")
         settings, reader = self._context.settings, self._context.body_reader
-        async with asyncio.timeout(settings.deadline_s):
+        with self._context.deadline.limit():
             async with reader.body(scope, receive, limit_bytes=settings.limit("json_limit_bytes")) as body:
                 images, model = _parse(body, settings.limit("json_depth_limit"))
             probabilities = await predict(self._context, images, model, receive)

@@ -1,6 +1,5 @@
 """GET /v1/models/{m}/layers/{n}/channels/{c}/references: the images of a data set that excite a channel most."""
 
-import asyncio
 import base64
 from dataclasses import asdict
 from typing import Any
@@ -61,7 +60,7 @@ class ReferencesRoute:
 
     async def answer(self, request: Request) -> Response:
         """Images that excite a channel most, and what is normal for it, from `convscope index`."""
-        async with asyncio.timeout(self._context.settings.deadline_s):
+        with self._context.deadline.limit():
             values = parse_query(request.scope["query_string"], query_names(PARAMETERS))
             form = choice(values, "format", FORMATS)
             model = await self._context.find(request.path_params["model"])

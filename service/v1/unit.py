@@ -1,6 +1,5 @@
 """POST /v1/models/{m}/unit: one number inside the served network, and the arithmetic that makes it."""
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple
 from typing import Any, get_args
@@ -75,7 +74,7 @@ class UnitRoute:
 
     async def answer(self, request: Request) -> Response:
         """Arithmetic of one unit: inputs, weights, products, bias, and the served value beside the result."""
-        async with asyncio.timeout(self._settings.deadline_s):
+        with self._context.deadline.limit():
             values = parse_query(request.scope["query_string"], query_names(PARAMETERS))
             model = await self._context.find(request.path_params["model"])
             layer = single(values, "layer")

@@ -70,7 +70,7 @@ class InferRoute:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request; the caller maps raised errors."""
-        async with asyncio.timeout(self._settings.deadline_s):
+        with self._context.deadline.limit():
             model = await self._context.find(**scope["path_params"])
             request, nodes, images = await self._read(model, scope, receive)
             fields, tensors = await self._answer(model, request, nodes, images, receive)

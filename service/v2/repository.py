@@ -1,6 +1,5 @@
 """POST /v2/repository: the index of artifacts, and loading and unloading of models if allowed."""
 
-import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,11 +39,10 @@ class RepositoryRoutes:
 
     async def index(self, request: Request) -> JSONResponse:
         """Every artifact that was found, and why some are not served."""
-        async with (
-            asyncio.timeout(self._context.settings.deadline_s),
-            self._context.body_reader.body(request.scope, request.receive, limit_bytes=LIMIT) as body,
-        ):
-            asked = parse_object(body) if body else {}
+        reader = self._context.body_reader
+        with self._context.deadline.limit():
+            async with reader.body(request.scope, request.receive, limit_bytes=LIMIT) as body:
+                asked = parse_object(body) if body else {}
         if unknown := sorted(asked.keys() - {"ready"}):
             raise MalformedBody(f"there is no key {unknown[0][:40]!r}; known is ready")
         ready_only = asked.get("ready", False)
@@ -64,14 +62,14 @@ class RepositoryRoutes:
 
     async def load(self, request: Request) -> JSONResponse:
         """Loads a model, in every worker by the time it is answered."""
-        async with asyncio.timeout(self._context.settings.deadline_s):
+        with self._context.deadline.limit():
             await self._check(request, ())
             await self._context.reconciler.load(request.path_params["name"])
         return JSONResponse({})
 
     async def unload(self, request: Request) -> JSONResponse:
         """Unloads a model, in every worker by the time it is answered."""
-        async with asyncio.timeout(self._context.settings.deadline_s):
+        with self._context.deadline.limit():
             await self._check(request, ("unload_dependents",))  # sent by Triton's client; ignored here
             await self._context.reconciler.unload(request.path_params["name"])
         return JSONResponse({})
