@@ -1,12 +1,16 @@
-"""Connections of the HTTP server: how long an idle one stays open, and clients that close their sending side.
+"""Connections of the HTTP server: how many are accepted at once, how long an idle one stays open, and clients that
+close their sending side.
 
-BentoML creates uvicorn's configuration itself, without an option for either, so a subclass of uvicorn's protocol takes
-the place of its default.
+BentoML creates uvicorn's server and its configuration itself, without an option for any of these, so subclasses of
+uvicorn's server and protocol take the place of its own.
 """
 
 import asyncio
+import os
+import socket
 from typing import Any
 
+import uvicorn
 from uvicorn.config import HTTP_PROTOCOLS
 from uvicorn.protocols.http import httptools_impl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -15,10 +19,11 @@ from service.process.answers import Answer
 
 _PROBE_S = 1.0
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_ACCEPTED_AT_ONCE = 16
 
 
 def install_protocol(*, keep_alive_s: float) -> None:
-    """Makes `Connection` the protocol of the servers that this process then configures, with `Answer` for its answers.
+    """Makes `Server`, `Connection` and `Answer` the server, protocol and answers of what this process then starts.
 
     Args:
         keep_alive_s: how long a connection stays open between two requests.
@@ -29,6 +34,27 @@ def install_protocol(*, keep_alive_s: float) -> None:
 
     HTTP_PROTOCOLS["auto"] = connect  # type: ignore[assignment]  # uvicorn imports names, and takes other objects as is
     httptools_impl.RequestResponseCycle = Answer  # type: ignore[misc]  # looked up there for each request
+    uvicorn.Server = Server  # type: ignore[misc]
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, but it accepts several connections in one iteration of the event loop.
+
+    uvloop accepts one for each listening socket, and answers all requests that have arrived on other connections before
+    the next. So the last of 128 connections waited for 128 iterations, and clients that open a connection for each
+    request were answered one by one, in batches of one image. Duplicates of the socket are polled like further ones.
+    """
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Starts listening, on each socket several times."""
+        if sockets is not None:
+            sockets = [one for given in sockets for one in (given, *_duplicates(given, _ACCEPTED_AT_ONCE - 1))]
+        await super().startup(sockets)
+
+
+def _duplicates(listener: socket.socket, count: int) -> list[socket.socket]:
+    # Not `listener.dup()`, which makes it blocking for all that share it: another worker would wait in its next accept.
+    return [socket.socket(fileno=os.dup(listener.fileno())) for _ in range(count)]
 
 
 class Connection(HttpToolsProtocol):

@@ -1,16 +1,19 @@
 """Clients that close their sending side, and idle connections, on a real server."""
 
 import asyncio
+import os
 import socket
 
 import httpx
 import pytest
+import uvicorn
+import uvloop
 from starlette.applications import Starlette
 from uvicorn.config import HTTP_PROTOCOLS, Config
 from uvicorn.protocols.http import httptools_impl
 from uvicorn.server import ServerState
 
-from service.process.connections import install_protocol
+from service.process.connections import Server, install_protocol
 from service.settings import read_settings
 from tests.real_server import running_server, until
 from tests.service.raw_connections import IMAGE, answer_on
@@ -79,8 +82,9 @@ def test_an_idle_connection_is_closed_after_the_setting(lenet_artifact, tmp_path
 
 
 def test_uvicorn_takes_the_idle_time_of_the_settings(monkeypatch):
-    monkeypatch.setitem(HTTP_PROTOCOLS, "auto", HTTP_PROTOCOLS["auto"])  # both restored afterwards
+    monkeypatch.setitem(HTTP_PROTOCOLS, "auto", HTTP_PROTOCOLS["auto"])  # all restored afterwards
     monkeypatch.setattr(httptools_impl, "RequestResponseCycle", httptools_impl.RequestResponseCycle)
+    monkeypatch.setattr(uvicorn, "Server", uvicorn.Server)
     default = read_settings().keep_alive_s
     install_protocol(keep_alive_s=default)
     config = Config(Starlette())
@@ -89,3 +93,49 @@ def test_uvicorn_takes_the_idle_time_of_the_settings(monkeypatch):
     connection = config.http_protocol_class(config=config, server_state=ServerState(), app_state={}, _loop=loop)
     loop.close()
     assert connection.timeout_keep_alive == default > 60
+
+
+def iterations_until_accepted(kind, clients):
+    """Iterations of uvloop's event loop in which a server accepts connections that are complete before the first."""
+
+    async def run():
+        listener = socket.create_server(("127.0.0.1", 0), backlog=clients)
+        server = kind(uvicorn.Config(Starlette(), lifespan="off", log_config=None))
+        server.config.load()
+        server.lifespan = server.config.lifespan_class(server.config)
+        await server.startup([listener])
+        address = listener.getsockname()
+        opened = [socket.create_connection(address) for _ in range(clients)]
+        iterations = 0
+        while len(server.server_state.connections) < clients:
+            await asyncio.sleep(0)
+            iterations += 1
+        for connection in opened:
+            connection.close()
+        await server.shutdown([listener])
+        with pytest.raises(ConnectionRefusedError):  # no duplicate goes on listening
+            socket.create_connection(address)
+        return iterations
+
+    return uvloop.run(run())
+
+
+def test_many_connections_are_accepted_in_few_iterations():
+    ours, theirs = (iterations_until_accepted(kind, 64) for kind in (Server, uvicorn.Server))
+    assert ours <= 8 and theirs >= 64
+
+
+def test_a_worker_that_starts_leaves_the_socket_of_the_others_as_it_is(monkeypatch):
+    seen = []
+
+    async def startup(self, sockets):
+        for one in sockets:
+            seen.append((os.get_blocking(one.fileno()), one.getsockname()))
+            one.close()
+
+    monkeypatch.setattr(Server.__base__, "startup", startup)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)  # as another worker has set it
+        address = listener.getsockname()
+        asyncio.run(Server(uvicorn.Config(Starlette(), log_config=None)).startup([listener]))
+    assert seen == [(False, address)] * 16
