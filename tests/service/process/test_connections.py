@@ -137,5 +137,6 @@ def test_a_worker_that_starts_leaves_the_socket_of_the_others_as_it_is(monkeypat
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setblocking(False)  # as another worker has set it
         address = listener.getsockname()
-        asyncio.run(Server(uvicorn.Config(Starlette(), log_config=None)).startup([listener]))
+        given = socket.socket(fileno=os.dup(listener.fileno()))  # as BentoML opens it, unaware of this
+        asyncio.run(Server(uvicorn.Config(Starlette(), log_config=None)).startup([given]))
     assert seen == [(False, address)] * 16
