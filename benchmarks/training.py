@@ -24,6 +24,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
+from models.allocator import retain_freed_memory
 from models.images.input_spec import InputSpec
 from models.networks.registry import build_network
 from training.data.datasets import load_dataset
@@ -31,7 +32,6 @@ from training.data.options import DataOptions
 from training.data.raw import RawDataset
 from training.data.splits import Splits, prepare_splits
 from training.events import ignore_events
-from training.loop.allocator import retain_freed_memory
 from training.loop.fit import fit
 from training.loop.learner import make_learner, train_step, training_forward
 from training.recipes.defaults import default_recipe

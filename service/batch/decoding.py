@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from models.allocator import retain_freed_memory
 from models.errors import ConvscopeError
 from models.images.decode import Pixels, decode_image, preprocess_image, to_pil
 from models.images.errors import ImageError
@@ -224,6 +225,7 @@ def decoder(spec: InputSpec, limit_pixels: int) -> Callable[[Encoded, list[str]]
 def _prepare(path: str, count: int, shape: tuple[int, ...], spec: InputSpec, limit_pixels: int) -> None:
     global _places, _decode
     os.nice(_NICENESS)
+    retain_freed_memory(large=False)
     try:
         _places, _decode = _mapped(path, count, shape), decoder(spec, limit_pixels)
     except FileNotFoundError:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from models.allocator import retain_freed_memory
 from models.errors import UserError
 from models.networks.names import check_network_name
 from training.cli.arguments import usage_errors
@@ -75,7 +76,6 @@ def train(
     from training.cli.options import check_options, parse_options
     from training.cli.progress import TrainingProgress
     from training.events import ignore_events
-    from training.loop.allocator import retain_freed_memory
     from training.loop.learner import pick_device
     from training.loop.process_group import process_group
     from training.run.plan import TrainingRequest, plan_recipe
