@@ -5,7 +5,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
@@ -13,7 +13,8 @@ from pathlib import Path
 
 import psutil
 
-from export.artifact.manifest import INT8_FILE, ONNX_FILE, read_manifest
+from export.artifact.formats import RUNS, GraphFormat
+from export.artifact.manifest import ONNX_FILE
 from export.engines.machine import peak_memory_mb
 from service.process.server import command, environment, wait_until_ready
 from service.settings import read_settings
@@ -34,6 +35,8 @@ class Server:
         path: path to which images are posted.
         form: name of the form field for the image; empty if the body is the image itself.
         needs: required package; without it the server is left out.
+        run: of our server, how it runs the artifact; None for peers.
+        workers: its processes.
     """
 
     name: str
@@ -43,11 +46,13 @@ class Server:
     path: str = "/classify"
     form: str = ""
     needs: str = "uvicorn"
+    run: GraphFormat | None = None
+    workers: int = 1
 
     @property
     def is_ours(self) -> bool:
-        """True for the server that the others are compared with."""
-        return self.name.startswith("convscope")
+        """True for the servers that the others are compared with."""
+        return self.run is not None
 
 
 @dataclass
@@ -63,8 +68,17 @@ class Running:
         return sum(peak_memory_mb(one.pid) for one in (parent, *parent.children(recursive=True)))
 
 
-def servers(artifact: Path, *, threads: int) -> list[Server]:
-    """All servers that can run here: ours, with a raw body and with a form, and the peers, with the same ONNX file."""
+def servers(
+    artifact: Path, *, threads: int, runs: Sequence[str] = ("onnxruntime-fp32",), workers: Sequence[int] = (1,)
+) -> list[Server]:
+    """All servers that can run here: ours, with a raw body and with a form, and the peers, with the same ONNX file.
+
+    Args:
+        artifact: the artifact directory.
+        threads: per inference.
+        runs: engine and precision of ours, such as openvino-bf16.
+        workers: processes of ours.
+    """
     peer = {"MODEL": str(artifact / ONNX_FILE), "THREADS": str(threads)}
     uvicorn = [sys.executable, "-m", "uvicorn", "--port", str(PORT), "--no-access-log", "--log-level", "error"]
     bentoml = [str(BIN / "bentoml"), "serve", "usual_bentoml:Usual", "--port", str(PORT), "--host", "127.0.0.1"]
@@ -89,28 +103,36 @@ def servers(artifact: Path, *, threads: int) -> list[Server]:
             form="images",
             needs="bentoml",
         ),
-        *_ours(artifact, threads=threads),
+        *(server for run in runs for count in workers for server in _ours(artifact, run, count, threads=threads)),
     ]
     return [server for server in found if find_spec(server.needs)]
 
 
-def _ours(artifact: Path, *, threads: int) -> Iterator[Server]:
-    precisions = ["fp32", *(["int8"] if INT8_FILE in read_manifest(artifact).files else [])]
-    for precision in precisions:
-        settings = read_settings(
-            artifacts=artifact, port=PORT, threads=threads, engine="onnxruntime", precision=precision
-        )
-        one = Server(
-            name=f"convscope {precision}",
-            words=command(settings),
-            variables=environment(settings),
-            ready="/readyz",
-            path="/v1/classify",
-        )
-        yield one
-        yield replace(one, name=f"{one.name}, form", form="image")
-        two = settings.model_copy(update={"workers": 2})
-        yield replace(one, name=f"{one.name}, 2 workers", words=command(two), variables=environment(two))
+def _ours(artifact: Path, run: str, workers: int, *, threads: int) -> Iterator[Server]:
+    form = next((form for form in RUNS if f"{form.engine}-{form.precision}" == run), None)
+    if form is None:
+        raise SystemExit(f"no run is called {run}; known are {', '.join(f'{f.engine}-{f.precision}' for f in RUNS)}")
+    settings = read_settings(
+        artifacts=artifact,
+        port=PORT,
+        threads=threads,
+        engine=form.engine,
+        precision=form.precision,
+        workers=workers,
+    )
+    engine = "" if form.engine == "onnxruntime" else f"{form.engine} "
+    more = "" if workers == 1 else f", {workers} workers"
+    raw = Server(
+        name=f"convscope {engine}{form.precision}{more}",
+        words=command(settings),
+        variables=environment(settings),
+        ready="/readyz",
+        path="/v1/classify",
+        run=form,
+        workers=workers,
+    )
+    yield raw
+    yield replace(raw, name=f"{raw.name}, form", form="image")
 
 
 @contextmanager

@@ -1,23 +1,32 @@
 """Requests per second and latency of our server and its peers, on one machine, in one run.
 
     python -m benchmarks.serving artifacts/lenet-digits runs/lenet-digits/example.png
+    python -m benchmarks.serving artifacts/resnet18 photo.jpg --threads 2 --connections 8 \\
+        --runs onnxruntime-fp32 --runs openvino-bf16 --runs openvino-int8 --workers 1
 
-`make demo` makes both. Needs wrk (Debian: apt-get install wrk); for the peers `pip install -e '.[bench]'`.
-Servers and load share the machine's cores; the ratio is the result.
+`make demo` makes the files of the first. Needs wrk (Debian: apt-get install wrk); for the peers `pip install -e
+'.[bench]'`, for OpenVINO `.[openvino]`. Servers and load share the machine's cores; the ratios are the result.
+Accuracies are those that export measured on the test split. The peers run `model.onnx` with ONNX Runtime in fp32.
 """
 
 import statistics
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Annotated
 
 import cyclopts
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.bounds import Bounds, bounds
 from benchmarks.servers import PORT, Server, running, servers
 from benchmarks.wrk import Load, load
 from export.artifact.directory import newest_version
+from export.artifact.manifest import ONNX_FILE, Manifest, read_manifest
 
+Words = Annotated[tuple[str, ...], cyclopts.Parameter(negative="")]
 Loads = dict[tuple[str, int], list[Load]]
+Starts = dict[str, list[tuple[float, float]]]
 
 
 def main(
@@ -28,7 +37,9 @@ def main(
     rounds: int = 1,
     threads: int = 1,
     connections: tuple[int, ...] = (1, 8, 32, 128),
-    only: tuple[str, ...] = (),
+    runs: Words = ("onnxruntime-fp32",),
+    workers: tuple[int, ...] = (1, 2),
+    only: Words = (),
 ) -> None:
     """Prints the tables.
 
@@ -39,56 +50,96 @@ def main(
         rounds: number of turns over all servers; medians are shown.
         threads: per inference.
         connections: concurrent connections.
-        only: prefixes of the servers to measure.
+        runs: engine and precision of our server, such as openvino-bf16; repeatable.
+        workers: processes of our server.
+        only: prefixes of the servers to measure; repeatable.
     """
-    directory, image, console = newest_version(artifact).resolve(), image.resolve(), Console(width=120)
-    chosen = [server for server in servers(directory, threads=threads) if not only or server.name.startswith(only)]
-    loads: Loads = {}
-    starts: dict[str, list[tuple[float, float]]] = {}
+    directory, image, console = newest_version(artifact).resolve(), image.resolve(), Console(width=160)
+    found = servers(directory, threads=threads, runs=runs, workers=workers)
+    chosen = [server for server in found if not only or server.name.startswith(only)]
+    loads, starts, limits = Loads(), Starts(), dict[str, Bounds]()
     for _ in range(rounds):
         for server in chosen:
             with running(server) as started:
                 for count in connections:
                     url = f"http://127.0.0.1:{PORT}{server.path}"
-                    found = load(url, image, form=server.form, connections=count, seconds=seconds)
-                    loads.setdefault((server.name, count), []).append(found)
-                    console.print(server.name, count, found)
+                    result = load(url, image, form=server.form, connections=count, seconds=seconds)
+                    loads.setdefault((server.name, count), []).append(result)
+                    console.print(server.name, count, result)
                 starts.setdefault(server.name, []).append((started.ready_s, started.memory_mb()))
-    title = f"{directory.parent.name}, {image.name}; {seconds} s each, {rounds} rounds, {threads} threads a run"
-    console.print(_table(title, chosen, connections, loads, starts))
+    for server in chosen:
+        if server.run and server.run.key not in limits:
+            data, sizes = image.read_bytes(), sorted({1, max(connections), 32})
+            limits[server.run.key] = bounds(
+                directory, server.run, data, threads=threads, batches=sizes, seconds=seconds / 3
+            )
+    manifest = read_manifest(directory)
+    for count in connections:
+        title = (
+            f"{manifest.name}, {image.name}, {count} connections; {seconds} s, {rounds} rounds, {threads} threads a run"
+        )
+        console.print(_table(title, chosen, {name: loads[name, count] for name, _ in loads}, manifest, limits))
+    console.print(_start_table(starts))
 
 
 def _table(
     title: str,
-    chosen: list[Server],
-    connections: tuple[int, ...],
-    loads: Loads,
-    starts: dict[str, list[tuple[float, float]]],
+    chosen: Sequence[Server],
+    loads: Mapping[str, list[Load]],
+    manifest: Manifest,
+    limits: Mapping[str, Bounds],
 ) -> Table:
-    ours = {bool(server.form): server.name for server in reversed(chosen) if server.is_ours}
-    headings = ("connections", "requests/s", "p50 ms", "p99 ms", "errors", "ours to it", "ready s", "memory MB")
-    table = Table("server", *headings, title=title)
+    ours = [server for server in chosen if server.run and server.workers == 1 and not server.form]
+    compared = [f"{server.name.removeprefix('convscope ')} to it" for server in ours]
+    table = Table(
+        "server", "requests/s", "p50 ms", "p99 ms", "errors", "accuracy", "of the bound", *compared, title=title
+    )
     for server in chosen:
-        for count in connections:
-            found = loads[server.name, count]
-            rate, p50, p99 = (
-                statistics.median(getattr(one, name) for one in found)
-                for name in ("requests_per_s", "p50_ms", "p99_ms")
-            )
-            same = ours.get(bool(server.form))  # with the same kind of body
-            other = statistics.median(one.requests_per_s for one in loads[same, count]) if same else 0.0
-            start = [f"{statistics.median(column):.1f}" for column in zip(*starts[server.name], strict=True)]
-            table.add_row(
-                server.name if count == connections[0] else "",
-                str(count),
-                f"{rate:,.0f}",
-                f"{p50:.2f}",
-                f"{p99:.2f}",
-                str(sum(one.errors for one in found)),
-                f"{other / rate:.2f}x" if rate and other else "-",
-                *(start if count == connections[0] else ("", "")),
-                end_section=count == connections[-1],
-            )
+        rate = _median(loads, server.name, "requests_per_s")
+        known = limits.get(server.run.key) if server.run else None
+        table.add_row(
+            server.name + ("" if server.form or server.is_ours else ", raw") + _form(server),
+            f"{rate:,.0f}",
+            f"{_median(loads, server.name, 'p50_ms'):.2f}",
+            f"{_median(loads, server.name, 'p99_ms'):.2f}",
+            str(sum(one.errors for one in loads[server.name])),
+            _accuracy(server, manifest),
+            f"{rate / known.together:.0%}" if known else "",
+            *("" if server.is_ours else _ratios(one, server, loads) for one in ours),
+        )
+    for key, one in limits.items():
+        table.caption = (table.caption or "") + (
+            f"{key}: engine alone {one.engine:,.0f} images/s (batches of {one.batch}), decoding alone "
+            f"{one.decoding:,.0f}, the bound of both {one.together:,.0f}\n"
+        )
+    return table
+
+
+def _form(server: Server) -> str:
+    return ", form" if server.form and not server.is_ours else ""
+
+
+def _median(loads: Mapping[str, list[Load]], name: str, column: str) -> float:
+    return statistics.median(getattr(one, column) for one in loads[name])
+
+
+def _accuracy(server: Server, manifest: Manifest) -> str:
+    key = server.run.key if server.run else ONNX_FILE
+    entry = manifest.runs.get(key) or manifest.files.get(key)
+    return f"{entry.accuracy:.2%}" if entry and entry.accuracy is not None else "-"
+
+
+def _ratios(ours: Server, peer: Server, loads: Mapping[str, list[Load]]) -> str:
+    """With a raw body, and with a form if the peer takes one."""
+    theirs = _median(loads, peer.name, "requests_per_s") or float("nan")
+    raw, form = (_median(loads, name, "requests_per_s") / theirs for name in (ours.name, f"{ours.name}, form"))
+    return f"{raw:.2f}x; form {form:.2f}x" if peer.form else f"{raw:.2f}x"
+
+
+def _start_table(starts: Starts) -> Table:
+    table = Table("server", "ready after s", "memory MB")
+    for name, found in starts.items():
+        table.add_row(name, *(f"{statistics.median(column):.1f}" for column in zip(*found, strict=True)))
     return table
 
 

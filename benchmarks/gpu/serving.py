@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from benchmarks.decoding import decoding_rate
 from benchmarks.gpu.cases import FILES, JPEG, PNG, Case, cases
-from benchmarks.gpu.decoding import decoding_rate
 from benchmarks.gpu.engine_alone import EngineProcess
 from benchmarks.gpu.host import Utilisation, gpu_used_mb
 from benchmarks.gpu.load import load
