@@ -90,7 +90,7 @@ def _table(
     limits: Mapping[str, Bounds],
 ) -> Table:
     ours = [server for server in chosen if server.run and server.workers == 1 and not server.form]
-    compared = [f"{server.name.removeprefix('convscope ')} to it" for server in ours]
+    compared = [f"{server.name.removeprefix('convscope ')} to it: raw, form" for server in ours]
     table = Table(
         "server", "requests/s", "p50 ms", "p99 ms", "errors", "accuracy", "of the bound", *compared, title=title
     )
@@ -133,7 +133,7 @@ def _ratios(ours: Server, peer: Server, loads: Mapping[str, list[Load]]) -> str:
     """With a raw body, and with a form if the peer takes one."""
     theirs = _median(loads, peer.name, "requests_per_s") or float("nan")
     raw, form = (_median(loads, name, "requests_per_s") / theirs for name in (ours.name, f"{ours.name}, form"))
-    return f"{raw:.2f}x; form {form:.2f}x" if peer.form else f"{raw:.2f}x"
+    return f"{raw:.2f}x, {form:.2f}x" if peer.form else f"{raw:.2f}x"
 
 
 def _start_table(starts: Starts) -> Table:

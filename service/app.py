@@ -40,7 +40,7 @@ class GatedService(bentoml.Service):  # type: ignore[misc]  # bentoml ships no t
 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
         """The application that a worker serves; the worker configures uvicorn afterwards."""
-        install_protocol(keep_alive_s=SETTINGS.keep_alive_s)
+        install_protocol(keep_alive_s=SETTINGS.keep_alive_s, workers=SETTINGS.workers)
         return AdmissionControl(super().to_asgi(is_main), SETTINGS, HTTP)
 
 

@@ -19,14 +19,15 @@ from service.process.answers import Answer
 
 _PROBE_S = 1.0
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_ACCEPTED_AT_ONCE = 16
+_ACCEPTED_AT_ONCE = 16  # by a single worker; of several, the first to wake would take nearly all connections
 
 
-def install_protocol(*, keep_alive_s: float) -> None:
+def install_protocol(*, keep_alive_s: float, workers: int) -> None:
     """Makes `Server`, `Connection` and `Answer` the server, protocol and answers of what this process then starts.
 
     Args:
         keep_alive_s: how long a connection stays open between two requests.
+        workers: the processes that share the listening socket.
     """
 
     def connect(**options: Any) -> Connection:
@@ -34,7 +35,8 @@ def install_protocol(*, keep_alive_s: float) -> None:
 
     HTTP_PROTOCOLS["auto"] = connect  # type: ignore[assignment]  # uvicorn imports names, and takes other objects as is
     httptools_impl.RequestResponseCycle = Answer  # type: ignore[misc]  # looked up there for each request
-    uvicorn.Server = Server  # type: ignore[misc]
+    if workers == 1:
+        uvicorn.Server = Server  # type: ignore[misc]
 
 
 class Server(uvicorn.Server):

@@ -86,7 +86,7 @@ def test_uvicorn_takes_the_idle_time_of_the_settings(monkeypatch):
     monkeypatch.setattr(httptools_impl, "RequestResponseCycle", httptools_impl.RequestResponseCycle)
     monkeypatch.setattr(uvicorn, "Server", uvicorn.Server)
     default = read_settings().keep_alive_s
-    install_protocol(keep_alive_s=default)
+    install_protocol(keep_alive_s=default, workers=1)
     config = Config(Starlette())
     config.load()
     loop = asyncio.new_event_loop()
@@ -123,6 +123,15 @@ def iterations_until_accepted(kind, clients):
 def test_many_connections_are_accepted_in_few_iterations():
     ours, theirs = (iterations_until_accepted(kind, 64) for kind in (Server, uvicorn.Server))
     assert ours <= 8 and theirs >= 64
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_only_a_single_worker_accepts_many_at_once(monkeypatch, workers):
+    monkeypatch.setitem(HTTP_PROTOCOLS, "auto", HTTP_PROTOCOLS["auto"])
+    monkeypatch.setattr(httptools_impl, "RequestResponseCycle", httptools_impl.RequestResponseCycle)
+    monkeypatch.setattr(uvicorn, "Server", uvicorn.Server)
+    install_protocol(keep_alive_s=1, workers=workers)
+    assert (uvicorn.Server is Server) == (workers == 1)
 
 
 def test_a_worker_that_starts_leaves_the_socket_of_the_others_as_it_is(monkeypatch):
