@@ -63,8 +63,8 @@ const page = {
   drawSeen,
   /** The path of the chosen model, such as v1/models/lenet%3A1. */
   path: () => `v1/models/${address()}`,
-  /** A request whose errors are shown; null if the server refuses. */
-  ask: (path, options, again) => guarded(() => ask(path, options), again ?? (() => page.ask(path, options))),
+  /** A request whose errors are shown; null if the server refuses. `again` repeats it, see Notice. */
+  ask: (path, options, again = null) => guarded(() => ask(path, options), again),
   /** The pixels of the input that a position of a layer sees. */
   field: (node, row, column) => network.receptiveFields.field(node, row, column),
   /** Shows a layer among the layers. */
@@ -75,7 +75,7 @@ const page = {
   /** Asks for the maps of one layer, where large networks have them on demand. */
   load: async (name) => {
     const image = store.get("image");
-    const answer = await guarded(() => maps(image, [name]), () => {}, { lazily: true });
+    const answer = await guarded(() => maps(image, [name]), null, { lazily: true });
     if (answer && answer !== "too many" && image === store.get("image")) take(answer);
   },
   /** Opens a unit: `index` is [channel, row, column] of a feature map, or [element]. */
@@ -85,7 +85,7 @@ const page = {
 
 const classification = new Newest(async (blob, signal) => {
   const started = performance.now();
-  const answer = await guarded(() => ask(`v1/classify?model=${address()}`, { body: blob, signal }), refreshLive);
+  const answer = await guarded(() => ask(`v1/classify?model=${address()}`, { body: blob, signal }), repeat);
   if (blob !== store.get("image")) return;
   if (!answer) return forget();
   showPredictions(answer.results[0].predictions, performance.now() - started);
@@ -95,10 +95,10 @@ const classification = new Newest(async (blob, signal) => {
 const inspection = new Newest(async (blob, signal) => {
   const started = performance.now();
   const last = store.get("graph").nodes.at(-1).name;
-  let answer = await guarded(() => maps(blob, lazy ? [last] : ["*"], signal), refresh, { lazily: true });
+  let answer = await guarded(() => maps(blob, lazy ? [last] : ["*"], signal), repeat, { lazily: true });
   if (answer === "too many") {
     lazy = true;
-    answer = await guarded(() => maps(blob, [last], signal), refresh);
+    answer = await guarded(() => maps(blob, [last], signal), repeat);
   }
   if (blob !== store.get("image")) return;
   if (!answer) return forget();
@@ -112,7 +112,7 @@ const fill = new Newest(async (_, signal) => {
   for (let names; store.get("image") && (names = network.missing()).length; ) {
     const blob = store.get("image");
     const some = someOf(names);
-    const answer = await guarded(() => maps(blob, some, signal), refresh, { lazily: true });
+    const answer = await guarded(() => maps(blob, some, signal), repeat, { lazily: true });
     if (answer === "too many" && some.length === 1) {
       network.card(some[0]).tooLarge = true;
       notice.tell(`The layer ${some[0]} alone has more values than this server sends in one answer.`);
@@ -133,8 +133,7 @@ const network = new Network(find("flow"), {
 const source = new Source(find, {
   changed: (blob, finished) => {
     store.set({ image: blob, finished });
-    if (finished) refresh();
-    else refreshLive();
+    repeat();
   },
   cleared: empty,
 });
@@ -147,6 +146,7 @@ new Tabs(find("tabs"), store);
 store.watch(["tab"], showTab);
 
 const loaded = new Set();
+const retries = Object.fromEntries(Object.keys(LATE).map((tab) => [tab, () => showTab({ tab })]));
 
 async function showTab({ tab }) {
   if (!(tab in LATE) || loaded.has(tab)) return;
@@ -154,10 +154,11 @@ async function showTab({ tab }) {
   try {
     const View = await LATE[tab]();
     store.late(() => new View(find(`panel-${tab}`), page));
+    notice.settle(notice.refusals, retries[tab]);
   } catch (error) {
     loaded.delete(tab);
     const refusal = new Refusal(0, "unreachable", `This view could not be loaded: ${error.message}`);
-    notice.refuse(refusal, () => showTab({ tab }));
+    notice.refuse(refusal, retries[tab]);
   }
 }
 
@@ -188,9 +189,10 @@ function someOf(names) {
 
 /** Runs a request; shows an error and returns null if the server refuses. */
 async function guarded(request, again, { lazily = false } = {}) {
+  const refusals = notice.refusals;
   try {
     const answer = await request();
-    notice.settle();
+    notice.settle(refusals, again);
     return answer;
   } catch (error) {
     if (!(error instanceof Refusal)) throw error;
@@ -228,6 +230,8 @@ function arrive({ model: wanted, tab, layer, index }) {
   store.set({ unit: layer && index && places.every(Number.isInteger) ? { layer, index: places } : null });
 }
 
+const reload = () => showModel(store.get("model"));
+
 async function showModel(entry) {
   for (const job of [classification, inspection, fill]) job.drop();
   store.set({ model: entry, graph: null, labels: [], maps: null, predictions: null, seen: null });
@@ -235,7 +239,7 @@ async function showModel(entry) {
   find("model").value = `${entry.name}:${entry.version}`;
   showFacts(entry);
   const path = page.path();
-  const both = await guarded(() => Promise.all([ask(`${path}/graph`), ask(`${path}/labels`)]), () => showModel(entry));
+  const both = await guarded(() => Promise.all([ask(`${path}/graph`), ask(`${path}/labels`)]), reload);
   if (!both || store.get("model") !== entry) return;
   const [graph, { labels }] = both;
   const values = graph.nodes.reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0);
@@ -270,6 +274,9 @@ function showFacts({ network: kind, input, dataset, metrics, file, engine, devic
 function refreshLive() {
   if (store.get("image") && store.get("model")) classification.ask(store.get("image"));
 }
+
+/** Asks what the image needs: only its class while it is being drawn. */
+const repeat = () => (store.get("finished") ? refresh() : refreshLive());
 
 function refresh() {
   refreshLive();

@@ -92,6 +92,36 @@ def test_without_a_network_the_page_says_so_and_one_click_gives_the_answers(brow
         page.locator(".card.filled").nth(11).wait_for(state="attached")
 
 
+@pytest.mark.parametrize("last", ["classify", "feature-maps"])
+def test_a_click_repeats_all_that_failed_in_whatever_order(browser, server, last):
+    with opened(browser, server, refusals=True) as page:
+        held = []
+        page.route("**/v1/**", lambda route: held.append(route) if last in route.request.url else route.abort())
+        upload(page, FIRST)
+        page.wait_for_selector("#notice-text:has-text('The server does not answer')")
+        held[0].abort()
+        page.wait_for_timeout(100)
+        page.unroute_all()
+        page.click("#notice-retry")
+        assert shown(page) == classified(server, FIRST)
+        page.locator(".card.filled").nth(11).wait_for(state="attached")
+        assert page.is_hidden("#notice")
+
+
+def test_an_answer_to_an_earlier_request_hides_no_refusal(browser, server):
+    with opened(browser, server, refusals=True) as page:
+        held = []
+        page.route("**/v1/**", lambda route: route.abort() if "classify" in route.request.url else held.append(route))
+        upload(page, FIRST)
+        page.wait_for_selector("#notice-text:has-text('The server does not answer')")
+        with page.expect_response("**/feature-maps*"):
+            held[0].continue_()
+        page.unroute_all()
+        page.wait_for_timeout(300)
+        page.click("#notice-retry")
+        assert shown(page) == classified(server, FIRST) and page.is_hidden("#notice")
+
+
 @pytest.mark.acceptance  # it starts two servers
 def test_a_server_that_was_away_is_asked_again_by_one_click_and_nothing_is_lost(browser, lenet_artifact, tmp_path):
     port, folder = free_port(), lenet_artifact.parent.parent

@@ -31,7 +31,8 @@ export class Guide {
       const mark = event.target.closest?.("[data-term]");
       if (mark) this.#explain(mark);
     });
-    if (!localStorage.getItem(SEEN)) this.#show(); // early in the tab order, but the focus stays where it is
+    // Early in the tab order, and the focus stays where it is: scrolling would let the tab key begin at its target.
+    if (!localStorage.getItem(SEEN)) this.#show();
   }
 
   #show() {
@@ -50,7 +51,7 @@ export class Guide {
     const count = element("span", "dim", `${this.#step + 1} of ${TOUR.length}`);
     this.box.replaceChildren(element("p", "", text), count, next, skip);
     this.box.hidden = false;
-    target.scrollIntoView();
+    return target;
   }
 
   #go(step) {
@@ -59,7 +60,7 @@ export class Guide {
       if (this.clear.disabled) document.querySelector(".sample")?.click();
     }
     this.#step = step;
-    this.#show();
+    this.#show()?.scrollIntoView();
     this.box.querySelector("button")?.focus({ preventScroll: true });
   }
 

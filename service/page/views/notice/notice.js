@@ -7,7 +7,9 @@ export class Notice {
   constructor(find) {
     [this.box, this.text, this.form, this.retry] = ["notice", "notice-text", "token-form", "notice-retry"].map(find);
     this.token = find("token");
-    this.refused = false;
+    this.refused = false; // the text is of a refusal
+    this.refusals = 0; // so far
+    this.jobs = new Set(); // what was refused and a click repeats
     this.waiting = new Set(); // what is repeated after a pause
     find("notice-close").addEventListener("click", () => this.hide());
     addEventListener("close", () => this.#move(), true);
@@ -16,6 +18,11 @@ export class Notice {
   /** Shows a text until it is dismissed. */
   tell(text) {
     this.refused = false;
+    this.jobs.clear();
+    this.#show(text);
+  }
+
+  #show(text) {
     this.text.textContent = text;
     this.box.hidden = false;
     this.#move();
@@ -23,26 +30,30 @@ export class Notice {
   }
 
   /**
-   * Shows why the server refused: until it is dismissed, or a later request succeeds.
+   * Shows why the server refused: until it is dismissed, or `settle` clears it.
    * @param {import("../../core/server.js").Refusal} refusal
-   * @param {() => void} again repeats the request: by itself after 429, on a click where that may help
+   * @param {(() => void)?} again repeats the request: by itself after 429, on a click where that may help; the same
+   *   function each time, or null if nobody waits for the answer
    */
   refuse(refusal, again) {
     const { status, code, message } = refusal;
     const waitS = status === 429 ? (refusal.retryAfterS ?? 1) : null;
     const waits = waitS ? `; trying again in ${waitS} s` : "";
     const wrong = status === 401 && this.token.value ? "The server refuses this token. " : "";
-    this.tell(wrong + message + waits + (status ? ` (${status} ${code})` : ""));
+    this.#show(wrong + message + waits + (status ? ` (${status} ${code})` : ""));
     this.refused = true;
+    this.refusals += 1;
+    if (again) this.jobs.add(again);
     this.form.hidden = status !== 401;
-    this.retry.hidden = ![0, 500, 503, 504].includes(status);
+    this.retry.hidden = !this.jobs.size || ![0, 500, 503, 504].includes(status);
     this.retry.onclick = this.form.onsubmit = (event) => {
       event.preventDefault();
       if (event.type === "submit") keepToken(this.token.value);
+      const jobs = [...this.jobs];
       this.hide();
-      again();
+      for (const job of jobs) job();
     };
-    if (waitS) this.#later(again, waitS);
+    if (waitS && again) this.#later(again, waitS);
   }
 
   /** Repeats requests once: several may be refused at the same time, and each may repeat the others. */
@@ -64,13 +75,20 @@ export class Notice {
     else document.querySelector("main").before(this.box);
   }
 
-  /** A request succeeded: clears earlier errors. */
-  settle() {
-    if (this.refused) this.hide();
+  /**
+   * A request succeeded; the last refusal is cleared once all that can be repeated has succeeded.
+   * @param {number} refusals before the request began: it says nothing about later ones
+   * @param {(() => void)?} again of the request, see `refuse`
+   */
+  settle(refusals, again) {
+    if (!this.refused || refusals !== this.refusals) return;
+    this.jobs.delete(again);
+    if (!this.jobs.size) this.hide();
   }
 
   hide() {
     this.refused = false;
+    this.jobs.clear();
     this.box.hidden = true;
   }
 }

@@ -31,6 +31,7 @@ const ROUNDING = 1e-6; // of the terms' sizes: a few units in the last place of 
 export class Arithmetic {
   #unit = null;
   #asking = new Newest((unit, signal) => this.#ask(unit, signal));
+  #again = () => this.#unit && this.show(this.#unit);
 
   /**
    * @param {HTMLElement} root
@@ -62,7 +63,7 @@ export class Arithmetic {
   async #ask({ layer, index }, signal) {
     const body = this.page.store.get("image");
     const path = `${this.page.path()}/unit?layer=${encodeURIComponent(layer)}&index=${index.join(",")}`;
-    const answer = await this.page.ask(path, { body, signal }, () => this.#unit && this.show(this.#unit));
+    const answer = await this.page.ask(path, { body, signal }, this.#again);
     if (answer && this.#unit) this.#take(answer);
     else {
       this.answer = null;
