@@ -1,5 +1,6 @@
 """The server that a job sends its images to: the model it serves, and whether it is still the same."""
 
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +10,7 @@ from models.errors import UserError
 from models.proxies import describe_proxy
 from service.batch.network import Wanted
 from service.client.connection import connect
+from service.client.protocol import retry_after_s
 
 TIMEOUT_S = 120.0  # for connecting, and for each part of an answer
 IMAGES = 32  # of a request
@@ -75,7 +77,7 @@ class Server:
                     file = self._found(http)["file"]
                 self.file = str(file)
                 self.classes = tuple(map(str, self._get(http, f"/v1/models/{self.label}/labels")["labels"]))
-                self.etag = _etag(http.get(**self.graph))
+                self.etag = _etag(self._answer(http, **self.graph))
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             route = describe_proxy(address.url)
             raise ServerError(f"no answer from {address.url}: {error or type(error).__name__}{route}") from None
@@ -130,8 +132,15 @@ class Server:
     def _found(self, http: httpx.Client) -> dict[str, Any]:
         return self._get(http, f"/v1/models/{self.label}")
 
+    def _answer(self, http: httpx.Client, url: str, **options: Any) -> httpx.Response:
+        """The answer to GET; a server that is full (429) is asked again, for as long as one that is silent."""
+        until = time.monotonic() + self.address.patience_s
+        while (answer := http.get(url, **options)).status_code == 429 and time.monotonic() < until:
+            time.sleep(retry_after_s(answer) or 1)
+        return answer
+
     def _get(self, http: httpx.Client, path: str) -> dict[str, Any]:
-        answer = http.get(path)
+        answer = self._answer(http, path)
         if answer.status_code != 200:
             raise ServerError(f"{self.address.url}: {failure_of(answer)[1]}")
         try:

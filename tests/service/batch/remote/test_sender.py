@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import threading
 
 import httpx
@@ -15,7 +16,7 @@ from service.batch.network import Wanted
 from service.batch.remote.server import Address, ServerError
 from service.batch.remote.window import Window
 from tests.conftest import make_checkpoint
-from tests.real_server import free_port, running_server, stop
+from tests.real_server import free_port, running_server, stop, until
 from tests.service.batch.conftest import by_key, read_rows, write_parquet, write_tar
 
 BLOCK = 32
@@ -239,3 +240,17 @@ def test_an_address_without_a_server_is_reported(run, tmp_path, digits_folder):
     url = f"http://127.0.0.1:{free_port()}"
     done = run("batch", digits_folder, "--url", url, "--out", tmp_path / "rows.jsonl")
     assert done.status == 1 and f"no answer from {url}" in done.err
+
+
+def test_a_job_begins_once_a_full_server_has_room(lenet_artifact, tmp_path, digits_folder, expected):
+    with running_server(lenet_artifact.parent.parent, tmp_path / "log", concurrency=1) as full:
+        url = httpx.URL(full.url)
+        with socket.create_connection((url.host, url.port)) as busy:
+            busy.sendall(b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n1")  # and no more for now
+            until(lambda: httpx.get(f"{full.url}/v1/models").status_code == 429)
+            with pytest.raises(ServerError, match="too many requests are under way; the limit is 1"):
+                Job(request(Address(url=full.url, patience_s=0.1), digits_folder, tmp_path / "none.parquet"))
+            threading.Timer(1.5, busy.shutdown, [socket.SHUT_RDWR]).start()
+            done = run_job(full, digits_folder, tmp_path / "rows.parquet")
+    check_rows(read_rows(tmp_path / "rows.parquet"), expected)
+    assert done.statistics.failed == 0
