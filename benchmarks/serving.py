@@ -98,7 +98,7 @@ def _table(
         rate = _median(loads, server.name, "requests_per_s")
         known = limits.get(server.run.key) if server.run else None
         table.add_row(
-            server.name + ("" if server.form or server.is_ours else ", raw") + _form(server),
+            server.name if server.is_ours else f"{server.name}, {'form' if server.form else 'raw'}",
             f"{rate:,.0f}",
             f"{_median(loads, server.name, 'p50_ms'):.2f}",
             f"{_median(loads, server.name, 'p99_ms'):.2f}",
@@ -113,10 +113,6 @@ def _table(
             f"{one.decoding:,.0f}, the bound of both {one.together:,.0f}\n"
         )
     return table
-
-
-def _form(server: Server) -> str:
-    return ", form" if server.form and not server.is_ours else ""
 
 
 def _median(loads: Mapping[str, list[Load]], name: str, column: str) -> float:
