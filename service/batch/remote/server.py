@@ -73,11 +73,11 @@ class Server:
                 self.name, self.version = self._choose(http)
                 if (file := self._found(http)["file"]) is None:
                     # Whatever the answer to an image is, the model is in memory then.
-                    http.post("/v1/classify", params={"model": self.label}, content=ONE_PIXEL)
+                    self._answer(http, "POST", "/v1/classify", params={"model": self.label}, content=ONE_PIXEL)
                     file = self._found(http)["file"]
                 self.file = str(file)
                 self.classes = tuple(map(str, self._get(http, f"/v1/models/{self.label}/labels")["labels"]))
-                self.etag = _etag(self._answer(http, **self.graph))
+                self.etag = _etag(self._answer(http, "GET", **self.graph))
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             route = describe_proxy(address.url)
             raise ServerError(f"no answer from {address.url}: {error or type(error).__name__}{route}") from None
@@ -132,15 +132,15 @@ class Server:
     def _found(self, http: httpx.Client) -> dict[str, Any]:
         return self._get(http, f"/v1/models/{self.label}")
 
-    def _answer(self, http: httpx.Client, url: str, **options: Any) -> httpx.Response:
-        """The answer to GET; a server that is full (429) is asked again, for as long as one that is silent."""
+    def _answer(self, http: httpx.Client, method: str, url: str, **options: Any) -> httpx.Response:
+        """The answer; a server that is full (429) is asked again, for as long as one that is silent."""
         until = time.monotonic() + self.address.patience_s
-        while (answer := http.get(url, **options)).status_code == 429 and time.monotonic() < until:
+        while (answer := http.request(method, url, **options)).status_code == 429 and time.monotonic() < until:
             time.sleep(retry_after_s(answer) or 1)
         return answer
 
     def _get(self, http: httpx.Client, path: str) -> dict[str, Any]:
-        answer = self._answer(http, path)
+        answer = self._answer(http, "GET", path)
         if answer.status_code != 200:
             raise ServerError(f"{self.address.url}: {failure_of(answer)[1]}")
         try:
