@@ -74,9 +74,10 @@ const page = {
   },
   /** Asks for the maps of one layer, where large networks have them on demand. */
   load: async (name) => {
-    const image = store.get("image");
+    const [image, graph] = [store.get("image"), store.get("graph")];
     const answer = await guarded(() => maps(image, [name]), null, { lazily: true });
-    if (answer && answer !== "too many" && image === store.get("image")) take(answer);
+    const current = image === store.get("image") && graph === store.get("graph");
+    if (answer && answer !== "too many" && current) take(answer);
   },
   /** Opens a unit: `index` is [channel, row, column] of a feature map, or [element]. */
   open: (layer, index) => go({ layer, index: index.join(",") }),
@@ -103,7 +104,7 @@ const inspection = new Newest(async (blob, signal) => {
   if (blob !== store.get("image")) return;
   if (!answer) return forget();
   times.maps = performance.now() - started;
-  await showMaps(answer);
+  await showMaps(answer, signal);
   if (lazy) fill.ask(null);
 });
 
@@ -306,10 +307,10 @@ function take(answer) {
   store.set({ maps: answer });
 }
 
-async function showMaps(answer) {
+async function showMaps(answer, signal) {
   const shown = store.get("image");
   const picture = await Picture.decode(answer.image);
-  if (shown !== store.get("image")) return;
+  if (signal.aborted || shown !== store.get("image")) return;
   store.set({ seen: picture.merged(store.get("model").input.mode === "L" ? 1 : 3), seenOf: shown });
   drawSeen(find("seen"), 0, null);
   take(answer);

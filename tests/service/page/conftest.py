@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.real_server import Server, running_server
+from tests.service.page.zoo import build_zoo
 
 TIMEOUT_MS = 30_000
 OF_CHROMIUM = "Failed to load resource"  # its own line for every status from 400 on
@@ -17,6 +18,14 @@ def server(lenet_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> It
     """One server for all of the page's tests: the page changes nothing in it."""
     log = tmp_path_factory.mktemp("log") / "server.log"
     with running_server(lenet_artifact.parent.parent, log) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def zoo(lenet_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server of many models: of other sizes, classes and origins, two versions of one, one without model.onnx."""
+    folder = tmp_path_factory.mktemp("zoo")
+    with running_server(build_zoo(folder, lenet_artifact), folder / "server.log") as running:
         yield running
 
 

@@ -10,9 +10,8 @@ from export.artifact.manifest import read_manifest
 from service.inspection.layers import grid_layer
 from tests.conftest import make_spec
 from tests.in_process import digit, encoded
-from tests.real_server import running_server, until
+from tests.real_server import until
 from tests.service.page.conftest import opened, upload
-from tests.service.page.zoo import build_zoo
 
 IMAGE = encoded(digit(3))
 CLASS = ".why-controls label:nth-child(2) select"
@@ -22,12 +21,10 @@ GREY = """canvas => [...canvas.getContext('2d').getImageData(0, 0, canvas.width,
     .filter((_, index) => index % 4 === 0)"""
 
 
-@pytest.fixture(scope="module")
-def server(lenet_artifact, tmp_path_factory):
-    """A server of everything in the zoo."""
-    folder = tmp_path_factory.mktemp("zoo")
-    with running_server(build_zoo(folder, lenet_artifact), folder / "server.log") as running:
-        yield running
+@pytest.fixture
+def server(zoo):
+    """The server of everything in the zoo."""
+    return zoo
 
 
 @pytest.fixture

@@ -13,11 +13,14 @@ export class Camera {
   }
 
   async #open() {
+    this.button.disabled = true; // a second click would start a second stream
     try {
       this.#stream = await navigator.mediaDevices.getUserMedia({ video: true });
     } catch (error) {
       this.button.textContent = error.name === "NotAllowedError" ? "Camera not allowed" : "No camera";
       return;
+    } finally {
+      this.button.disabled = false;
     }
     this.video.srcObject = this.#stream;
     this.video.hidden = false;

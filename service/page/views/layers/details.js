@@ -3,7 +3,7 @@
 import { prepare } from "../../core/canvas.js";
 import { button, element, pairs, percent, select, short } from "../../core/dom.js";
 import { moves } from "../../core/geometry.js";
-import { Refusal, ask, askBlob } from "../../core/server.js";
+import { Newest, Refusal, ask, askBlob } from "../../core/server.js";
 
 const ORDERS = {
   index: "as they are",
@@ -17,7 +17,7 @@ const [SIDE, LINE] = [480, 16]; // CSS pixels: kernels are enlarged up to this h
 
 export class Details {
   #image = null; // that the answer belongs to
-  #loading = false;
+  #asking = new Newest((image, signal) => this.#ask(image, signal));
 
   /** @param {import("./card.js").Card} card @param {object} page see app.js */
   constructor(card, page) {
@@ -38,6 +38,7 @@ export class Details {
     this.card.element.classList.toggle("unusual", Boolean(layer?.normality?.unusual));
     if (layer && this.element.open) this.load();
     if (!layer) {
+      this.#asking.drop();
       this.#image = null;
       this.body.replaceChildren();
     }
@@ -49,19 +50,22 @@ export class Details {
     const { inspectable } = this.page.store.get("model");
     const lack = !inspectable ? "This model was exported without model.onnx." : image ? "" : "Choose an image first.";
     if (lack) return this.body.replaceChildren(element("p", "dim", lack));
-    if (this.#image === image || this.#loading) return;
-    this.#loading = true;
+    if (this.#image === image) return;
+    this.#image = image;
+    this.#asking.ask(image, { abort: true });
+  }
+
+  async #ask(image, signal) {
     const name = encodeURIComponent(this.card.node.name);
     const path = `${this.page.path()}/feature-maps?layers=${name}&values=uint8&channels=0&statistics=true`;
     try {
-      const answer = await ask(path, { body: image });
-      this.#image = image;
+      const answer = await ask(path, { body: image, signal });
       this.#paint(answer.layers[0], answer.references);
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
+      if (this.#image === image) this.#image = null; // asked for again when the details are opened again
       this.body.replaceChildren(element("p", "dim", error.message));
     }
-    this.#loading = false;
   }
 
   #paint({ statistics, normality, channel_axis: axis }, references) {
@@ -112,11 +116,13 @@ export class Details {
 
   async #sort(order) {
     this.order = order;
+    const image = this.#image;
     const rows = this.statistics.channels; // mean, standard deviation, minimum, maximum, share of zeros
     const scores = { mean: (row) => row[0], max: (row) => row[3], l2: (row) => row[0] ** 2 + row[1] ** 2 };
     let channels = rows.map((_, channel) => channel);
     if (order in scores) channels.sort((a, b) => scores[order](rows[b]) - scores[order](rows[a]));
     if (order === "contribution") channels = (await this.#contributions()) ?? channels;
+    if (this.order !== order || this.#image !== image) return; // another choice or image meanwhile
     this.card.sort(order === "index" ? null : channels);
   }
 

@@ -20,6 +20,7 @@ const INPUTS = {
 export class UnitView {
   #exact = null; // values by channel, row and column, as numbers
   #layer = null; // the answer that `#exact` belongs to
+  #updates = 0; // how many have begun: only the newest one draws
 
   /**
    * @param {object} page see app.js
@@ -37,20 +38,25 @@ export class UnitView {
     this.references = new References(find("references"), page);
     [this.play, this.steps] = [find("channel-play"), find("channel-motion")];
     this.player = null;
+    const leave = () => go({ layer: null, index: null }); // the dialog follows the address
     const actions = {
       back: () => this.#slide(-1),
       on: () => this.#slide(1),
       play: () => (this.player ? this.#pause() : this.#start()),
       return: () => history.back(),
-      close: () => this.dialog.close(),
+      close: leave,
       previous: () => this.#step(-1),
       next: () => this.#step(1),
     };
     for (const [name, act] of Object.entries(actions)) find(`channel-${name}`).addEventListener("click", act);
-    this.dialog.addEventListener("click", (event) => event.target === this.dialog && this.dialog.close());
+    this.dialog.addEventListener("click", (event) => event.target === this.dialog && leave());
+    this.dialog.addEventListener("cancel", (event) => {
+      event.preventDefault();
+      leave();
+    });
     this.dialog.addEventListener("close", () => {
       this.#pause();
-      go({ layer: null, index: null });
+      leave(); // where the browser closes it without asking
     });
     this.map.addEventListener("pointermove", (event) => event.buttons && this.#point(event));
     this.map.addEventListener("pointerdown", (event) => this.#point(event));
@@ -60,6 +66,7 @@ export class UnitView {
 
   async #update() {
     const { store } = this.page;
+    const update = ++this.#updates;
     const unit = store.get("unit");
     if (!unit || !store.get("graph") || !store.get("image") || !store.get("model").inspectable) {
       this.card = null;
@@ -69,6 +76,7 @@ export class UnitView {
     }
     const card = this.cardOf(unit.layer);
     const shown = card && (await card.decoded());
+    if (update !== this.#updates) return; // closed, or changed again, while it was being decoded
     if (card && !shown) this.#want(unit.layer);
     this.card = shown ? card : null;
     [this.layer, this.index] = [unit.layer, unit.index];
