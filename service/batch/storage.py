@@ -24,11 +24,30 @@ _CREDENTIALS = {
     *("ClientAuthenticationError", "RefreshError", "DefaultCredentialsError"),
 }
 _BUSY = {"SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "500", "502", "503", "504"}
+_GONE = {  # of a mount, or of this machine, rather than of a file
+    *(errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETUNREACH),
+    *(errno.EMFILE, errno.ENFILE),
+}
 _WHOLE = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "memory"}  # a file appears there when it is complete
 
 
 class StorageFailed(UserError):
-    """A store that refuses the credentials or does not answer: the job cannot go on, and can be resumed."""
+    """A store or a mount that refuses the credentials or does not answer: the job cannot go on, and can be resumed."""
+
+
+@contextmanager
+def mounted(path: str) -> Iterator[None]:
+    """For reading a local path.
+
+    Raises:
+        StorageFailed: what contains it does not answer, so that nothing else there can be read either.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _GONE:
+            raise StorageFailed(f"{path} cannot be read: {error.strerror}") from error
+        raise
 
 
 def is_url(name: str) -> bool:
@@ -64,7 +83,7 @@ def open_binary(name: str) -> Iterator[IO[bytes]]:
         StorageFailed: its store refuses the credentials or does not answer, while it is opened or read.
     """
     if not is_url(name):
-        with open(name, "rb") as file:
+        with mounted(name), open(name, "rb") as file:
             yield file
         return
     try:
@@ -81,7 +100,7 @@ def read_bytes(name: str) -> bytes:
 
     Raises:
         OSError: it cannot be read, or is no regular file.
-        StorageFailed: its store refuses the credentials.
+        StorageFailed: its store refuses the credentials, or its mount does not answer.
     """
     if is_url(name):
         try:
@@ -91,7 +110,7 @@ def read_bytes(name: str) -> bytes:
                 raise StorageFailed(f"{name} cannot be read: {_reason(error)}") from error
             raise
     # Without waiting: a named pipe would be opened when somebody writes to it.
-    with open(os.open(name, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as file:
+    with mounted(name), open(os.open(name, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as file:
         if reason := why_no_file(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, reason)
         return file.read()

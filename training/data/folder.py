@@ -181,8 +181,14 @@ def _scan(
 
 def instead_of(folder: Path) -> str:
     """The end of a refusal: the nearest folder, below or above, that is a data set; empty if there is none."""
-    if not folder.is_dir():
+    try:
+        found = _nearby(folder) if folder.is_dir() else None
+    except (OSError, UserError):  # a folder that cannot be read; the refusal has its own reason
         return ""
+    return f"; did you mean {printable(found)}?" if found else ""
+
+
+def _nearby(folder: Path) -> Path | None:
     below, level = [], [folder]
     for _ in range(NESTED):
         level = [path for place in level for path in subfolders(place)][:NEARBY]
@@ -190,8 +196,7 @@ def instead_of(folder: Path) -> str:
     above = Path(os.path.normpath(folder / ".."))
     # Other folders above may have images by chance, such as one with data sets beside each other.
     around = [above] if all(_has_images(path) for path in subfolders(above)[:NEARBY]) else []
-    found = next((path for path in [*below, *around] if _is_data_set(path)), None)
-    return f"; did you mean {printable(found)}?" if found else ""
+    return next((path for path in [*below, *around] if _is_data_set(path)), None)
 
 
 def _has_images(folder: Path) -> bool:

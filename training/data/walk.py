@@ -5,6 +5,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from models.errors import UserError
+from models.files import printable
 from models.images.header import SUFFIXES
 
 # Made by NAS devices, archives of macOS and file systems; they hold thumbnails, deleted files and the like.
@@ -19,9 +21,16 @@ def is_hidden(name: str) -> bool:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """The folders in it, sorted, without hidden ones and those of systems."""
-    found = (path for path in folder.iterdir() if not is_hidden(path.name) and not is_system(path.name))
-    return sorted(path for path in found if path.is_dir())
+    """The folders in it, sorted, without hidden ones and those of systems.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        found = (path for path in folder.iterdir() if not is_hidden(path.name) and not is_system(path.name))
+        return sorted(path for path in found if path.is_dir())
+    except OSError as error:
+        raise _unreadable(error) from None
 
 
 def is_system(name: str) -> bool:
@@ -30,9 +39,17 @@ def is_system(name: str) -> bool:
 
 
 def images_in(folder: Path, passed_over: list[Path]) -> Iterator[Path]:
-    """Image files by their suffix, below links too; all other visible files are added to `passed_over`."""
+    """Image files by their suffix, below links too; all other visible files are added to `passed_over`.
+
+    Raises:
+        UserError: a folder cannot be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise _unreadable(error)
+
     seen = set()
-    for place, folders, files in os.walk(folder, followlinks=True):
+    for place, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
         if (real := os.path.realpath(place)) in seen:  # a link to its parent
             folders.clear()
             continue
@@ -40,10 +57,21 @@ def images_in(folder: Path, passed_over: list[Path]) -> Iterator[Path]:
         passed_over += [file for name in folders if is_system(name) for file in files_in(Path(place, name))]
         folders[:] = [name for name in folders if not is_hidden(name) and not is_system(name)]
         for path in (Path(place, name) for name in files if not is_hidden(name)):
-            if path.suffix.lower() in SUFFIXES and path.is_file():
+            if path.suffix.lower() in SUFFIXES and _is_file(path):
                 yield path
             else:
                 passed_over.append(path)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError as error:  # names in the folder may be read, but not what they stand for
+        raise _unreadable(error) from None
+
+
+def _unreadable(error: OSError) -> UserError:
+    return UserError(f"{printable(error.filename)} cannot be read: {error.strerror}")
 
 
 def files_in(folder: Path) -> list[Path]:

@@ -13,10 +13,11 @@ from typing import IO
 import pyarrow as pa
 from fsspec.utils import glob_translate
 
+from models.errors import UserError
 from models.images.header import SUFFIXES
 from models.results import ImageFailure
 from service.batch.entries import Entry, Remark, Shard, batched, key_of
-from service.batch.storage import files_below, why_no_file
+from service.batch.storage import files_below, mounted, why_no_file
 from training.data.walk import is_hidden, is_system
 
 NO_COLUMNS = pa.schema([])
@@ -84,7 +85,10 @@ class FolderSource:
 
     def shards(self, remark: Remark, block_rows: int) -> Iterator[Shard]:
         """Shards of `block_rows` files in the order of their paths. Files with other suffixes are passed over, and so
-        are hidden and system folders, folders that cannot be read, and links to a folder above.
+        are hidden and system folders, folders that may not be read, and links to a folder above.
+
+        Raises:
+            UserError: a folder cannot be read because the disk or the system fails.
         """
         failures: dict[str, ImageFailure] = {}
         for files in batched(self._files(remark, failures), block_rows):
@@ -118,6 +122,9 @@ class FolderSource:
                             failures[self._key(path)] = failure
                         yield self._key(path), path
             except OSError as error:
+                own = isinstance(error, PermissionError | FileNotFoundError | NotADirectoryError)
+                if folder == self.root or not own:  # of the disk, the network or the machine
+                    raise UserError(f"the folder {folder} cannot be read: {error.strerror}") from None
                 remark(key, f"the folder cannot be read: {error.strerror}")
 
         yield from walk(self.root, ())
@@ -216,7 +223,8 @@ def _matcher(pattern: str) -> Callable[[str], bool]:
 def _failure(path: str) -> ImageFailure | None:
     """Why a path is no file; None for a regular file, which may still be unreadable."""
     try:
-        mode = os.stat(path).st_mode
+        with mounted(path):
+            mode = os.stat(path).st_mode
     except OSError as error:
         return ImageFailure("file_unreadable", f"the link leads nowhere: {error.strerror}")
     reason = why_no_file(mode)

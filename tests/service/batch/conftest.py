@@ -3,7 +3,7 @@
 import io
 import sys
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -36,8 +36,12 @@ def write_digits(folder: Path, count: int = COUNT) -> Path:
 
 
 @pytest.fixture(scope="session")
-def digits_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_digits(tmp_path_factory.mktemp("digits") / "images")
+def digits_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder, to which no test may write: it is the source of all."""
+    folder = write_digits(tmp_path_factory.mktemp("digits") / "images")
+    before = sorted(folder.rglob("*"))
+    yield folder
+    assert sorted(folder.rglob("*")) == before
 
 
 @pytest.fixture(scope="session")

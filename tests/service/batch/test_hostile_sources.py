@@ -1,17 +1,21 @@
 """Every entry of a source has exactly one row, or a line about what was passed over."""
 
+import errno
 import json
 import os
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from service.batch.decoding import Decoders, Slots
+from service.batch.decoding import Decoders, Slots, decode_into
 from service.batch.entries import key_of, path_of
-from service.batch.sources.folder import sorted_names
+from service.batch.sources.folder import FolderSource, sorted_names
+from service.batch.sources.tar import TarSource
+from service.batch.storage import StorageFailed, read_bytes
 from tests.conftest import make_spec
 from tests.service.batch.conftest import add_bytes, by_key, read_rows, write_digits, write_tar
 
@@ -90,6 +94,50 @@ def test_a_folder_that_cannot_be_read_is_reported(folder, batch, tmp_path, monke
     monkeypatch.setattr("service.batch.sources.folder.os.scandir", scandir)
     assert batch(folder).status == 0
     assert passed_over(tmp_path / "rows.parquet") == {"locked": "the folder cannot be read: Permission denied"}
+
+
+@pytest.mark.parametrize(("place", "error"), [("0", errno.EIO), ("0", errno.EMFILE), ("", errno.EACCES)])
+def test_a_failing_disk_stops_the_listing_and_the_job_can_be_resumed(place, error, folder, batch, tmp_path):
+    real, failing = os.scandir, folder / place
+
+    def scandir(path):
+        if os.fspath(path) == str(failing):
+            raise OSError(error, os.strerror(error))
+        return real(path)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("service.batch.sources.folder.os.scandir", scandir)
+        done = batch(folder)
+    assert done.status == 1 and f"the folder {failing} cannot be read: {os.strerror(error)}" in done.err
+    assert batch(folder, "--resume").status == 0
+    assert len(read_rows(tmp_path / "rows.parquet")) == 20
+
+
+def decode_file(path):
+    decode_into(np.zeros((8, 8, 1), np.uint8), str(path), [], lambda source, _: read_bytes(source))
+
+
+def list_folder(path):
+    list(FolderSource(str(path.parent)).shards(lambda *_: None, 8))
+
+
+def read_tar(path):
+    for shard in TarSource((str(path),), ()).shards(lambda *_: None, 1):
+        list(shard.entries(lambda _: True))
+
+
+@pytest.mark.parametrize(
+    ("call", "read"), [("os.open", decode_file), ("os.stat", list_folder), ("builtins.open", read_tar)]
+)
+def test_a_mount_that_is_away_is_no_matter_of_one_file(call, read, folder, monkeypatch):
+    def away(name, *_, **options):
+        raise OSError(errno.ENOTCONN, "Transport endpoint is not connected", name)
+
+    path = min(folder.rglob("*.png"))
+    with monkeypatch.context() as patched:
+        patched.setattr(call, away)
+        with pytest.raises(StorageFailed, match=f"{path} cannot be read: Transport endpoint is not connected"):
+            read(path)
 
 
 def test_files_of_a_list_that_vanished_or_are_none_get_errors(folder, batch, tmp_path, monkeypatch):

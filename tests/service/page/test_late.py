@@ -139,6 +139,17 @@ def test_an_order_that_comes_late_does_not_replace_the_one_chosen_since(shown):
     until(lambda: shown.evaluate(pixels) != before)
 
 
+def test_a_class_score_keeps_the_focus_when_the_image_changes(shown):
+    button = shown.locator("[data-node='fc.2'] .logits li").nth(4).locator("button")
+    button.focus()
+    before = button.inner_text()
+    upload(shown, SECOND, name="second.png")
+    until(lambda: button.inner_text() not in ("", before))
+    assert button.evaluate("one => one === document.activeElement")
+    shown.keyboard.press("Enter")
+    shown.wait_for_selector("#arithmetic strong:has-text('fc.2 [4]')")
+
+
 def test_two_clicks_on_the_camera_start_one_stream(browser, server):
     with opened(browser, server, "#model=lenet") as page:
         page.evaluate("""() => {

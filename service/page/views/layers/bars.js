@@ -46,21 +46,30 @@ export class Bars {
   }
 }
 
-/** Named values around zero as rows of a list, the largest one marked; empty rows before there are values. */
+/**
+ * Named values around zero as rows of a list, the largest one marked; empty rows before there are values. The rows
+ * stay when values change, so that a button keeps the focus, and a click that has begun.
+ */
 export function drawRows(list, names, values, open) {
+  if (!list.childElementCount) list.append(...names.map((name, index) => makeRow(name, () => open(index))));
   const [least, most] = values ? [Math.min(0, ...values), Math.max(0, ...values)] : [0, 1];
   const best = values ? values.indexOf(Math.max(...values)) : -1;
-  const rows = names.map((name, index) => {
+  [...list.children].forEach((row, index) => {
     const value = values?.[index] ?? 0;
-    const row = element("li", index === best ? "best" : "");
-    const [track, bar] = [element("span", "track"), element("span", value < 0 ? "bar below" : "bar")];
+    const [bar, number] = [row.querySelector(".bar"), row.querySelector(".value button")];
+    row.classList.toggle("best", index === best);
+    bar.classList.toggle("below", value < 0);
     bar.style.left = `${(100 * (Math.min(0, value) - least)) / (most - least || 1)}%`;
     bar.style.width = `${(100 * Math.abs(value)) / (most - least || 1)}%`;
-    track.append(bar);
-    const number = element("span", "value");
-    if (values) number.append(button("link", value.toFixed(2).replace("-", "−"), () => open(index)));
-    row.append(element("span", "label", name), track, number);
-    return row;
+    number.hidden = !values;
+    number.textContent = values ? value.toFixed(2).replace("-", "−") : "";
   });
-  list.replaceChildren(...rows);
+}
+
+function makeRow(name, open) {
+  const [row, track, number] = [element("li", ""), element("span", "track"), element("span", "value")];
+  track.append(element("span", "bar"));
+  number.append(button("link", "", open));
+  row.append(element("span", "label", name), track, number);
+  return row;
 }
