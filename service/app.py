@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 from service.asgi.admission import AdmissionControl
 from service.asgi.application import build_application
 from service.errors import ModelNotReady
-from service.process.connections import install_protocol
+from service.process.connections import install_http_server
 from service.process.home import remove_temporary_home
 from service.process.placement import export_visible_gpus, select_gpu
 from service.process.shutdown import Shutdown
@@ -40,7 +40,7 @@ class GatedService(bentoml.Service):  # type: ignore[misc]  # bentoml ships no t
 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
         """The application that a worker serves; the worker configures uvicorn afterwards."""
-        install_protocol(keep_alive_s=SETTINGS.keep_alive_s, workers=SETTINGS.workers)
+        install_http_server(keep_alive_s=SETTINGS.keep_alive_s, workers=SETTINGS.workers)
         return AdmissionControl(super().to_asgi(is_main), SETTINGS, HTTP)
 
 

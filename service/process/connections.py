@@ -22,7 +22,7 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _ACCEPTED_AT_ONCE = 16  # by a single worker; of several, the first to wake would take nearly all connections
 
 
-def install_protocol(*, keep_alive_s: float, workers: int) -> None:
+def install_http_server(*, keep_alive_s: float, workers: int) -> None:
     """Makes `Server`, `Connection` and `Answer` the server, protocol and answers of what this process then starts.
 
     Args:

@@ -13,7 +13,7 @@ from uvicorn.config import HTTP_PROTOCOLS, Config
 from uvicorn.protocols.http import httptools_impl
 from uvicorn.server import ServerState
 
-from service.process.connections import Server, install_protocol
+from service.process.connections import Server, install_http_server
 from service.settings import read_settings
 from tests.real_server import running_server, until
 from tests.service.raw_connections import IMAGE, answer_on
@@ -86,7 +86,7 @@ def test_uvicorn_takes_the_idle_time_of_the_settings(monkeypatch):
     monkeypatch.setattr(httptools_impl, "RequestResponseCycle", httptools_impl.RequestResponseCycle)
     monkeypatch.setattr(uvicorn, "Server", uvicorn.Server)
     default = read_settings().keep_alive_s
-    install_protocol(keep_alive_s=default, workers=1)
+    install_http_server(keep_alive_s=default, workers=1)
     config = Config(Starlette())
     config.load()
     loop = asyncio.new_event_loop()
@@ -130,7 +130,7 @@ def test_only_a_single_worker_accepts_many_at_once(monkeypatch, workers):
     monkeypatch.setitem(HTTP_PROTOCOLS, "auto", HTTP_PROTOCOLS["auto"])
     monkeypatch.setattr(httptools_impl, "RequestResponseCycle", httptools_impl.RequestResponseCycle)
     monkeypatch.setattr(uvicorn, "Server", uvicorn.Server)
-    install_protocol(keep_alive_s=1, workers=workers)
+    install_http_server(keep_alive_s=1, workers=workers)
     assert (uvicorn.Server is Server) == (workers == 1)
 
 

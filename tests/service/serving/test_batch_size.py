@@ -30,7 +30,10 @@ def timed(monkeypatch):
     [
         (lambda n: 10e-6 * n, 64, True, 64),
         (lambda n: 100e-6 * n, 64, False, 64),
-        (lambda n: 20e-3 * n, 16, False, 16),  # 32 would take longer than half a second
+        (lambda n: 40e-3 * n, 8, False, 8),  # 16 would take longer than half a second
+        (lambda n: 20e-3 * n, 16, False, 16),
+        (lambda n: 4.8e-3 * n, 16, False, 16),  # 32 would take longer than 0.15 s
+        (lambda n: 4.6e-3 * n, 32, False, 32),
         (lambda n: 20e-3 + 1e-3 * n, 64, False, 64),  # ever more a second
         (lambda n: 1e-3 * n**1.1, 2, False, 64),  # ever fewer a second
         (lambda n: 0.3 * n, 1, False, 1),

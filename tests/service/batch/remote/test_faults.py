@@ -10,7 +10,7 @@ import pytest
 
 from service.batch.job import Job, Request
 from service.batch.network import Wanted
-from service.batch.remote.server import Address, ServerError
+from service.batch.remote.server import ONE_PIXEL, Address, ServerError
 from tests.service.batch.conftest import by_key, read_rows
 
 CLASSES = ["cat", "dog"]
@@ -27,7 +27,7 @@ class Scripted(BaseHTTPRequestHandler):
         elif self.path.endswith("/labels"):
             self.answer(200, {"labels": CLASSES})
         else:
-            about = {"name": "pets", "version": 1, "file": "model.onnx"}
+            about = {"name": "pets", "version": 1, "file": "model.onnx" if self.server.loaded else None}
             self.answer(200, {**about, "models": [about]})
 
     def do_POST(self):
@@ -38,6 +38,7 @@ class Scripted(BaseHTTPRequestHandler):
         for image in images:
             self.server.seen[image] += 1
         if refused is None:
+            self.server.loaded = True
             self.answer(200, {"model": "pets", "version": self.server.version, "results": [result] * len(images)})
         elif refused[0] == 0:
             self.close_connection = True
@@ -67,9 +68,9 @@ def scripted(tmp_path):
     """Runs a job over 12 images on a server that follows a script; returns its rows and the server."""
     servers = []
 
-    def call(script, *, version=1, patience_s=60.0, batch_size=4):
+    def call(script, *, version=1, patience_s=60.0, batch_size=4, loaded=True):
         server = Quiet(("127.0.0.1", 0), Scripted)
-        server.script, server.version, server.seen = script, version, Counter()
+        server.script, server.version, server.seen, server.loaded = script, version, Counter(), loaded
         servers.append(server)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         folder = tmp_path / "images"
@@ -110,6 +111,14 @@ def test_faults_that_pass_cost_nothing(status, scripted):
     rows, server = scripted(script, batch_size=1)
     assert [row["label"] for row in rows.values()] == ["dog"] * 12
     assert server.seen[b"image-01"] == 2 and server.seen[b"image-00"] == 1
+
+
+def test_the_request_that_loads_a_model_is_repeated_where_the_server_is_full(scripted):
+    def script(seen, images):
+        return None if seen else (429, "queue_full", {"retry_after": 1})
+
+    rows, server = scripted(script, loaded=False)
+    assert server.seen[ONE_PIXEL] == 2 and [row["label"] for row in rows.values()] == ["dog"] * 12
 
 
 def test_requests_are_made_smaller_where_fewer_images_are_taken(scripted):
