@@ -3,8 +3,6 @@
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +16,6 @@ from training.data.raw import RawDataset, select_test_images
 from training.data.sampling import sample_test_images
 from training.data.walk import summary_of
 
-REPOSITORY = Path(__file__).parents[3]
 SPEC = InputSpec(mode="L", height=9, width=7, resize=(9, 7), background=(255,), mean=(0.0,), std=(1.0,))
 
 
@@ -251,28 +248,6 @@ def test_folder_errors_say_what_is_wrong(tmp_path: Path) -> None:
     refused({"train": {"a": 3}, "val": {"a": 3}, "valid": {"a": 1}}, "has the folders val and valid; only one can be")
     refused({"train": {"a": 3, "b": 1}, "test": {"a": 1, "c": 1}}, "class 'b' is in .*/train but not in .*/test")
     refused({"train": {"a": 3, "b": 1}, "test": {"a": 1, "b": 1, "c": 1}}, "class 'c' is in .*/test but not in")
-
-
-@pytest.mark.skipif(shutil.which("setpriv") is None and os.geteuid() == 0, reason="root needs setpriv to be refused")
-@pytest.mark.parametrize(
-    ("locked", "mode", "named"),
-    [
-        *(("b/below", 0o000, "/b/below"), ("b", 0o000, "/b"), (".", 0o000, "")),
-        *(("b", 0o444, r"/b/\d\.bmp"), (".", 0o444, "/[ab]")),
-    ],
-)
-def test_folders_that_may_not_be_read_are_no_smaller_data_sets(
-    locked: str, mode: int, named: str, tmp_path: Path
-) -> None:
-    root = make_folder(tmp_path / "data", {"a": 5, "b": 5, "b/below": 5})
-    refused = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
-    code = f"from training.data.datasets import load_dataset; print(len(load_dataset({str(root)!r}).train))"
-    (root / locked).chmod(mode)
-    try:
-        done = subprocess.run([*refused, sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY)
-    finally:
-        (root / locked).chmod(0o755)
-    assert re.search(rf"UserError: {re.escape(str(root))}{named} cannot be read: Permission denied", done.stderr), done
 
 
 def test_copies_of_one_image_are_no_class(tmp_path: Path) -> None:
