@@ -47,5 +47,5 @@ def bounds(
     if row.failed:
         raise SystemExit(f"{form.key} does not run here: {row.failed}")
     best = max(row.timings, key=lambda timing: timing.images_per_s)
-    alone = best.images_per_s * max(1, cores // threads)
+    alone = best.images_per_s * max(1, cores // (threads or cores))
     return Bounds(alone, best.batch, decoding_rate([image], spec, cores=cores, seconds=seconds))

@@ -93,7 +93,7 @@ class OpenVinoEngine:
         except queue.Empty:
             request = self._compiled.create_infer_request()
         try:
-            found = request.infer({0: images}, share_inputs=True)
+            found = request.infer({0: np.ascontiguousarray(images)}, share_inputs=True)
             probabilities, logits = (np.array(found[output]) for output in self._outputs)
         finally:
             self._idle.put(request)

@@ -144,6 +144,8 @@ class Decoders:
                     one = Decoded({place: failure})
                     pool.shutdown(wait=False)
                     pool = self._make(1)
+                    if not _starts(pool):
+                        raise ConvscopeError("processes that decode end at once; is there too little memory?") from None
                 found.failures.update(one.failures)
                 found.notes.update(one.notes)
         finally:
@@ -152,11 +154,20 @@ class Decoders:
 
     def close(self) -> None:
         """Ends the processes; batches in progress are lost."""
+        processes = list((self._pool._processes or {}).values())  # which `shutdown` forgets
         self._pool.shutdown(wait=False, cancel_futures=True)
-        for process in list((self._pool._processes or {}).values()):
+        for process in processes:
             with suppress(Exception):
                 process.terminate()
                 process.join(5)
+
+
+def _starts(pool: ProcessPoolExecutor) -> bool:
+    """True if a process of the pool lives until it has done something harmless."""
+    try:
+        return pool.submit(os.getpid).result() > 0
+    except BrokenExecutor:
+        return False
 
 
 @dataclass(frozen=True)

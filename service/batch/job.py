@@ -160,14 +160,16 @@ class Job:
         former = output.job()
         if request.overwrite:
             if former is None:
-                raise UserError(f"{output.folder.name} is no output of a batch job; remove it or choose another --out")
+                raise UserError(f"{request.out} is no output of a batch job; remove it or choose another --out")
             output.remove()
             output.begin(self.description)
             return
         if not (request.resume or request.retry_failed):
+            if former is None:
+                raise UserError(f"{request.out} exists, and is no output of a batch job; choose another --out")
             raise UserError(f"{request.out} exists; --resume goes on with it, --overwrite replaces it")
         if former is None:
-            raise UserError(f"{output.folder.name} is no output of a batch job, so that it cannot be resumed")
+            raise UserError(f"{request.out} is no output of a batch job, so that it cannot be resumed")
         self._check_same(former)
         self._resumed = former
 

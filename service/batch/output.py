@@ -63,6 +63,8 @@ class Output:
     def __init__(self, name: str, about: dict[str, object] | None = None, top_k: int = 1) -> None:
         self.name, self.form, self.about, self._top_k = name.rstrip("/"), form_of(name), about or {}, top_k
         self.folder = Folder(places_of(self.name)[-1])
+        last = self.name.rpartition("/")[2]
+        self._beside, self._joined = Folder(self.name.removesuffix(last) or "."), last
 
     def part(self, block: str) -> str:
         """Name of a block's part file."""
@@ -70,10 +72,10 @@ class Output:
 
     def exists(self) -> bool:
         """True if there is a job of this name, or anything else in its place."""
-        return self.folder.exists()
+        return self.folder.exists() or self._beside.exists(self._joined)
 
     def job(self) -> dict[str, Any] | None:
-        """The job's description; None if there is no job."""
+        """The job's description; None if there is no job, and what has its name is something else."""
         return json.loads(self.folder.read(JOB_FILE)) if self.folder.exists(JOB_FILE) else None
 
     def begin(self, job: dict[str, Any]) -> None:
@@ -116,8 +118,7 @@ class Output:
         """Makes the single file of JSON Lines or CSV."""
         if self.form == "parquet":
             return
-        folder, _, last = self.name.rpartition("/")
-        with Folder(folder or ".").writing(last) as file:
+        with self._beside.writing(self._joined) as file:
             for number, part in enumerate(self.parts()):
                 content = self.folder.read(part)
                 file.write(content if self.form == "jsonl" or number == 0 else content.partition(b"\n")[2])

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 Format = Literal["parquet", "jsonl", "csv"]
 FORMATS: tuple[Format, ...] = ("parquet", "jsonl", "csv")
 JOB_KEY = b"convscope"  # of the metadata in Parquet files
+csv.field_size_limit(2**31 - 1)  # cells with logits and embeddings exceed the default of 131,072 characters
 
 
 def write_part(table: pa.Table, form: Format, file: IO[bytes], about: dict[str, object], top_k: int) -> None:

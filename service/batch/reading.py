@@ -16,10 +16,17 @@ from service.batch.storage import StorageFailed, read_bytes
 Encoded = bytes | str | tuple[str] | npt.NDArray[Any] | ImageFailure | None
 _TRIES = 4  # to read a file elsewhere, with growing waits
 _AT_ONCE = 8  # files elsewhere that a process reads ahead
+_PASSING = (408, 425, 429)  # refusals of web servers that may be gone after a while
 
 
 class Unreachable(OSError):
-    """A file elsewhere that could not be read in several tries, for a reason that may be its store's."""
+    """A file elsewhere that could not be read in several tries, for a reason that may be its store's.
+
+    Attributes:
+        elsewhere: each file may have a store of its own, as addresses in the web have.
+    """
+
+    elsewhere = False
 
 
 def encoded(entry: Entry) -> Encoded:
@@ -64,8 +71,13 @@ def fetch(url: str) -> bytes:
         except (FileNotFoundError, PermissionError, IsADirectoryError, StorageFailed):
             raise
         except Exception as error:  # each file system has errors of its own
+            status = getattr(error, "status", 0)  # of a web server
+            if 400 <= status < 500 and status not in _PASSING:
+                raise OSError(f"{url} cannot be read: {error}") from error
             if attempt == _TRIES:
-                raise Unreachable(f"{url} cannot be read: {error}") from error
+                lost = Unreachable(f"{url} cannot be read: {error}")
+                lost.elsewhere = url.startswith(("http://", "https://"))
+                raise lost from error
             time.sleep(0.25 * 4**attempt)
     raise AssertionError("the last attempt returns or raises")
 
@@ -84,7 +96,8 @@ def read_ahead(sources: Sequence[Encoded]) -> Iterator[Encoded]:
 
     def settled(found: Encoded | Unreachable) -> Encoded:
         if isinstance(found, Unreachable):
-            lost.append(found)
+            if not found.elsewhere:
+                lost.append(found)
             return ImageFailure("file_unreadable", str(found))
         if isinstance(found, bytes | ImageFailure):
             lost.clear()

@@ -12,6 +12,10 @@ from models.images.errors import NoFiniteScores
 from models.results import ImageFailure
 from service.batch.entries import Entry
 
+_OWN = {
+    *("key", "label", "probability", "labels", "probabilities", "truth", "logits", "embedding"),
+    *("error_code", "error_message", "notes"),
+}
 NOT_FINITE = ImageFailure(NoFiniteScores.code, str(NoFiniteScores()))
 
 
@@ -43,7 +47,7 @@ class Columns:
         truth: true if entries may have one.
         logits: true if wanted.
         embedding: number of values, 0 for none.
-        extra: further columns; one with a name of ours gets the prefix `source_`.
+        extra: further columns; see `extra_names`.
     """
 
     classes: tuple[str, ...]
@@ -70,13 +74,23 @@ class Columns:
             pa.field("error_message", text),
             pa.field("notes", pa.list_(text)),
         ]
-        taken = {one.name for one in own}
-        return pa.schema([*own, *(one.with_name(extra_name(one.name, taken)) for one in self.extra)])
+        return pa.schema([*own, *(one.with_name(self.extra_names[one.name]) for one in self.extra)])
 
-
-def extra_name(name: str, taken: set[str]) -> str:
-    """A passed-through column's name among ours."""
-    return f"source_{name}" if name in taken else name
+    @property
+    def extra_names(self) -> dict[str, str]:
+        """Names of further columns in the rows: a name of ours, or of a column that CSV has instead of our lists, gets
+        the prefix `source_`, or several until nothing else has that name.
+        """
+        flat = {f"{name}_{place}" for name in ("label", "probability") for place in range(2, self.top_k + 1)}
+        taken, found = _OWN | flat, dict[str, str]()
+        kept = {name for name in self.extra.names if name not in taken}
+        for name in self.extra.names:
+            new = name
+            while new in taken or (new != name and new in kept):
+                new = f"source_{new}"
+            found[name] = new
+            taken = taken | {new}
+        return found
 
 
 def table_of(entries: Sequence[Entry], outputs: Outputs, columns: Columns) -> pa.Table:
@@ -108,10 +122,9 @@ def table_of(entries: Sequence[Entry], outputs: Outputs, columns: Columns) -> pa
     for name, numbers in (("logits", outputs.logits), ("embedding", outputs.embedding)):
         if numbers is not None:
             values[name] = _lists(pa.array(numbers.ravel()), numbers.shape[1], missing)
-    taken = {name for name in schema.names if name not in columns.extra.names} | set(values)
+    names_of = columns.extra_names
     for one in columns.extra:
-        made = pa.array([entry.extra.get(one.name) for entry in entries], one.type)
-        values[extra_name(one.name, taken)] = made
+        values[names_of[one.name]] = pa.array([entry.extra.get(one.name) for entry in entries], one.type)
     return pa.table([values[name] for name in schema.names], schema=schema)
 
 

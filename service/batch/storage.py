@@ -4,8 +4,9 @@ import errno
 import os
 import posixpath
 import stat
+import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from socket import gethostname
 from typing import IO, Any, cast
@@ -26,7 +27,7 @@ _CREDENTIALS = {
 _BUSY = {"SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "500", "502", "503", "504"}
 _GONE = {  # of a mount, or of this machine, rather than of a file
     *(errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETUNREACH),
-    *(errno.EMFILE, errno.ENFILE),
+    *(errno.ESTALE, errno.ENODEV, errno.EMFILE, errno.ENFILE),
 }
 _WHOLE = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "memory"}  # a file appears there when it is complete
 
@@ -40,10 +41,13 @@ def mounted(path: str) -> Iterator[None]:
     """For reading a local path.
 
     Raises:
+        OSError: it cannot be read.
         StorageFailed: what contains it does not answer, so that nothing else there can be read either.
     """
     try:
         yield
+    except ValueError as error:  # a path with a null byte
+        raise OSError(errno.EINVAL, str(error)) from None
     except OSError as error:
         if error.errno in _GONE:
             raise StorageFailed(f"{path} cannot be read: {error.strerror}") from error
@@ -93,6 +97,22 @@ def open_binary(name: str) -> Iterator[IO[bytes]]:
         if _refuses(error) or _is_away(error):
             raise StorageFailed(f"{name} cannot be read: {_reason(error)}") from error
         raise
+
+
+@contextmanager
+def open_shard(name: str) -> Iterator[IO[bytes]]:
+    """Opens a file with many images, as `open_binary` does.
+
+    Raises:
+        OSError: it cannot be read further.
+        StorageFailed: it cannot be opened, or its store does not answer.
+    """
+    with ExitStack() as opened:
+        try:
+            file = opened.enter_context(open_binary(name))
+        except OSError as error:
+            raise StorageFailed(f"{name} cannot be opened: {_reason(error)}") from error
+        yield file
 
 
 def read_bytes(name: str) -> bytes:
@@ -185,7 +205,7 @@ class Folder:
     """
 
     def __init__(self, name: str) -> None:
-        self.name = name.rstrip("/")
+        self.name = name.rstrip("/") or "/"
         self._fs: Any = file_system(name) if is_url(name) else fsspec.filesystem("file")
         protocol = self._fs.protocol
         self._whole = not _WHOLE.isdisjoint({protocol} if isinstance(protocol, str) else protocol)
@@ -230,8 +250,14 @@ class Folder:
         """
         place = self.place(name)
         folder, _, last = place.rpartition("/")
-        temporary = place if self._whole else f"{folder}/.{last}.{gethostname()}.{os.getpid()}.tmp"
+        temporary = f"{folder}/.{last}.{gethostname()}.{os.getpid()}.tmp"
         try:
+            if self._whole:  # what is opened there appears when it is closed, by an exception too
+                with tempfile.NamedTemporaryFile() as file:
+                    yield cast(IO[bytes], file)
+                    file.flush()
+                    self._fs.put_file(file.name, place)
+                return
             self._fs.makedirs(folder, exist_ok=True)
             with self._fs.open(temporary, "wb") as file:
                 yield cast(IO[bytes], file)
@@ -240,7 +266,7 @@ class Folder:
                     os.fsync(file.fileno())
             if self._local:
                 os.replace(temporary, place)
-            elif not self._whole:
+            else:
                 self._fs.mv(temporary, place)
         except BaseException as error:
             if not self._whole:

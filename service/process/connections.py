@@ -72,6 +72,21 @@ class Connection(HttpToolsProtocol):
         self.timeout_keep_alive = keep_alive_s  # type: ignore[assignment]  # any number of seconds
         self._probe: asyncio.TimerHandle | None = None
 
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begins the time in which the first request must have come."""
+        super().connection_made(transport)
+        self._close_later(self.loop.time() + self.timeout_keep_alive)
+
+    def data_received(self, data: bytes) -> None:
+        """Goes on with that time until the head of a request is complete; uvicorn ends it with the first byte."""
+        idle = self.timeout_keep_alive_task
+        super().data_received(data)
+        if idle and self.timeout_keep_alive_task is None and (self.cycle is None or self.cycle.response_complete):
+            self._close_later(idle.when())
+
+    def _close_later(self, when: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_at(when, self.timeout_keep_alive_handler)
+
     def eof_received(self) -> bool:  # type: ignore[override]  # None is the same as False
         """Keeps the connection open for the answer if a complete request is unanswered; not with TLS."""
         cycle = self.cycle

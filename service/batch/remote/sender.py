@@ -34,6 +34,7 @@ _RETRIED = (429, 500, 502, 503, 504)
 _OF_AN_IMAGE = ("scores_not_finite", "body_too_large")  # beside codes that begin with image_
 _SPLIT = ("too_many_images", "body_too_large", "inference_failed", "deadline_passed")
 _READERS = 16  # threads that read images
+_BYTES = {"content-type": "application/octet-stream"}  # not JSON, whatever the file begins with
 
 
 @dataclass
@@ -170,6 +171,8 @@ class Sender:
             if answer is not None and answer.status_code not in _RETRIED:
                 raise ServerError(f"{self._server.address.url}: {reason}; stopped, --resume goes on")
             failed += code in ("inference_failed", "deadline_passed")
+            if code == "deadline_passed" and failed < _TRIES:
+                self._heard = time.monotonic()  # the server is there, and busy with this image
             if failed >= _TRIES and await self._runs():
                 return lone
             await self._wait(answer, attempt, reason)
@@ -179,7 +182,8 @@ class Sender:
         """An answer, if there is one, with the code and message of its error."""
         parameters = {"model": self._server.label, "top_k": str(self._server.wanted.top_k)}
         files = [("image", (str(position), data)) for position, data in images]
-        options: dict[str, Any] = {"files": files} if len(files) > 1 else {"content": images[0][1]}
+        lone = {"content": images[0][1], "headers": _BYTES}
+        options: dict[str, Any] = {"files": files} if len(files) > 1 else lone
         token = await self.window.enter()
         began = time.perf_counter()
         try:

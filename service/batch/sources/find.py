@@ -37,6 +37,10 @@ def open_source(name: str, *, classes: Sequence[str], column: str = "", output: 
 
         return DatasetSource(name)
     places = _places(name)
+    if places != (name,):
+        places = tuple(place for place in places if not _is_below(place, output))
+        if not places:
+            raise UserError(f"no file matches {name} but the output")
     suffixes = {_suffix(place) for place in places}
     if len(suffixes) == 1 and not _is_folder(places[0]):
         (suffix,) = suffixes
@@ -105,6 +109,12 @@ def _images(name: str, classes: frozenset[str], output: tuple[str, ...]) -> Sour
         f"{name} does not exist; wanted a folder, a file, a pattern in quotes, a list, tar or Parquet files, "
         f"one of {', '.join(DATASETS)}, or - for a list on standard input"
     )
+
+
+def _is_below(place: str, folders: tuple[str, ...]) -> bool:
+    """True if it is one of them, or in one."""
+    whole = [one if is_url(one) else os.path.realpath(one) for one in (place, *folders)]
+    return any(whole[0] == one or whole[0].startswith(f"{one}/") for one in whole[1:])
 
 
 def _remote_matches(pattern: str) -> list[str]:

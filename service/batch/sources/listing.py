@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import IO, Any, Literal
 
 import pyarrow as pa
@@ -28,7 +29,6 @@ IMAGE_COLUMNS = ("image", "path", "file", "filename", "file_name", "filepath", "
 LABEL_COLUMNS = ("label", "class", "truth")
 STDIN = "-"
 _HEAD = 1000  # lines of JSON whose fields become columns
-_OWN = ("key", "label", "probability", "labels", "probabilities", "logits", "embedding")
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,7 @@ class ListSource:
         classes: of the artifact, by which a label column or a folder's name is recognised.
         extra: further columns, all of text.
         label_column: of the truth; empty if there is none.
+        header: names of all columns of CSV.
     """
 
     place: str
@@ -81,7 +82,7 @@ class ListSource:
     classes: frozenset[str] = frozenset()
     extra: pa.Schema = NO_COLUMNS
     label_column: str = ""
-    head: tuple[dict[str, str | None], ...] = field(default=(), compare=False)
+    header: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def labelled(self) -> bool:
@@ -101,13 +102,15 @@ class ListSource:
         if place == STDIN and form == "jsonl":
             raise UserError("a list on standard input is text or CSV; a JSON Lines file must be named")
         fields: dict[str, None] = {}
+        header: list[str] = []
         if form == "jsonl":
             with _lines(place) as lines:
                 for number, line in zip(range(_HEAD), lines, strict=False):
                     if line.strip():
                         fields |= dict.fromkeys(_object(line, place, number + 1))
         else:
-            fields = dict.fromkeys(_header(place, form))
+            header = _header(place, form)
+            fields = dict.fromkeys(header)
         found = column or next((name for name in IMAGE_COLUMNS if name in fields), "")
         if found not in fields:
             which = f"no column {column!r}" if column else f"none of the columns {', '.join(IMAGE_COLUMNS)}"
@@ -116,7 +119,8 @@ class ListSource:
             )
         others = [name for name in fields if name != found]
         label = next((name for name in LABEL_COLUMNS if name in others), "")
-        return cls(place, form, found, base, classes, pa.schema([(name, pa.string()) for name in others]), label)
+        extra = pa.schema([(name, pa.string()) for name in others])
+        return cls(place, form, found, base, classes, extra, label, tuple(header))
 
     def count(self) -> int | None:
         """See `Source`."""
@@ -136,7 +140,8 @@ class ListSource:
             elif self.form == "jsonl":
                 yield from self._objects(lines, remark)
             else:
-                for row in csv.DictReader(lines, delimiter=_DELIMITERS[self.form]):
+                header = self.header if self.place == STDIN else None  # which has been read from there already
+                for row in csv.DictReader(lines, header, delimiter=_DELIMITERS[self.form]):
                     image = row.get(self.column) or ""
                     yield key_of(image), {name: row.get(name) for name in self.extra.names}
 
@@ -161,7 +166,7 @@ def _lines(place: str) -> Iterator[Iterator[str]]:
     """The lines of a list; bytes that are not UTF-8 are kept, as in names of files."""
     try:
         if place == STDIN:
-            yield io.TextIOWrapper(sys.stdin.buffer, "utf-8-sig", "surrogateescape", newline="")
+            yield _text_of(sys.stdin.buffer)
             return
         with open_binary(place) as file:
             yield io.TextIOWrapper(_buffered(file), "utf-8-sig", "surrogateescape", newline="")
@@ -169,6 +174,12 @@ def _lines(place: str) -> Iterator[Iterator[str]]:
         raise UserError(f"the list {place} cannot be read: {error.strerror or error}") from None
     except csv.Error as error:
         raise UserError(f"the list {place} is no CSV: {error}") from None
+
+
+@cache
+def _text_of(file: IO[bytes]) -> io.TextIOWrapper:
+    """One for each file: it reads ahead, and closes the file when it is collected."""
+    return io.TextIOWrapper(_buffered(file), "utf-8-sig", "surrogateescape", newline="")
 
 
 def _buffered(file: IO[bytes]) -> Any:

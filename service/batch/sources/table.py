@@ -13,7 +13,7 @@ from models.results import ImageFailure
 from service.batch.entries import Entry, Remark, Shard, ShardError
 from service.batch.sources.folder import NO_COLUMNS
 from service.batch.sources.listing import LABEL_COLUMNS
-from service.batch.storage import open_binary
+from service.batch.storage import open_shard
 
 IMAGE_COLUMNS = ("image", "img", "images", "jpg", "png", "picture", "bytes", "content", "data")
 KEY_COLUMNS = ("key", "__key__", "path", "file", "filename", "file_name", "id", "url")
@@ -48,6 +48,9 @@ class TableShard:
         number = 0
         try:
             with open_table(self.place) as table:
+                names = table.schema_arrow.names
+                if missing := [name for name in self._read_columns() if name not in names]:
+                    raise ShardError(f"{self.name} has no column {missing[0]}, unlike the first file")
                 for batch in table.iter_batches(batch_size=_ROWS, columns=self._read_columns(), use_threads=False):
                     wanted = any(needed(number + place) for place in range(len(batch)))
                     for row in (batch if wanted else self._without_bytes(batch)).to_pylist():
@@ -74,7 +77,7 @@ class TableShard:
             "truth": self._truth(row.get(self.label_column)) if self.label_column else None,
             "extra": {name: row.get(name) for name in self.columns},
         }
-        name = str(path or key or f"{self.name}#{number}")
+        name = str(path or (f"{self.name}#{number}" if key in (None, "") else key))
         if not with_image:
             return Entry(name, **known)
         if isinstance(data, str):
@@ -134,6 +137,11 @@ class TableSource:
         if image not in schema.names:
             which = f"no column {column!r}" if column else "no column of bytes or of bytes and path"
             raise UserError(f"{places[0]} has {which}; it has {', '.join(schema.names)}")
+        if not _holds_images(schema, image) and not _is_text(schema.field(image).type):
+            raise UserError(
+                f"{places[0]} has {schema.field(image).type} in the column {image!r}; wanted bytes, bytes and path, "
+                "or paths of files"
+            )
         key = next((name for name in KEY_COLUMNS if name in schema.names and name != image), "")
         others = tuple(name for name in schema.names if name not in (image, key))
         label = next((name for name in LABEL_COLUMNS if name in others), "")
@@ -153,9 +161,14 @@ def open_table(place: str) -> Iterator[pq.ParquetFile]:
 
     Raises:
         OSError, pa.ArrowException: it cannot be read.
+        StorageFailed: it cannot be opened.
     """
-    with open_binary(place) as file, pq.ParquetFile(file, buffer_size=_BUFFER, pre_buffer=False) as table:
+    with open_shard(place) as file, pq.ParquetFile(file, buffer_size=_BUFFER, pre_buffer=False) as table:
         yield table
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _holds_images(schema: pa.Schema, name: str) -> bool:

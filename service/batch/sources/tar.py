@@ -18,7 +18,7 @@ from models.images.header import SUFFIXES
 from models.results import ImageFailure
 from service.batch.entries import Entry, Remark, Shard, ShardError, key_of
 from service.batch.sources.folder import NO_COLUMNS, class_in
-from service.batch.storage import StorageFailed, open_binary
+from service.batch.storage import StorageFailed, open_shard
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 LABEL_SUFFIX = ".cls"
@@ -54,7 +54,7 @@ class TarShard:
         seen: dict[str, int] = {}
         number = 0
         try:
-            with open_binary(self.place) as packed, _unpacked(packed, self.place) as file:
+            with open_shard(self.place) as packed, _unpacked(packed, self.place) as file:
                 with tarfile.open(fileobj=file, mode="r:", tarinfo=_Header) as archive:
                     for _, group in groupby(_members(archive), key=_sample):
                         images: list[tuple[str, bytes | None, ImageFailure | None]] = []
@@ -173,7 +173,7 @@ def _sample(member: tarfile.TarInfo) -> str:
 @contextmanager
 def _unpacked(file: IO[bytes], name: str) -> Iterator[IO[bytes]]:
     """The content of a compressed file, from front to back."""
-    opener = next((opener for ending, opener in _OPENERS.items() if name.endswith(ending)), None)
+    opener = next((opener for ending, opener in _OPENERS.items() if name.lower().endswith(ending)), None)
     if opener is None:
         yield file
         return

@@ -2,7 +2,10 @@
 
 import asyncio
 import os
+import select
 import socket
+import time
+from contextlib import suppress
 
 import httpx
 import pytest
@@ -93,6 +96,27 @@ def test_uvicorn_takes_the_idle_time_of_the_settings(monkeypatch):
     connection = config.http_protocol_class(config=config, server_state=ServerState(), app_state={}, _loop=loop)
     loop.close()
     assert connection.timeout_keep_alive == default > 60
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /v1/models HTTP/1.1\r\nHost:", GET + b"GET /v1"])
+@pytest.mark.parametrize("slowly", [False, True])
+def test_a_connection_without_a_whole_request_is_closed(impatient, sent, slowly):
+    with socket.create_connection(("127.0.0.1", httpx.URL(impatient.url).port), timeout=20) as connection:
+        began = time.monotonic()
+        connection.sendall(sent)
+        while not select.select([connection], [], [], 0.2)[0] or connection.recv(65_536):
+            with suppress(OSError):  # closed meanwhile
+                connection.send(b"x" if slowly and sent else b"")
+            assert time.monotonic() - began < 8
+        assert time.monotonic() - began > 0.9
+
+
+@pytest.fixture(scope="module")
+def impatient(lenet_artifact, tmp_path_factory):
+    """A server that waits for a second."""
+    log = tmp_path_factory.mktemp("log") / "server.log"
+    with running_server(lenet_artifact.parent.parent, log, keep_alive_s=1) as running:
+        yield running
 
 
 def iterations_until_accepted(kind, clients):

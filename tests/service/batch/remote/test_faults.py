@@ -100,6 +100,14 @@ def test_an_image_on_which_inference_always_fails_gets_a_row_and_the_others_thei
     assert [row["label"] for key, row in rows.items() if key != "05.png"] == ["dog"] * 11
 
 
+def test_an_image_that_takes_too_long_gets_a_row_though_the_server_is_silent_meanwhile(scripted):
+    rows, server = scripted(
+        lambda seen, images: (504, "deadline_passed", {}) if bad(images) else None, batch_size=1, patience_s=1
+    )
+    assert rows["05.png"]["error_code"] == "deadline_passed" and server.seen[b"image-05"] == 5
+    assert sum(row["error_code"] is None for row in rows.values()) == 11
+
+
 @pytest.mark.parametrize("status", [0, 429, 500, 502, 503, 504])
 def test_faults_that_pass_cost_nothing(status, scripted):
     codes = {429: "queue_full", 503: "model_not_ready", 504: "deadline_passed"}
