@@ -1,21 +1,23 @@
 // The page: selects the model, takes the image, queries the server, keeps the state, and starts the views.
 
-import { Picture, outline, prepare } from "./core/canvas.js";
-import { boxes, element, percent, short } from "./core/dom.js";
+import { Picture } from "./core/canvas.js";
+import { boxes, percent, short } from "./core/dom.js";
 import { follow, go, where } from "./core/router.js";
 import { Newest, Refusal, ask } from "./core/server.js";
 import { Store } from "./core/store.js";
 import { drawPredictions } from "./views/input/predictions.js";
 import { Guide } from "./views/guide/guide.js";
 import { Camera } from "./views/input/camera.js";
+import { drawInput } from "./views/input/seen.js";
 import { Samples } from "./views/input/samples.js";
 import { Source } from "./views/input/source.js";
 import { Details, describeAll } from "./views/layers/details.js";
 import { Network } from "./views/layers/network.js";
+import { showReadout } from "./views/layers/readout.js";
 import { Notice } from "./views/notice/notice.js";
 import { MapView } from "./views/map/map.js";
 import { Tabs } from "./views/tabs/tabs.js";
-import { UnitView, describeField } from "./views/unit/unit.js";
+import { UnitView } from "./views/unit/unit.js";
 
 const PAUSE_MS = 50; // between two classifications while drawing
 const AT_ONCE = 8_000_000; // values in one answer, a server's default limit; more are asked for as they come into view
@@ -34,6 +36,7 @@ const darkness = matchMedia("(prefers-color-scheme: dark)");
  * models: of GET /v1/models; model: the chosen one; graph, labels: of that model;
  * image: the Blob that is shown; finished: false while a stroke is being drawn;
  * seen: the network's input, a canvas; seenOf: the image that it is of; predictions: of classify;
+ * refused: the image if the server refused it or the model;
  * maps: the last answer with feature maps, as tiles;
  * tab: the view that is shown; unit: {layer, index} that is open, or null.
  */
@@ -46,6 +49,7 @@ const store = new Store({
   finished: true,
   seen: null,
   seenOf: null,
+  refused: null,
   predictions: null,
   maps: null,
   tab: TABS[0],
@@ -70,25 +74,29 @@ const page = {
   /** Shows a layer among the layers. */
   jump: (name, options) => {
     go({ tab: TABS[0] });
+    if (network.card(name)?.element.hidden) showAll();
     network.jump(name, options);
   },
-  /** Asks for the maps of one layer, where large networks have them on demand. */
+  /** Asks for the maps of one layer, where large networks have them on demand; false if they do not come. */
   load: async (name) => {
     const [image, graph] = [store.get("image"), store.get("graph")];
     const answer = await guarded(() => maps(image, [name]), null, { lazily: true });
     const current = image === store.get("image") && graph === store.get("graph");
     if (answer && answer !== "too many" && current) take(answer);
+    return Boolean(answer);
   },
-  /** Opens a unit: `index` is [channel, row, column] of a feature map, or [element]. */
-  open: (layer, index) => go({ layer, index: index.join(",") }),
+  /** Opens a unit, if there is an image: `index` is [channel, row, column] of a feature map, or [element]. */
+  open: (layer, index) => {
+    if (store.get("image") && store.get("model").inspectable) go({ layer, index: index.join(",") });
+  },
   look,
 };
 
 const classification = new Newest(async (blob, signal) => {
   const started = performance.now();
-  const answer = await guarded(() => ask(`v1/classify?model=${address()}`, { body: blob, signal }), repeat);
+  const answer = await guarded(() => ask(`v1/classify?model=${address()}`, { body: blob, signal }), classifyAgain);
   if (blob !== store.get("image")) return;
-  if (!answer) return forget();
+  if (!answer) return forget(blob);
   showPredictions(answer.results[0].predictions, performance.now() - started);
   await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
 });
@@ -102,7 +110,7 @@ const inspection = new Newest(async (blob, signal) => {
     answer = await guarded(() => maps(blob, [last], signal), repeat);
   }
   if (blob !== store.get("image")) return;
-  if (!answer) return forget();
+  if (!answer) return forget(blob);
   times.maps = performance.now() - started;
   await showMaps(answer, signal);
   if (lazy) fill.ask(null);
@@ -133,6 +141,7 @@ const network = new Network(find("flow"), {
 });
 const source = new Source(find, {
   changed: (blob, finished) => {
+    camera.close();
     store.set({ image: blob, finished });
     repeat();
   },
@@ -140,7 +149,7 @@ const source = new Source(find, {
 });
 new Samples(find("samples"), page, (file) => source.take(file));
 new Guide(find);
-new Camera(find, (file) => source.take(file));
+const camera = new Camera(find, (file) => source.take(file));
 const unit = new UnitView(page, (name) => network.card(name));
 const map = new MapView(find("map"), page);
 new Tabs(find("tabs"), store);
@@ -231,23 +240,29 @@ function arrive({ model: wanted, tab, layer, index }) {
   store.set({ unit: layer && index && places.every(Number.isInteger) ? { layer, index: places } : null });
 }
 
-const reload = () => showModel(store.get("model"));
+const reload = () => store.get("graph") || opening.ask(store.get("model"), { abort: true });
 
-async function showModel(entry) {
+function showModel(entry) {
   for (const job of [classification, inspection, fill]) job.drop();
-  store.set({ model: entry, graph: null, labels: [], maps: null, predictions: null, seen: null });
+  store.set({ model: entry, graph: null, labels: [] });
+  forget();
   lazy = false;
   find("model").value = `${entry.name}:${entry.version}`;
+  find("provenance").textContent = "";
   showFacts(entry);
-  const path = page.path();
-  const both = await guarded(() => Promise.all([ask(`${path}/graph`), ask(`${path}/labels`)]), reload);
-  if (!both || store.get("model") !== entry) return;
+  opening.ask(entry, { abort: true });
+}
+
+const opening = new Newest(async (entry, signal) => {
+  const parts = ["graph", "labels"].map((part) => `${page.path()}/${part}`);
+  const both = await guarded(() => Promise.all(parts.map((path) => ask(path, { signal }))), reload);
+  if (!both) return store.set({ refused: store.get("image") });
   const [graph, { labels }] = both;
   const values = graph.nodes.reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0);
   lazy = values > AT_ONCE;
   network.show(graph, labels, entry.temperature);
   store.set({ graph, labels });
-  find("filter").value = "";
+  showAll();
   find("fold").hidden = !network.hasBlocks;
   nameFold();
   source.prepare(entry);
@@ -256,6 +271,12 @@ async function showModel(entry) {
   find("provenance").textContent = `${graph.nodes.length} layers, ${total.toLocaleString("en")} parameters${lack}`;
   find("seen-size").textContent = `${entry.input.height}×${entry.input.width}`;
   refresh();
+});
+
+/** Ends the filter of layers. */
+function showAll() {
+  find("filter").value = "";
+  find("nothing").hidden = network.filter("") > 0;
 }
 
 function showFacts({ network: kind, input, dataset, metrics, file, engine, device, classes }) {
@@ -276,8 +297,14 @@ function refreshLive() {
   if (store.get("image") && store.get("model")) classification.ask(store.get("image"));
 }
 
+const classifyAgain = () => repeat(); // not the same job as `repeat`: the layers may come while the class is refused
+
 /** Asks what the image needs: only its class while it is being drawn. */
-const repeat = () => (store.get("finished") ? refresh() : refreshLive());
+function repeat() {
+  store.set({ refused: null });
+  if (store.get("finished")) refresh();
+  else refreshLive();
+}
 
 function refresh() {
   refreshLive();
@@ -292,11 +319,11 @@ function empty() {
   forget();
 }
 
-/** Clears the results of an image that was removed, or whose successor the server refused. */
-function forget() {
+/** Clears the results: of an image that was removed or refused, or of another model. */
+function forget(refused = null) {
   times = {};
   network.take(null);
-  store.set({ seen: null, maps: null, predictions: null });
+  store.set({ seen: null, maps: null, predictions: null, refused });
   drawSeen(find("seen"), 0, null);
   find("answer").replaceChildren(invitation);
   for (const id of ["timing", "spoken", "normality"]) find(id).textContent = "";
@@ -304,6 +331,7 @@ function forget() {
 
 function take(answer) {
   network.take(answer);
+  find("normality").textContent = describeAll(network.layers, answer.references, store.get("graph").nodes.length);
   store.set({ maps: answer });
 }
 
@@ -313,31 +341,20 @@ async function showMaps(answer, signal) {
   if (signal.aborted || shown !== store.get("image")) return;
   store.set({ seen: picture.merged(store.get("model").input.mode === "L" ? 1 : 3), seenOf: shown });
   drawSeen(find("seen"), 0, null);
+  if (lazy) network.take(null); // the other layers are those of the image before
   take(answer);
   const { file, maximum_difference: difference } = answer.served;
   find("provenance").textContent =
     file === answer.file
       ? `computed by ${answer.file}, the file that is being served`
       : `computed by ${answer.file}; ${file} is served, and its probabilities differ by at most ${short(difference)}`;
-  find("normality").textContent = describeAll(answer);
   showTimes();
 }
 
 /** Draws the network's input, `side` CSS pixels wide (0: as wide as its frame), and outlines a field on it. */
 function drawSeen(canvas, side, field) {
-  const { height, width } = store.get("model").input;
-  const seen = store.get("seen");
   const room = side || find("seen").parentElement.clientWidth;
-  const zoom = room / Math.max(height, width);
-  const context = prepare(canvas, width * zoom, height * zoom);
-  if (!seen) return;
-  context.imageSmoothingEnabled = zoom < 1;
-  context.drawImage(seen, 0, 0, width * zoom, height * zoom);
-  if (!field) return;
-  const { left, top, right, bottom } = field;
-  const [x, y, across, down] = [left, top, right - left + 1, bottom - top + 1].map((length) => length * zoom);
-  const [inX, inY] = [across, down].map((length) => Math.min(1.5, length / 2 - 2)); // single pixels stay visible
-  outline(context, x + inX, y + inY, across - 2 * inX, down - 2 * inY);
+  drawInput(canvas, room, { ...store.get("model").input, seen: store.get("seen") }, field);
 }
 
 function showPredictions(predictions, elapsedMs) {
@@ -356,23 +373,8 @@ function showTimes() {
 }
 
 function showProbe(probe) {
-  const readout = find("readout");
-  readout.hidden = !probe;
-  if (!store.get("model")) return;
-  drawSeen(find("seen"), 0, probe?.field ?? null);
-  if (!probe) return;
-  const { card, unit, spot, field } = probe;
-  const { channel: index, row, column } = unit;
-  const bars = card.kind === "bars";
-  const at = Math.max(index, column);
-  const place = bars ? (card.labels?.[at] ?? `value ${at}`) : `channel ${index} · row ${row} · column ${column}`;
-  const value = card.valueAt(unit);
-  const reading = value ? ` ${value.exact ? "=" : "≈"} ${short(value.value)}` : "";
-  readout.replaceChildren(element("strong", "", place + reading), describeField(field));
-  const { width, height } = readout.getBoundingClientRect();
-  const x = Math.min(spot.x + 16, innerWidth - width - 8);
-  const y = spot.y + 20 + height > innerHeight ? spot.y - height - 14 : spot.y + 20;
-  readout.style.transform = `translate(${Math.max(8, x)}px, ${y}px)`;
+  if (store.get("model")) drawSeen(find("seen"), 0, probe?.field ?? null);
+  showReadout(find("readout"), probe);
 }
 
 function nameFold() {

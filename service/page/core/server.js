@@ -1,6 +1,9 @@
 // The server's answers, and its errors in one format.
 
+import { keep, recall } from "./storage.js";
+
 const TOKEN = "convscope-token";
+let token = recall("sessionStorage", TOKEN);
 
 /** A refused request and the reason; `status` is 0 without an answer. */
 export class Refusal extends Error {
@@ -13,13 +16,13 @@ export class Refusal extends Error {
 }
 
 /** Keeps the bearer token for this tab. */
-export function keepToken(token) {
-  sessionStorage.setItem(TOKEN, token);
+export function keepToken(given) {
+  token = given;
+  keep("sessionStorage", TOKEN, given);
 }
 
 /** The headers with the bearer token that this tab keeps, if any. */
 export function authorization() {
-  const token = sessionStorage.getItem(TOKEN);
   return token ? { authorization: `Bearer ${token}` } : {};
 }
 
@@ -42,7 +45,7 @@ export async function ask(path, { body, signal } = {}) {
 /** Requests a file; otherwise like `ask`. */
 export async function askBlob(path) {
   const answer = await request(path, {});
-  if (answer.ok) return answer.blob();
+  if (answer.ok) return whole(answer.blob());
   throw refusal(answer, await answer.json().catch(() => null));
 }
 
@@ -56,6 +59,16 @@ export async function request(path, { body, signal, accept }) {
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Refusal(0, "unreachable", "The server does not answer. Is it still running?");
+  }
+}
+
+/** A part of an answer's body; a connection that breaks is a Refusal. */
+export async function whole(reading) {
+  try {
+    return await reading;
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Refusal(0, "unreachable", "The connection to the server broke before the answer was complete.");
   }
 }
 
@@ -97,7 +110,7 @@ export class Newest {
       try {
         await this.action(job, this.#running.signal);
       } catch (error) {
-        if (error.name !== "AbortError") throw error;
+        if (error.name !== "AbortError") reportError(error); // the next job runs all the same
       } finally {
         this.#running = null;
       }

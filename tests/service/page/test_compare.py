@@ -88,7 +88,7 @@ def test_an_image_and_itself_are_exactly_equal(view):
     says(view, "Keep an image as A")
     view.click("text=Keep this image as A")
     says(view, "A is kept. Now draw, choose or drop the second image.")
-    assert view.get_by_alt_text("Image A").is_visible()
+    view.get_by_alt_text("Image A").wait_for()
     assert not view.locator(".compare-layers").is_visible()
     assert not [url for url in view.requests if "/compare?" in url]
     upload(view, FIRST, "same.png")

@@ -41,7 +41,7 @@ export class CompareView {
     this.result.append(this.pair, this.maps.element, this.table, this.unmatched);
     root.append(this.controls, this.status, this.result);
     this.result.hidden = true;
-    store.watch(["image", "seen", "tab", "model", "graph"], update);
+    store.watch(["image", "seen", "refused", "tab", "model", "graph"], update);
     follow(update);
     update();
     new ResizeObserver(() => requestAnimationFrame(() => this.maps.paint())).observe(root);
@@ -64,6 +64,7 @@ export class CompareView {
     const ready = image && store.get("seenOf") === image;
     this.keep.disabled = !ready;
     if (!image) return this.#tell("Draw, or choose an image to compare.");
+    if (store.get("refused") === image) return this.#tell("The server refused this image, or the model.");
     if (!other && !this.#kept) return this.#tell(KEEP);
     if (!other && this.#kept === image) return this.#tell(KEPT, image);
     if (!graph || !ready) return this.#stop();
@@ -80,6 +81,7 @@ export class CompareView {
   #stop() {
     this.jobs.drop();
     if (!this.#asked.done) this.#asked = {};
+    this.status.textContent = "";
   }
 
   #tell(text, image) {

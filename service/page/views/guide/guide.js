@@ -2,6 +2,7 @@
 
 import { button, element } from "../../core/dom.js";
 import { go } from "../../core/router.js";
+import { keep, recall } from "../../core/storage.js";
 import { TERMS } from "./terms.js";
 
 const SEEN = "convscope-tour";
@@ -32,13 +33,13 @@ export class Guide {
       if (mark) this.#explain(mark);
     });
     // Early in the tab order, and the focus stays where it is: scrolling would let the tab key begin at its target.
-    if (!localStorage.getItem(SEEN)) this.#show();
+    if (!recall("localStorage", SEEN)) this.#show();
   }
 
   #show() {
     for (const marked of document.querySelectorAll(".tour-target")) marked.classList.remove("tour-target");
     if (this.#step >= TOUR.length) {
-      localStorage.setItem(SEEN, "done");
+      keep("localStorage", SEEN, "done");
       if (this.box.contains(document.activeElement)) this.help.focus();
       this.box.hidden = true;
       return;

@@ -18,14 +18,19 @@ export class Camera {
       this.#stream = await navigator.mediaDevices.getUserMedia({ video: true });
     } catch (error) {
       this.button.textContent = error.name === "NotAllowedError" ? "Camera not allowed" : "No camera";
-      return;
-    } finally {
       this.button.disabled = false;
+      return;
     }
     this.video.srcObject = this.#stream;
     this.video.hidden = false;
-    await this.video.play();
     this.button.textContent = "Take the picture";
+    try {
+      await this.video.play();
+    } catch (error) {
+      if (error.name !== "AbortError") throw error; // closed meanwhile
+    } finally {
+      this.button.disabled = false;
+    }
   }
 
   #shoot() {
@@ -33,12 +38,14 @@ export class Camera {
     const canvas = Object.assign(document.createElement("canvas"), { width, height });
     canvas.getContext("2d").drawImage(this.video, 0, 0);
     this.close();
-    canvas.toBlob((blob) => this.take(new File([blob], "camera.jpg", { type: blob.type })), "image/jpeg", 0.95);
+    const take = (blob) => blob && this.take(new File([blob], "camera.jpg", { type: blob.type }));
+    canvas.toBlob(take, "image/jpeg", 0.95);
   }
 
   close() {
-    for (const track of this.#stream?.getTracks() ?? []) track.stop();
-    this.#stream = null;
+    if (!this.#stream) return;
+    for (const track of this.#stream.getTracks()) track.stop();
+    this.#stream = this.video.srcObject = null;
     this.video.hidden = true;
     this.button.textContent = "Camera";
   }

@@ -14,7 +14,8 @@ export class Bench {
     this.look = look;
     this.input = new Arrays("input", { edit: (place, value) => edit("input", place, value) });
     this.kernel = new Arrays("kernel", { edit: (place, value) => edit("kernel", [this.filter, ...place], value) });
-    this.output = new Arrays("output", { pick });
+    const typing = () => this.kernel.element.contains(document.activeElement); // into a filter, which then stays
+    this.output = new Arrays("output", { pick: (place) => (typing() && place[0] !== this.filter) || pick(place) });
     this.products = new Arrays("products");
     this.panes = element("div", "lab-panes");
     this.panes.append(this.input.element, this.kernel.element, this.output.element);

@@ -32,7 +32,7 @@ export class Bars {
   /** Draws the values, or only the zero line before there are any. */
   draw(canvas, values, { positive, negative, frame }) {
     const context = prepare(canvas, this.pageWidth, this.pageHeight);
-    const [low, high] = values ? [Math.min(0, ...values), Math.max(0, ...values)] : [0, 1];
+    const [low, high] = values ? withZero(values) : [0, 1];
     const unit = HEIGHT / (high - low || 1);
     for (let index = 0; index < this.length; index++) {
       const [left, top, width] = this.boxOf(index);
@@ -52,8 +52,8 @@ export class Bars {
  */
 export function drawRows(list, names, values, open) {
   if (!list.childElementCount) list.append(...names.map((name, index) => makeRow(name, () => open(index))));
-  const [least, most] = values ? [Math.min(0, ...values), Math.max(0, ...values)] : [0, 1];
-  const best = values ? values.indexOf(Math.max(...values)) : -1;
+  const [least, most] = values ? withZero(values) : [0, 1];
+  const best = values ? values.indexOf(rangeOf(values)[1]) : -1;
   [...list.children].forEach((row, index) => {
     const value = values?.[index] ?? 0;
     const [bar, number] = [row.querySelector(".bar"), row.querySelector(".value button")];
@@ -62,8 +62,24 @@ export function drawRows(list, names, values, open) {
     bar.style.left = `${(100 * (Math.min(0, value) - least)) / (most - least || 1)}%`;
     bar.style.width = `${(100 * Math.abs(value)) / (most - least || 1)}%`;
     number.hidden = !values;
-    number.textContent = values ? value.toFixed(2).replace("-", "−") : "";
+    number.textContent = values ? (values[index] ?? NaN).toFixed(2).replace("-", "−").replace("NaN", "–") : "";
   });
+}
+
+/** The smallest and the largest of some numbers, of which there may be too many for `Math.min(...)`; nulls do not count. */
+export function rangeOf(values) {
+  let [low, high] = [Infinity, -Infinity];
+  for (const value of values) {
+    if (value === null) continue;
+    if (value < low) low = value;
+    if (value > high) high = value;
+  }
+  return [low, high];
+}
+
+function withZero(values) {
+  const [low, high] = rangeOf(values);
+  return [Math.min(0, low), Math.max(0, high)];
 }
 
 function makeRow(name, open) {

@@ -6,7 +6,7 @@ import { button, element, short } from "../../core/dom.js";
 import { gridOf, seesText } from "../../core/geometry.js";
 import { term } from "../guide/guide.js";
 import { termOf } from "../guide/terms.js";
-import { Bars, drawRows } from "./bars.js";
+import { Bars, drawRows, rangeOf } from "./bars.js";
 
 const [REST, LINE] = [107, 17]; // CSS pixels of a card besides its maps, and of the line that names other parents
 const MOST_ROWS = 40; // classes listed with their names; more become plain bars
@@ -264,7 +264,7 @@ export class Card {
     const { layer } = this;
     if (!layer || this.shown?.layer === layer) return this.shown;
     const picture = await Picture.decode(layer.tiles);
-    if (this.layer === layer) this.shown = { layer, picture };
+    if (this.layer === layer) this.shown = { layer, picture, flat: layer.values?.flat(2) };
     return this.shown;
   }
 
@@ -291,7 +291,7 @@ export class Card {
   #paintScale(layer, values) {
     if (!layer) return this.scale.replaceChildren();
     const parts = [`min ${short(layer.minimum)}`, `mean ${short(layer.mean)}`, `max ${short(layer.maximum)}`];
-    if (this.labels && values) parts[2] += ` (${this.labels[values.indexOf(Math.max(...values))]})`;
+    if (this.labels && values) parts[2] += ` (${this.labels[values.indexOf(rangeOf(values)[1])]})`;
     const { temperature } = this.host;
     if (this.labels && temperature !== 1) parts.push(`softmax after division by the temperature ${short(temperature)}`);
     const texts = parts.map((part) => element("span", "", part));
@@ -308,8 +308,8 @@ export class Card {
   /** The value of a unit: exact for vectors, otherwise from its grey level. */
   valueAt(unit) {
     if (!this.shown) return null;
-    const { layer, picture } = this.shown;
-    if (layer.values) return { value: layer.values.flat(2)[this.#indexOf(unit)], exact: true };
+    const { layer, picture, flat } = this.shown;
+    if (flat) return { value: flat[this.#indexOf(unit)], exact: true };
     const grey = picture.grey(unit.channel, unit.row, unit.column);
     if (unit.row < 0) return { value: null, exact: false };
     const step = (layer.maximum - layer.minimum) / 255; // values between two levels of grey are not told apart

@@ -154,7 +154,7 @@ export class Details {
     const show = button("", "Show its kernels", () => {
       figure.hidden = !figure.hidden;
       show.textContent = `${figure.hidden ? "Show" : "Hide"} its kernels`;
-      if (!figure.hidden && !figure.childElementCount) this.#draw(figure);
+      if (!figure.hidden && !figure.querySelector("img")) this.#draw(figure);
     });
     box.append(show, figure);
     return box;
@@ -196,14 +196,16 @@ function describeNormality({ distance, limit, nearer, unusual }, references) {
 }
 
 /** A sentence on how many of the layers are unusual; empty without reference images. */
-export function describeAll({ layers, references }) {
+/** A sentence on all layers that have come, of `count`. */
+export function describeAll(layers, references, count) {
   const known = references ? layers.filter(({ normality }) => normality) : [];
   if (!known.length) return "";
   const unusual = known.filter(({ normality }) => normality.unusual).length;
   const beside = describeData(references);
+  const all = layers.length === count ? "every layer" : `the ${known.length} layers shown so far`;
   return unusual
     ? `Unusual beside ${beside} in ${unusual} of ${known.length} layers.`
-    : `Normal beside ${beside} in every layer.`;
+    : `Normal beside ${beside} in ${all}.`;
 }
 
 function describeData({ images, split, name }) {

@@ -103,6 +103,11 @@ export class Network {
     for (const block of this.#blocks) if (!answer || layers.has(block.end.node.name)) this.#preview(block);
   }
 
+  /** The server's answers for the layers that have come. */
+  get layers() {
+    return [...this.#cards.values()].map((card) => card.layer).filter(Boolean);
+  }
+
   /** Names of the layers in view that have no values yet. */
   missing() {
     const cards = [...this.#cards.values()].filter((card) => card.visible);
@@ -124,7 +129,8 @@ export class Network {
     const show = () => found?.scrollIntoView({ behavior: "instant" });
     show();
     requestAnimationFrame(() => requestAnimationFrame(show)); // cards that came into view may have other heights
-    if (focus) found?.querySelector(".map")?.focus({ preventScroll: true });
+    const places = [...(found?.querySelectorAll(".map, .logits button, summary") ?? [])];
+    if (focus) places.find((place) => place.checkVisibility())?.focus({ preventScroll: true });
   }
 
   /** Shows the layers whose name or type contains a text; returns how many. */

@@ -71,8 +71,10 @@ export class Notice {
   /** Into the open dialog, behind which everything is inert, or back. */
   #move() {
     const dialog = document.querySelector("dialog[open]");
+    const main = document.querySelector("main");
+    if (this.box.parentElement === (dialog ?? main.parentElement)) return; // moving it would take the focus away
     if (dialog) dialog.prepend(this.box);
-    else document.querySelector("main").before(this.box);
+    else main.before(this.box);
   }
 
   /**
@@ -83,6 +85,7 @@ export class Notice {
   settle(refusals, again) {
     if (!this.refused || refusals !== this.refusals) return;
     this.jobs.delete(again);
+    this.waiting.delete(again);
     if (!this.jobs.size) this.hide();
   }
 

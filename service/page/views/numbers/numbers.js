@@ -87,7 +87,7 @@ export class NumbersView {
   #column = COLUMNS[0];
   #down = false; // whether the largest is first
   #graph = null; // that the table shows
-  #counted = null; // the image that the silent channels are of
+  #asked = null; // the image whose silent channels were asked for last
   #counting = new Newest((image, signal) => this.#count(image, signal));
 
   /** @param {HTMLElement} root @param {object} page */
@@ -104,7 +104,9 @@ export class NumbersView {
     if (graph !== this.#graph) this.#build(graph);
     this.#paint(null);
     const image = store.get("seen") && store.get("image");
-    if (image !== this.#counted && store.get("model").inspectable) this.#counting.ask(image, { abort: true });
+    if (image === this.#asked || !store.get("model").inspectable) return;
+    this.#asked = image;
+    this.#counting.ask(image, { abort: true });
   }
 
   #build(graph) {
@@ -124,7 +126,7 @@ export class NumbersView {
     totals.append(...boxes(facts));
     const lack = "Silent channels are not counted: this model was exported without model.onnx.";
     this.silent = element("p", "numbers-silent", this.page.store.get("model").inspectable ? "" : lack);
-    this.#counted = null;
+    this.#asked = null;
     says.append(...sentences(nodes, graph.input), this.silent);
     this.heads = COLUMNS.map((column) => {
       const made = element("th", "", column.of ? "" : column.title);
@@ -154,8 +156,7 @@ export class NumbersView {
         if (!(error instanceof Refusal)) throw error; // the other columns stay
       }
     }
-    if (graph !== this.#graph) return;
-    this.#counted = image;
+    if (graph !== this.#graph || image !== this.#asked) return;
     const countOf = ({ name, statistics: { dead, channels } }) => [name, [dead.length, channels.length]];
     const found = new Map(counted.map(countOf));
     for (const [node, row] of this.rows) {

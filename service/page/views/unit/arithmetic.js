@@ -40,6 +40,7 @@ export class Arithmetic {
    */
   constructor(root, page, answered) {
     this.root = root;
+    root.tabIndex = -1;
     this.page = page;
     this.answered = answered;
     this.channels = CHANNELS;
@@ -60,16 +61,18 @@ export class Arithmetic {
     this.#asking.ask(unit);
   }
 
-  async #ask({ layer, index }, signal) {
+  async #ask(unit, signal) {
+    const { layer, index } = unit;
     const body = this.page.store.get("image");
     const path = `${this.page.path()}/unit?layer=${encodeURIComponent(layer)}&index=${index.join(",")}`;
-    const answer = await this.page.ask(path, { body, signal }, this.#again);
-    if (answer && this.#unit) this.#take(answer);
-    else {
+    try {
+      const answer = await this.page.ask(path, { body, signal }, this.#again);
+      if (answer && this.#unit) return this.#take(answer);
       this.answer = null;
       this.root.replaceChildren();
+    } finally {
+      if (!this.#unit || this.#unit === unit) this.root.removeAttribute("aria-busy");
     }
-    this.root.removeAttribute("aria-busy");
   }
 
   #take(answer) {
@@ -88,7 +91,9 @@ export class Arithmetic {
     const windows = sums.filter(windowed);
     for (const group of windows) parts.push(this.#windows(group));
     parts.push(this.#list(), this.#following());
+    const focused = this.root.contains(document.activeElement);
     this.root.replaceChildren(...parts.filter(Boolean));
+    if (focused) this.root.focus({ preventScroll: true }); // the link that was followed is gone
   }
 
   #headline() {
@@ -282,6 +287,7 @@ function largest(nested) {
 
 /** A number for a small cell. */
 function brief(value) {
+  if (value === null) return "–";
   const size = Math.abs(value);
   return value.toFixed(size >= 100 ? 0 : size >= 10 ? 1 : 2).replace("-", "−");
 }

@@ -33,6 +33,7 @@ export class References {
       if (key === this.#shown) this.#paint(answer, data);
     } catch (error) {
       if (!(error instanceof Refusal)) throw error; // it is no layer of the index
+      if (error.status !== 404 && key === this.#shown) this.#shown = ""; // asked for again with the next unit
     }
   }
 

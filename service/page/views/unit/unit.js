@@ -20,6 +20,7 @@ const INPUTS = {
 export class UnitView {
   #exact = null; // values by channel, row and column, as numbers
   #layer = null; // the answer that `#exact` belongs to
+  #asked = null; // the answer whose exact values were asked for
   #updates = 0; // how many have begun: only the newest one draws
 
   /**
@@ -38,6 +39,7 @@ export class UnitView {
     this.references = new References(find("references"), page);
     [this.play, this.steps] = [find("channel-play"), find("channel-motion")];
     this.player = null;
+    this.closing = false; // by the page, which has another address already
     const leave = () => go({ layer: null, index: null }); // the dialog follows the address
     const actions = {
       back: () => this.#slide(-1),
@@ -56,7 +58,8 @@ export class UnitView {
     });
     this.dialog.addEventListener("close", () => {
       this.#pause();
-      leave(); // where the browser closes it without asking
+      if (!this.closing) leave(); // the browser closed it without asking
+      this.closing = false;
     });
     this.map.addEventListener("pointermove", (event) => event.buttons && this.#point(event));
     this.map.addEventListener("pointerdown", (event) => this.#point(event));
@@ -72,6 +75,7 @@ export class UnitView {
       this.card = null;
       this.arithmetic.show(null);
       this.references.show(null);
+      this.closing ||= this.dialog.open; // its event comes later
       return this.dialog.open && this.dialog.close();
     }
     const card = this.cardOf(unit.layer);
@@ -80,11 +84,14 @@ export class UnitView {
     if (card && !shown) this.#want(unit.layer);
     this.card = shown ? card : null;
     [this.layer, this.index] = [unit.layer, unit.index];
-    if (!this.dialog.open) {
-      this.dialog.showModal();
-      this.map.focus();
-    }
+    const opens = !this.dialog.open;
+    if (opens) this.dialog.showModal();
     this.draw();
+    // Not a button: the key that opened the dialog would press it.
+    const place = this.card?.kind === "tiles" ? this.map : this.title;
+    const { activeElement } = document;
+    const lost = !this.dialog.contains(activeElement) || (activeElement === this.map && place !== this.map);
+    if (opens || lost) place.focus({ preventScroll: true });
     card?.point(unit.index);
     if (this.card?.kind === "tiles") this.#fetch();
     this.arithmetic.show(unit);
@@ -99,11 +106,12 @@ export class UnitView {
   }
 
   /** Asks for the maps of a layer once for each image; they arrive in the store. */
-  #want(layer) {
-    const image = this.page.store.get("image");
-    if (this.wanted?.layer === layer && this.wanted.image === image) return;
-    this.wanted = { layer, image };
-    this.page.load(layer);
+  async #want(layer) {
+    const [image, graph] = ["image", "graph"].map((name) => this.page.store.get(name));
+    const { wanted } = this;
+    if (wanted?.layer === layer && wanted.image === image && wanted.graph === graph) return;
+    const now = (this.wanted = { layer, image, graph });
+    if (!(await this.page.load(layer)) && this.wanted === now) this.wanted = null;
   }
 
   get #place() {
@@ -194,7 +202,7 @@ export class UnitView {
     for (let index = 0; index < height * width; index++) {
       const [row, column] = [Math.floor(index / width), index % width];
       const { value } = this.#value(row, column);
-      const text = value === 0 ? "0" : value.toFixed(digits).replace(/^-(?=.*[1-9])/, "−").replace("-", "");
+      const text = value === null ? "–" : value === 0 ? "0" : value.toFixed(digits).replace(/^-(?=.*[1-9])/, "−").replace("-", "");
       context.fillStyle = inkOn(colours[shown.picture.grey(channel, row, column)]);
       context.fillText(text, (column + 0.5) * zoom, (row + 0.5) * zoom);
     }
@@ -217,8 +225,9 @@ export class UnitView {
   async #fetch() {
     const { card } = this;
     const { layer } = card.shown;
-    if (this.#layer === layer) return;
-    const body = this.page.store.get("image");
+    if (this.#layer === layer || this.#asked === layer) return;
+    this.#asked = layer;
+    const body = this.page.store.get("seenOf");
     try {
       const answer = await ask(`${this.page.path()}/feature-maps?layers=${encodeURIComponent(layer.name)}`, { body });
       if (this.card?.shown?.layer !== layer) return;

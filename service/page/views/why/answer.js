@@ -23,6 +23,6 @@ export function judge(answer, { accuracy, calibration_error: error } = {}) {
     ["verdict", `${right} gives its answer, ${label}, ${percent(probability)}. ${advice}.`],
     ["odds", error >= 0 ? "On test images, the share of right answers differs from the probability given by " +
       `${(100 * error).toFixed(1)} percentage points on average.` : ""],
-    ["normal", describeAll({ references, layers: normality.map((one) => ({ normality: one })) })],
+    ["normal", describeAll(normality.map((one) => ({ normality: one })), references, normality.length)],
   ].map(([name, text]) => element("p", `why-${name}`, text));
 }

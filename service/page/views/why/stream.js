@@ -1,6 +1,6 @@
 // A request whose answer comes as server-sent events: progress, and then the result or an error.
 
-import { Refusal, refusal, request } from "../../core/server.js";
+import { Refusal, refusal, request, whole } from "../../core/server.js";
 
 /**
  * Posts an image, and returns the JSON of the result.
@@ -12,7 +12,7 @@ export async function askSlowly(path, body, signal, tell) {
   if (!answer.ok) throw refusal(answer, await answer.json().catch(() => null));
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   for (let text = ""; ; ) {
-    const { value, done } = await reader.read();
+    const { value, done } = await whole(reader.read());
     if (done) throw new Refusal(0, "unreachable", "The server ended its answer too early.");
     text += value;
     const events = text.split("\n\n");

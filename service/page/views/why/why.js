@@ -22,7 +22,7 @@ export class WhyView {
     this.#build(root);
     const { store } = page;
     const update = () => this.#update(store);
-    store.watch(["image", "seen", "tab", "model", "labels"], update);
+    store.watch(["image", "seen", "refused", "tab", "model", "labels"], update);
     follow(update);
     update();
     new ResizeObserver(() => requestAnimationFrame(() => this.#paint())).observe(root);
@@ -67,6 +67,7 @@ export class WhyView {
     if (store.get("tab") !== "why" || !model) return this.#stop();
     if (!model.inspectable) return this.#empty("This model was exported without model.onnx: nothing can be explained.");
     if (!image) return this.#empty("Draw, or choose an image: what speaks for its class appears here.");
+    if (store.get("refused") === image) return this.#empty("The server refused this image, or the model.");
     this.controls.hidden = false;
     const waits = !seen || this.page.store.get("seenOf") !== image || !labels.length;
     if (waits) return this.#stop("Waiting for the network's input …");
