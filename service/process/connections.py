@@ -18,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from service.process.answers import Answer
 
 _PROBE_S = 1.0
+_FIRST_S = 1.0  # that a new connection has for its first request when the server ends
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _ACCEPTED_AT_ONCE = 16  # by a single worker; of several, the first to wake would take nearly all connections
 
@@ -95,6 +96,13 @@ class Connection(HttpToolsProtocol):
         cycle.keep_alive = False
         self._probe = self.loop.call_later(_PROBE_S, self._detect_reset)
         return True
+
+    def shutdown(self) -> None:
+        """Ends the connection when its requests are answered. A new one may still send the first: closing resets it."""
+        if self.cycle is None:
+            self.loop.call_later(_FIRST_S, super().shutdown)
+        else:
+            super().shutdown()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Ends the detection."""

@@ -94,6 +94,22 @@ def test_no_client_with_persistent_connections_loses_a_request(lenet_artifact, t
     assert "close" in asked
 
 
+def test_a_new_connection_may_still_send_its_request(lenet_artifact, tmp_path):
+    with running_server(lenet_artifact.parent.parent, tmp_path / "log") as server:
+        port = httpx.URL(server.url).port
+        fresh, silent = (socket.create_connection(("127.0.0.1", port), timeout=60) for _ in range(2))
+        with fresh, silent:
+            time.sleep(0.3)  # until they are accepted
+            server.process.send_signal(signal.SIGTERM)
+            until(lambda: "unready; ends in 0 s" in server.log)
+            time.sleep(0.4)  # until uvicorn has ended idle connections
+            fresh.sendall(
+                b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(IMAGE), IMAGE)
+            )
+            assert answer_on(fresh).startswith(b"HTTP/1.1 200 OK")
+            assert silent.recv(1) == b"" and server.process.wait(timeout=60) == 0
+
+
 @pytest.mark.acceptance
 def test_one_worker_that_is_told_to_end_leaves_the_others_reachable(lenet_artifact, tmp_path):
     with running_server(lenet_artifact.parent.parent, tmp_path / "log", workers=2) as server:
