@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.in_process import digit, encoded
 from tests.real_server import Server, running_server
 from tests.service.page.zoo import build_zoo
 
@@ -61,6 +62,15 @@ def opened(browser, server, address="", *, ready=".card", refusals=False, **opti
 def page(browser, server):
     """The page, loaded, without an image."""
     with opened(browser, server) as page:
+        yield page
+
+
+@pytest.fixture
+def shown(browser, server):
+    """The page with an image, all layers drawn."""
+    with opened(browser, server, "#model=lenet") as page:
+        upload(page, encoded(digit(3)))
+        page.locator(".card.filled").nth(11).wait_for(state="attached")
         yield page
 
 

@@ -1,7 +1,5 @@
 """Where the focus is, and what opens and closes, when the page changes beneath it."""
 
-import pytest
-
 from tests.in_process import digit, encoded
 from tests.service.page.conftest import opened, upload
 
@@ -9,43 +7,35 @@ IMAGE = encoded(digit(3))
 FOCUSED = "() => document.activeElement.id || document.activeElement.className || document.activeElement.tagName"
 
 
-@pytest.fixture
-def page(browser, server):
-    with opened(browser, server, "#model=lenet") as page:
-        upload(page, IMAGE)
-        page.locator(".card.filled").nth(11).wait_for(state="attached")
-        yield page
-
-
 def go(page, where):
     page.evaluate(f"location.hash = 'model=lenet{where}'")
 
 
-def test_a_unit_without_a_map_takes_no_key_that_opened_it(page):
-    go(page, "&layer=fc.0&index=3")
-    page.wait_for_selector("#arithmetic strong:has-text('fc.0 [3]')")
-    assert page.evaluate(FOCUSED) == "channel-title"
-    page.keyboard.press("Escape")
-    page.wait_for_selector("#channel", state="hidden")
-    page.locator("[data-node=conv1] .map").focus()
-    page.keyboard.press("Enter")
-    page.wait_for_selector("#arithmetic strong:has-text('conv1 [')")
-    assert page.evaluate(FOCUSED) == "channel-map" and page.is_visible("#channel")
+def test_a_unit_without_a_map_takes_no_key_that_opened_it(shown):
+    go(shown, "&layer=fc.0&index=3")
+    shown.wait_for_selector("#arithmetic strong:has-text('fc.0 [3]')")
+    assert shown.evaluate(FOCUSED) == "channel-title"
+    shown.keyboard.press("Escape")
+    shown.wait_for_selector("#channel", state="hidden")
+    shown.locator("[data-node=conv1] .map").focus()
+    shown.keyboard.press("Enter")
+    shown.wait_for_selector("#arithmetic strong:has-text('conv1 [')")
+    assert shown.evaluate(FOCUSED) == "channel-map" and shown.is_visible("#channel")
 
 
-def test_following_a_term_keeps_the_focus_in_the_dialog(page):
-    go(page, "&layer=fc.0&index=3")
-    page.wait_for_selector("#arithmetic strong:has-text('fc.0 [3]')")
-    page.locator(".unit-terms .link").first.focus()
-    page.keyboard.press("Enter")
-    page.wait_for_selector("#arithmetic strong:has-text('flatten [')")
-    assert page.evaluate("document.getElementById('channel').contains(document.activeElement)")
-    go(page, "&layer=conv1&index=2,4,4")
-    page.wait_for_selector("#arithmetic strong:has-text('conv1 [2, 4, 4]')")
-    page.locator("#channel-map").focus()
-    go(page, "&layer=fc.0&index=3")
-    page.wait_for_selector("#arithmetic strong:has-text('fc.0 [3]')")
-    assert page.evaluate(FOCUSED) == "channel-title"
+def test_following_a_term_keeps_the_focus_in_the_dialog(shown):
+    go(shown, "&layer=fc.0&index=3")
+    shown.wait_for_selector("#arithmetic strong:has-text('fc.0 [3]')")
+    shown.locator(".unit-terms .link").first.focus()
+    shown.keyboard.press("Enter")
+    shown.wait_for_selector("#arithmetic strong:has-text('flatten [')")
+    assert shown.evaluate("document.getElementById('channel').contains(document.activeElement)")
+    go(shown, "&layer=conv1&index=2,4,4")
+    shown.wait_for_selector("#arithmetic strong:has-text('conv1 [2, 4, 4]')")
+    shown.locator("#channel-map").focus()
+    go(shown, "&layer=fc.0&index=3")
+    shown.wait_for_selector("#arithmetic strong:has-text('fc.0 [3]')")
+    assert shown.evaluate(FOCUSED) == "channel-title"
 
 
 def test_nothing_opens_without_an_image(browser, server):
@@ -55,17 +45,17 @@ def test_nothing_opens_without_an_image(browser, server):
         assert "layer=" not in page.url
 
 
-def test_a_jump_to_a_layer_that_the_filter_hides_ends_the_filter(page):
-    page.fill("#filter", "nothing has this name")
-    page.wait_for_selector("#nothing", state="visible")
-    page.click("#tab-numbers")
-    page.click("#panel-numbers tbody tr[data-layer='fc.2'] td")
-    page.wait_for_selector("[data-node='fc.2']")
-    assert page.input_value("#filter") == "" and page.is_hidden("#nothing")
-    assert page.evaluate("document.querySelector(\"[data-node='fc.2']\").contains(document.activeElement)")
+def test_a_jump_to_a_layer_that_the_filter_hides_ends_the_filter(shown):
+    shown.fill("#filter", "nothing has this name")
+    shown.wait_for_selector("#nothing", state="visible")
+    shown.click("#tab-numbers")
+    shown.click("#panel-numbers tbody tr[data-layer='fc.2'] td")
+    shown.wait_for_selector("[data-node='fc.2']")
+    assert shown.input_value("#filter") == "" and shown.is_hidden("#nothing")
+    assert shown.evaluate("document.querySelector(\"[data-node='fc.2']\").contains(document.activeElement)")
 
 
-def test_a_message_that_comes_again_leaves_the_focus(page):
+def test_a_message_that_comes_again_leaves_the_focus(shown):
     answers = iter(range(10))
 
     def refuse(route):
@@ -73,15 +63,15 @@ def test_a_message_that_comes_again_leaves_the_focus(page):
         error = {"error": {"code": "queue_full", "message": "too many"}}
         route.fulfill(status=429, json=error, headers={"retry-after": "1"})
 
-    page.route("**/classify*", refuse)
-    upload(page, encoded(digit(8)), name="second.png")
-    page.wait_for_selector("#notice:has-text('too many')")
-    page.locator("#notice-close").focus()
-    page.wait_for_timeout(2500)
-    assert next(answers) >= 3 and page.evaluate(FOCUSED) == "notice-close"
-    page.unroute_all()
-    page.complaints.clear()
-    page.wait_for_selector("#notice", state="hidden")
+    shown.route("**/classify*", refuse)
+    upload(shown, encoded(digit(8)), name="second.png")
+    shown.wait_for_selector("#notice:has-text('too many')")
+    shown.locator("#notice-close").focus()
+    shown.wait_for_timeout(2500)
+    assert next(answers) >= 3 and shown.evaluate(FOCUSED) == "notice-close"
+    shown.unroute_all()
+    shown.complaints.clear()
+    shown.wait_for_selector("#notice", state="hidden")
 
 
 def test_a_unit_of_another_model_opens_by_its_address(browser, zoo):

@@ -19,15 +19,6 @@ LET_GO = "() => held.splice(0).forEach((resolve) => resolve())"
 AT_CLOSE = "() => addEventListener('close', () => (window.atClose = location.hash), { capture: true })"
 
 
-@pytest.fixture
-def shown(browser, server):
-    """The page with an image, all layers drawn."""
-    with opened(browser, server, "#model=lenet") as page:
-        upload(page, FIRST)
-        page.locator(".card.filled").nth(11).wait_for(state="attached")
-        yield page
-
-
 @pytest.mark.parametrize("way", ["Escape", "button", "backdrop"])
 def test_the_address_has_changed_before_the_dialog_has_closed(shown, way):
     shown.evaluate(AT_CLOSE)
